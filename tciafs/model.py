@@ -1,0 +1,143 @@
+"""The records of an imaging archive, and the protocol every archive speaks.
+
+Values only: frozen and slotted, so they cross rooms and processes freely. A field is None when
+the archive did not say; an empty string is what the archive said. Texts are raw, as the archive
+stores them: `naming` alone decides what becomes of them in a file name. Imports nothing of ours.
+"""
+
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+__all__ = [
+    "Archive",
+    "Checksums",
+    "Collection",
+    "Delivery",
+    "Member",
+    "Patient",
+    "Series",
+    "Study",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection as the archive spells it, for example "CT Lymph Nodes"."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A patient of one collection; `patient_id` is DICOM (0010,0020)."""
+
+    collection: str
+    patient_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study: `study_id` is DICOM (0020,0010), `description` (0008,1030), `date` (0008,0020)."""
+
+    collection: str
+    patient_id: str
+    study_uid: str
+    date: dt.date | None = None
+    study_id: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series and what the archive says of it.
+
+    `number` is DICOM (0020,0011), which the NBIA database keeps as a decimal. `image_count` and
+    `size_bytes` count and add up the images, annotations left out; they are what a download must
+    agree with. `released`, `submitted` and `studied` are days, in order of trust as a file time.
+    """
+
+    collection: str
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    modality: str | None = None
+    number: float | None = None
+    description: str | None = None
+    image_count: int | None = None
+    size_bytes: int | None = None
+    released: dt.date | None = None
+    submitted: dt.date | None = None
+    studied: dt.date | None = None
+    licence_name: str | None = None
+    licence_uri: str | None = None
+    data_uri: str | None = None
+    body_part: str | None = None
+    manufacturer: str | None = None
+    third_party: str | None = None
+
+    @property
+    def version(self) -> str:
+        """What changes when the archive changes the series: count, bytes and release day."""
+        return f"{self.image_count}:{self.size_bytes}:{self.released}"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image in transfer; it is good only once `chunks` has ended without an error.
+
+    `name` is the file name the archive gives, not yet checked (None: it gives none);
+    `size_bytes` None means known only at the end. `chunks` must be read to its end before the
+    next member is asked for; it raises UnreadableAnswer where bytes fail the transfer's own check.
+    """
+
+    name: str | None
+    size_bytes: int | None
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Checksums:
+    """The MD5 of each image as the archive knows it: pairs of file name and lower-case hex."""
+
+    md5_by_name: tuple[tuple[str, str], ...]
+
+
+Delivery: TypeAlias = Member | Checksums
+"""What comes out of `Archive.images`: members, and at any time the checksums of some of them."""
+
+
+class Archive(Protocol):
+    """Somebody's image archive.
+
+    Listings come in no particular order. `patient=None` means the whole collection in one request;
+    the catalogue decides when that is cheaper. All raise AccessDenied, Unreachable, DeadlinePassed,
+    SlowDown or UnreadableAnswer, after the retries. An unknown collection or patient is an empty
+    listing, not an error: NBIA cannot tell the two apart.
+    """
+
+    async def collections(self) -> Sequence[Collection]:
+        """Return all collections that this user may see."""
+        ...
+
+    async def patients(self, collection: str) -> Sequence[Patient]:
+        """Return the patients of a collection."""
+        ...
+
+    async def studies(self, collection: str, patient: str | None = None) -> Sequence[Study]:
+        """Return the studies of a patient, or of a whole collection."""
+        ...
+
+    async def series(self, collection: str, patient: str | None = None) -> Sequence[Series]:
+        """Return the series of a patient, or of a whole collection."""
+        ...
+
+    def images(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Fetch the images of a series, one after the other, in the archive's own order."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections; the archive is not used afterwards."""
+        ...

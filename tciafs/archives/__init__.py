@@ -1,0 +1,1 @@
+"""Somebody else's servers: one module a remote system, all speaking `model.Archive`."""

@@ -1,0 +1,212 @@
+"""TCIA's NBIA server as an Archive: REST API v4 (the default) and v1.
+
+Defined here and only here: its addresses, parameters, refusals and the differences between the two
+versions. One NbiaArchive serves many trio tasks at once. Retries belong to `http` for listings and
+to the caller for series, who knows what has arrived.
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+import httpx
+import trio
+
+from tciafs.archives.http import USER_AGENT, Bearer, HttpClient, RequestRejected
+from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.nbia_images import SeriesReader
+from tciafs.archives.nbia_rows import read_collections, read_patients, read_series, read_studies
+from tciafs.errors import AccessDenied, TciafsError, UnreadableAnswer
+from tciafs.model import Collection, Delivery, Patient, Series, Study
+
+__all__ = ["DEFAULT_URL", "Api", "NbiaArchive", "NbiaConfig"]
+
+DEFAULT_URL = "https://nbia.cancerimagingarchive.net/nbia-api/services"
+
+Api: TypeAlias = Literal["v4", "v1"]
+
+T = TypeVar("T")
+
+# How servers say that a version of the API, or one endpoint of it, is not there.
+_ABSENT = (404, 405, 410, 501)
+_DENIED = ("not in public domain", "not been granted")
+_UNKNOWN_PARAMETER = ("invalid query parameter", "invalid form parameter")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NbiaConfig:
+    """How to reach an NBIA server: plain values without secrets, which JSON can carry to a worker.
+
+    `url` is the address of the services; a final slash or API version is tolerated. `api` None
+    means the version in `url`, or else that the server is asked once. `retries` are the attempts
+    after the first.
+    """
+
+    url: str = DEFAULT_URL
+    api: Api | None = None
+    retries: int = 4
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    user_agent: str = USER_AGENT
+
+
+class NbiaArchive:
+    """An NBIA server; see `model.Archive`.
+
+    `bearer` gives the token of a user (None: guest). `transport` replaces the network in tests.
+    """
+
+    def __init__(
+        self,
+        config: NbiaConfig,
+        *,
+        bearer: Bearer | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Prepare; nothing is sent. Raises Misuse for an address that cannot work."""
+        services_url, api_in_url = _split_url(config.url)
+        self._config = config
+        self._api = config.api or api_in_url
+        self._probing = trio.Lock()
+        self._probe_failure: TciafsError | None = None
+        self._server_knows_include_md5 = True
+        self._http = HttpClient(
+            services_url,
+            config.limits,
+            retries=config.retries,
+            user_agent=config.user_agent,
+            bearer=bearer,
+            transport=transport,
+        )
+
+    @property
+    def config(self) -> NbiaConfig:
+        """The configuration with what has been learnt of `api`: a worker need not ask again."""
+        return dataclasses.replace(self._config, api=self._api)
+
+    async def collections(self) -> tuple[Collection, ...]:
+        """Return the collections that this user may see (getCollectionValues)."""
+        return await self._listing("getCollectionValues", {}, read_collections)
+
+    async def patients(self, collection: str) -> tuple[Patient, ...]:
+        """Return the patients of a collection (getPatient)."""
+        read = partial(read_patients, collection=collection)
+        return await self._listing("getPatient", {"Collection": collection}, read)
+
+    async def studies(self, collection: str, patient: str | None = None) -> tuple[Study, ...]:
+        """Return the studies of a patient, or of a whole collection (getPatientStudy)."""
+        read = partial(read_studies, collection=collection, patient=patient)
+        return await self._listing("getPatientStudy", _query(collection, patient), read)
+
+    async def series(self, collection: str, patient: str | None = None) -> tuple[Series, ...]:
+        """Return the series of a patient, or of a whole collection (getSeries)."""
+        read = partial(read_series, collection=collection, patient=patient)
+        return await self._listing("getSeries", _query(collection, patient), read)
+
+    @asynccontextmanager
+    async def images(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Fetch the images of a series (getImage); what else is in the ZIP is left out.
+
+        Asked once, without retries. Entering and iterating raise AccessDenied, Unreachable,
+        DeadlinePassed, SlowDown, UnreadableAnswer or SeriesDamaged. A ZIP that is valid but short
+        is not noticed here: whoever reads it must count (the server leaves out files it has lost).
+        """
+        async with AsyncExitStack() as stack:
+            yield SeriesReader(await self._open_zip(stack, series.series_uid), series)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def _listing(self, endpoint: str, params: Mapping[str, str], read: Callable[[bytes], T]) -> T:
+        api = await self._settled_api()
+        try:
+            return await self._http.fetch(f"{api}/{endpoint}", params, read)
+        except RequestRejected as rejected:
+            raise _explained(rejected) from rejected
+
+    async def _open_zip(self, stack: AsyncExitStack, series_uid: str) -> AsyncIterator[bytes]:
+        """Enter the answer of getImage into `stack`, with checksums in it if the server can."""
+        api = await self._settled_api()
+        asks_md5 = api == "v4" and self._server_knows_include_md5
+        params = {"SeriesInstanceUID": series_uid, "NewFileNames": "Yes"}
+        if asks_md5:
+            params["IncludeMD5"] = "Yes"
+        try:
+            return await stack.enter_async_context(self._http.stream(f"{api}/getImage", params))
+        except RequestRejected as rejected:
+            if not (asks_md5 and _says(rejected, _UNKNOWN_PARAMETER)):
+                raise _explained(rejected) from rejected
+        log.info("%s is too old to send checksums with images", self._http.host)
+        self._server_knows_include_md5 = False
+        return await self._open_zip(stack, series_uid)
+
+    async def _settled_api(self) -> Api:
+        """Return the API version, asking the server if need be: once for all who wait for it.
+
+        A failure is shared by those who waited for it, and is not remembered for those who come
+        later: that the network is away says nothing of the server.
+        """
+        if self._api is not None:
+            return self._api
+        failure_before = self._probe_failure
+        async with self._probing:
+            failure = self._probe_failure
+            if self._api is None and failure is not None and failure is not failure_before:
+                raise copy.copy(failure)
+            if self._api is None:
+                self._api = await self._probe()
+            return self._api
+
+    async def _probe(self) -> Api:
+        try:
+            if await self._offers("v4"):
+                return "v4"
+            if await self._offers("v1"):
+                log.info("%s speaks version 1 of the NBIA API", self._http.host)
+                return "v1"
+            raise UnreadableAnswer(f"{self._http.host} offers neither v4 nor v1 of the NBIA API")
+        except TciafsError as failure:
+            self._probe_failure = failure
+            raise
+
+    async def _offers(self, api: Api) -> bool:
+        try:
+            await self._http.fetch(f"{api}/getCollectionValues", {}, read_collections)
+        except RequestRejected as rejected:
+            if rejected.status in _ABSENT:
+                return False
+            raise _explained(rejected) from rejected
+        return True
+
+
+def _split_url(url: str) -> tuple[str, Api | None]:
+    """Return the address of the services, and the API version that stood at its end."""
+    url = url.strip().rstrip("/")
+    for api in ("v4", "v1"):
+        if url.endswith(f"/{api}"):
+            return url.removesuffix(f"/{api}"), api
+    return url, None
+
+
+def _query(collection: str, patient: str | None) -> dict[str, str]:
+    return {"Collection": collection} | ({} if patient is None else {"PatientID": patient})
+
+
+def _says(rejected: RequestRejected, phrases: tuple[str, ...]) -> bool:
+    return rejected.status == 400 and any(phrase in rejected.text.lower() for phrase in phrases)
+
+
+def _explained(rejected: RequestRejected) -> TciafsError:
+    """Return what a refusal means: NBIA says 400 for what is forbidden as well as for unknown."""
+    if _says(rejected, _DENIED):
+        return AccessDenied(str(rejected))
+    if _says(rejected, _UNKNOWN_PARAMETER):
+        return UnreadableAnswer(f"{rejected} (is --api right for this server?)")
+    return UnreadableAnswer(str(rejected))

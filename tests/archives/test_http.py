@@ -1,0 +1,702 @@
+"""HttpClient against a scripted transport, and against a real socket where httpcore matters."""
+
+import datetime as dt
+import email.utils
+import gzip
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from tciafs import __version__
+from tciafs.archives import http
+from tciafs.archives.http import HttpClient, RequestRejected, checked_url, translate
+from tciafs.archives.http_body import Body
+from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
+from tciafs.errors import (
+    AccessDenied,
+    DeadlinePassed,
+    Misuse,
+    SlowDown,
+    TciafsError,
+    Unreachable,
+    UnreadableAnswer,
+)
+
+BASE = "https://archive.example/services"
+QUESTION = ("v4/getSeries", {"Collection": "CT Lymph Nodes"})
+
+Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Awaitable[Any]]
+
+
+def client(handler: Handler, *, retries: int = 2, base: str = BASE, **limits: Any) -> HttpClient:
+    return HttpClient(
+        base,
+        HttpLimits(**limits),
+        retries=retries,
+        transport=httpx.MockTransport(handler),  # type: ignore[arg-type]
+    )
+
+
+class Script:
+    """Answers with each of `steps` in turn; a step is a response, or an exception to raise."""
+
+    def __init__(self, *steps: httpx.Response | Exception) -> None:
+        self._steps = iter(steps)
+        self.requests: list[httpx.Request] = []
+        self.times: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.times.append(trio.current_time())
+        step = next(self._steps)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+def answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> httpx.Response:
+    """Return an answer whose body has yet to be read, as from a network."""
+    return httpx.Response(status, stream=httpx.ByteStream(body), headers=headers)
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body sent piece by piece that notes how far it got and whether it was closed."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self._pieces = pieces
+        self.sent = 0
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            await trio.lowlevel.checkpoint()
+            if isinstance(piece, Exception):
+                raise piece
+            self.sent += 1
+            yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def compressed(body: bytes) -> httpx.Response:
+    return answer(body, headers={"Content-Encoding": "gzip"})
+
+
+def same(body: bytes) -> bytes:
+    return body
+
+
+# Translation
+
+
+def tree(root: type[Exception]) -> Iterator[type[Exception]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from tree(child)
+
+
+def of_httpx() -> list[type[Exception]]:
+    exported = {
+        value
+        for name in httpx.__all__
+        if isinstance(value := getattr(httpx, name), type) and issubclass(value, Exception)
+    }
+    found = {cls for root in exported for cls in tree(root) if cls.__module__.startswith("httpx")}
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+@pytest.mark.parametrize("cls", of_httpx())
+def test_every_exception_of_httpx_has_a_row_of_its_own(cls: type[Exception]) -> None:
+    assert cls in [row[0] for row in http._TRANSLATIONS]
+
+
+def test_no_exception_is_shadowed_by_a_more_general_one_above_it() -> None:
+    rows = [row[0] for row in http._TRANSLATIONS]
+    assert not [
+        (above, below)
+        for place, below in enumerate(rows)
+        for above in rows[:place]
+        if issubclass(below, above)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (httpx.ConnectError("Name or service not known"), Unreachable),
+        (httpx.ConnectTimeout(""), DeadlinePassed),
+        (httpx.ReadTimeout(""), DeadlinePassed),
+        (httpx.PoolTimeout(""), DeadlinePassed),
+        (httpx.ReadError(""), Unreachable),
+        (httpx.RemoteProtocolError("incomplete chunked read"), Unreachable),
+        (httpx.ProxyError("407 Proxy Authentication Required"), Unreachable),
+        (httpx.DecodingError(""), UnreadableAnswer),
+        (httpx.TooManyRedirects(""), UnreadableAnswer),
+        (httpx.LocalProtocolError(""), UnreadableAnswer),
+        (httpx.StreamClosed(), UnreadableAnswer),
+    ],
+)
+def test_an_exception_of_httpx_becomes_ours_and_names_host_and_question(
+    error: Exception, expected: type[TciafsError]
+) -> None:
+    ours = translate(error, "archive.example", "getSeries")
+    assert type(ours) is expected
+    assert "archive.example" in str(ours)
+    assert "getSeries" in str(ours)
+
+
+def refused_certificate() -> httpx.ConnectError:
+    reason = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    reason.verify_message = "self-signed certificate"
+    broken = trio.BrokenResourceError()
+    broken.__cause__ = reason
+    error = httpx.ConnectError("")
+    error.__cause__ = broken
+    return error
+
+
+async def test_a_refused_certificate_is_named_and_not_asked_again() -> None:
+    script = Script(refused_certificate())
+    with pytest.raises(Unreachable, match=r"certificate of archive\.example .* self-signed"):
+        await client(script).fetch(*QUESTION, same)
+    assert len(script.requests) == 1
+
+
+# Requests
+
+
+async def test_a_listing_is_asked_for_by_name_version_and_compressed() -> None:
+    script = Script(compressed(gzip.compress(b"[]")))
+    assert await client(script).fetch(*QUESTION, same) == b"[]"
+    (request,) = script.requests
+    assert str(request.url.copy_with(query=None)) == f"{BASE}/v4/getSeries"
+    assert dict(request.url.params) == {"Collection": "CT Lymph Nodes"}
+    assert request.headers["User-Agent"] == f"tciafs/{__version__}"
+    assert request.headers["Accept-Encoding"] == "gzip"
+    assert "Authorization" not in request.headers
+
+
+async def test_the_deadlines_reach_the_transport() -> None:
+    script = Script(answer(b"", 200))
+    await client(script, connect_timeout_s=1, stall_timeout_s=2, write_timeout_s=3).fetch(*QUESTION, same)
+    timeout = script.requests[0].extensions["timeout"]
+    assert (timeout["connect"], timeout["read"], timeout["write"]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://archive.example/",
+        "archive.example/services",
+        "https://",
+        "https://user:secret@archive.example/",
+        "https://archive.example/?a=b",
+        "https://archive.example:port/",
+        f"https://{'a' * 70}.example/",
+        "",
+    ],
+)
+def test_an_address_that_cannot_work_is_misuse_and_shows_no_password(url: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        checked_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_misuse(text: str) -> None:
+    try:
+        url = checked_url(text)
+    except Misuse:
+        return
+    assert url.scheme in ("http", "https")
+
+
+def test_a_proxy_that_cannot_be_used_is_misuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy.example:70")
+    with pytest.raises(Misuse, match="proxy"):
+        HttpClient(BASE, HttpLimits(), retries=0)
+
+
+def test_a_missing_certificate_file_is_misuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
+    with pytest.raises(Misuse, match="SSL_CERT_FILE"):
+        HttpClient(BASE, HttpLimits(), retries=0)
+
+
+# Retries
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadError("reset"),
+        httpx.ReadTimeout(""),
+        httpx.RemoteProtocolError("incomplete"),
+        answer(b"", 429),
+        answer(b"Server was not able to process your request", 500),
+        answer(b"", 502),
+        answer(b"", 503),
+        answer(b"", 504),
+        compressed(b"not gzip"),
+        compressed(gzip.compress(b"cut off")[:-4]),
+    ],
+    ids=str,
+)
+async def test_what_may_pass_is_asked_again(
+    failure: httpx.Response | Exception, autojump_clock: MockClock
+) -> None:
+    script = Script(failure, answer(b"ok"))
+    assert await client(script).fetch(*QUESTION, same) == b"ok"
+
+
+async def test_an_answer_that_cannot_be_decoded_is_asked_for_again(
+    autojump_clock: MockClock,
+) -> None:
+    def decode(body: bytes) -> str:
+        if body != b"rows":
+            raise UnreadableAnswer("a web page")
+        return body.decode()
+
+    script = Script(answer(b"<html>"), answer(b"rows"))
+    assert await client(script).fetch(*QUESTION, decode) == "rows"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, RequestRejected),
+        (401, AccessDenied),
+        (403, AccessDenied),
+        (404, RequestRejected),
+        (422, RequestRejected),
+        (501, RequestRejected),
+        (304, RequestRejected),
+    ],
+)
+async def test_what_will_not_pass_is_asked_once(status: int, expected: type[TciafsError]) -> None:
+    script = Script(answer(b"because", status))
+    with pytest.raises(expected, match=rf"archive\.example .* getSeries .* {status}: because"):
+        await client(script).fetch(*QUESTION, same)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (partial(answer, b"", 500), Unreachable),
+        (partial(answer, b"", 503), Unreachable),
+        (partial(answer, b"", 503, headers={"Retry-After": "1"}), SlowDown),
+        (partial(answer, b"", 429), SlowDown),
+        (partial(httpx.ConnectError, "refused"), Unreachable),
+        (partial(httpx.ConnectTimeout, ""), DeadlinePassed),
+    ],
+)
+async def test_when_the_retries_are_used_up_the_error_says_why(
+    answer: Callable[[], httpx.Response | Exception],
+    expected: type[TciafsError],
+    autojump_clock: MockClock,
+) -> None:
+    script = Script(*(answer() for _ in range(3)))
+    with pytest.raises(expected) as caught:
+        await client(script, retries=2).fetch(*QUESTION, same)
+    assert type(caught.value) is expected
+    assert len(script.requests) == 3
+
+
+async def test_without_retries_there_is_one_attempt() -> None:
+    script = Script(answer(b"", 500))
+    with pytest.raises(Unreachable):
+        await client(script, retries=0).fetch(*QUESTION, same)
+
+
+async def test_pauses_grow_up_to_their_bound(autojump_clock: MockClock) -> None:
+    script = Script(*(answer(b"", 500) for _ in range(8)))
+    with pytest.raises(Unreachable):
+        await client(script, retries=7, backoff_initial_s=1, backoff_max_s=5).fetch(*QUESTION, same)
+    pauses = [later - sooner for sooner, later in zip(script.times, script.times[1:], strict=False)]
+    assert 1 <= pauses[0] <= 2 <= pauses[1] <= 3
+    assert pauses[-1] == 5
+
+
+async def test_the_pause_that_the_server_asks_for_is_kept(
+    autojump_clock: MockClock,
+) -> None:
+    busy = answer(b"", 503, headers={"Retry-After": "7"})
+    script = Script(busy, answer(b"", 200))
+    await client(script).fetch(*QUESTION, same)
+    assert script.times[1] - script.times[0] == 7
+
+
+@pytest.mark.parametrize(("patience_s", "deadline_s"), [(60, 7200), (7200, 60)])
+async def test_a_pause_beyond_all_patience_fails_at_once(patience_s: float, deadline_s: float) -> None:
+    script = Script(answer(b"", 429, headers={"Retry-After": "3600"}))
+    with pytest.raises(SlowDown) as caught:
+        await client(script, retry_after_max_s=patience_s, listing_timeout_s=deadline_s).fetch(
+            *QUESTION, same
+        )
+    assert caught.value.retry_after_s == 3600
+
+
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "pause_s"),
+    [
+        ("0", 0),
+        (" 120 ", 120),
+        ("9" * 400, 999_999_999),
+        ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
+        ("Fri, 02 Jan 2026 03:05:05 -0000", 60),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 0),
+        ("-5", None),
+        ("1.5", None),
+        ("\N{ARABIC-INDIC DIGIT THREE}", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(text: str, pause_s: float | None) -> None:
+    assert parse_retry_after_s(text, NOW) == pause_s
+
+
+@given(st.text())
+def test_no_retry_after_is_negative_or_an_error(text: str) -> None:
+    assert (parse_retry_after_s(text, NOW) or 0) >= 0
+
+
+@given(st.integers(0, 10**6))
+def test_a_retry_after_date_is_the_pause_until_then(seconds: int) -> None:
+    moment = NOW + dt.timedelta(seconds=seconds)
+    assert parse_retry_after_s(email.utils.format_datetime(moment, usegmt=True), NOW) == seconds
+
+
+# Bounds
+
+
+async def test_a_listing_ends_at_its_deadline_retries_included(
+    autojump_clock: MockClock,
+) -> None:
+    async def never(request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with pytest.raises(DeadlinePassed, match="getSeries within 30 s"):
+        await client(never, listing_timeout_s=30).fetch(*QUESTION, same)
+    assert trio.current_time() == pytest.approx(30)
+
+
+async def test_a_listing_that_is_too_long_is_not_read_to_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    body = Pieces(*[b"x" * 100] * 50)
+    script = Script(httpx.Response(200, stream=body))
+    with pytest.raises(UnreadableAnswer, match="more than 250 bytes"):
+        await client(script, retries=0, listing_size_bytes=250).fetch(*QUESTION, same)
+    assert body.sent == 3
+    assert body.closed
+
+
+async def test_a_listing_that_inflates_beyond_its_bound_is_not_inflated_to_its_end() -> None:
+    script = Script(compressed(gzip.compress(bytes(10_000_000))))
+    with pytest.raises(UnreadableAnswer, match="more than 250 bytes"):
+        await client(script, retries=0, listing_size_bytes=250).fetch(*QUESTION, same)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
+async def test_a_compression_that_was_not_asked_for_is_unreadable(encoding: str) -> None:
+    script = Script(answer(b"x", headers={"Content-Encoding": encoding}))
+    with pytest.raises(UnreadableAnswer, match="not by gzip"):
+        await client(script, retries=0).fetch(*QUESTION, same)
+
+
+@given(st.binary(max_size=2000), st.integers(1, 100), st.integers(-15, 31), st.integers(0, 3000))
+def test_a_body_is_the_same_however_it_is_cut_and_compressed(
+    content: bytes, size: int, wbits: int, limit_bytes: int
+) -> None:
+    is_plain = abs(wbits) < 9 or wbits < 0 or 15 < wbits < 25
+    sent = content if is_plain else zlib.compress(content, wbits=wbits)
+    body = Body("" if is_plain else "gzip", limit_bytes)
+    for start in range(0, len(sent), size):
+        body.add(sent[start : start + size])
+    assert body.is_too_long == (len(content) > limit_bytes)
+    assert body.finish() == content[: limit_bytes + 1]
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_not_compressed_are_unreadable_or_a_body(sent: bytes) -> None:
+    body = Body("deflate", 100)
+    with suppress(UnreadableAnswer):
+        body.add(sent)
+        assert len(body.finish()) <= 101
+
+
+async def test_a_listing_of_exactly_the_limit_is_read() -> None:
+    script = Script(answer(b"x" * 250))
+    assert await client(script, listing_size_bytes=250).fetch(*QUESTION, same) == b"x" * 250
+
+
+async def test_a_busy_pool_is_waited_for_only_so_long(
+    autojump_clock: MockClock,
+) -> None:
+    script = Script(*(httpx.Response(200, stream=Pieces(b"a")) for _ in range(2)))
+    archive = client(script, retries=0, connections=1, pool_timeout_s=5)
+    async with archive.stream(*QUESTION):
+        with pytest.raises(DeadlinePassed, match="all 1 connections"):
+            await archive.fetch(*QUESTION, same)
+    assert await archive.fetch(*QUESTION, same) == b"a"
+
+
+async def test_cancelling_a_listing_between_attempts_is_not_taken_for_a_failure(
+    autojump_clock: MockClock,
+) -> None:
+    def busy(request: httpx.Request) -> httpx.Response:
+        return answer(b"", 500)
+
+    with trio.move_on_after(3) as scope:
+        await client(busy, retries=100, backoff_initial_s=2).fetch(*QUESTION, same)
+    assert scope.cancelled_caught
+
+
+async def test_cancelling_an_attempt_is_not_followed_by_another() -> None:
+    asked = 0
+    scope = trio.CancelScope()
+
+    async def cancelling(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
+        raise AssertionError
+
+    with scope:
+        await client(cancelling).fetch(*QUESTION, same)
+    assert scope.cancelled_caught
+    assert asked == 1
+
+
+async def test_what_a_server_writes_reaches_the_message_as_one_short_printable_line() -> None:
+    script = Script(answer(b"no\x1b[31m\n\x00such  thing" + b"x" * 9999, 400))
+    with pytest.raises(RequestRejected) as caught:
+        await client(script).fetch(*QUESTION, same)
+    assert caught.value.status == 400
+    assert caught.value.text.startswith("no [31m such thing")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+# Redirects and tokens
+
+
+async def token() -> str | None:
+    return "s3cret"
+
+
+def with_token(handler: Handler) -> HttpClient:
+    transport = httpx.MockTransport(handler)  # type: ignore[arg-type]
+    return HttpClient(BASE, HttpLimits(), retries=0, bearer=token, transport=transport)
+
+
+def moved(address: str) -> httpx.Response:
+    return answer(b"", 302, {"Location": address})
+
+
+async def test_a_redirect_is_followed_with_the_token_on_the_same_host() -> None:
+    script = Script(moved("/elsewhere"), answer(b"there"))
+    assert await with_token(script).fetch(*QUESTION, same) == b"there"
+    assert [r.headers.get("Authorization") for r in script.requests] == ["Bearer s3cret"] * 2
+
+
+async def test_a_token_never_goes_to_another_host() -> None:
+    script = Script(moved("https://other.example/"), answer(b"there"))
+    assert await with_token(script).fetch(*QUESTION, same) == b"there"
+    assert [r.headers.get("Authorization") for r in script.requests] == ["Bearer s3cret", None]
+
+
+async def test_a_redirect_away_from_https_is_not_followed() -> None:
+    script = Script(moved("http://archive.example/"))
+    with pytest.raises(UnreadableAnswer, match="not encrypted"):
+        await with_token(script).fetch(*QUESTION, same)
+    assert len(script.requests) == 1
+
+
+async def test_the_body_of_a_redirect_is_not_read() -> None:
+    body = Pieces(*[b"x"] * 9)
+    address = {"Location": "/elsewhere"}
+    script = Script(httpx.Response(302, stream=body, headers=address), answer(b"there"))
+    assert await client(script).fetch(*QUESTION, same) == b"there"
+    assert body.closed
+    assert body.sent == 0
+
+
+@pytest.mark.parametrize("address", [BASE, "ftp://other.example/", "https://[", "https://a:b:c/"])
+async def test_a_redirect_to_nowhere_is_an_error_of_ours(address: str) -> None:
+    def go(request: httpx.Request) -> httpx.Response:
+        return moved(address)
+
+    with pytest.raises((UnreadableAnswer, Unreachable)):
+        await client(go, retries=0).fetch(*QUESTION, same)
+
+
+async def test_neither_token_nor_parameters_appear_in_messages() -> None:
+    script = Script(answer(b"", 401))
+    with pytest.raises(AccessDenied) as caught:
+        await with_token(script).fetch("v4/getSeries", {"PatientID": "P-1"}, same)
+    assert "s3cret" not in str(caught.value)
+    assert "P-1" not in str(caught.value)
+
+
+# Streams
+
+
+async def test_a_stream_yields_each_piece_when_it_comes() -> None:
+    body = Pieces(b"one", b"two")
+    script = Script(httpx.Response(200, stream=body))
+    async with client(script).stream(*QUESTION) as chunks:
+        assert await anext(aiter(chunks)) == b"one"
+        assert body.sent == 1
+        assert [chunk async for chunk in chunks] == [b"two"]
+    assert body.closed
+    assert script.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+async def test_a_stream_that_is_left_early_is_closed() -> None:
+    body = Pieces(*[b"x"] * 10)
+    script = Script(httpx.Response(200, stream=body))
+    async with client(script).stream(*QUESTION) as chunks:
+        async for _ in chunks:
+            break
+    assert body.closed
+    assert body.sent == 1
+
+
+async def test_an_error_of_the_reader_passes_through_a_stream_unchanged() -> None:
+    body = Pieces(b"\xff", b"y")
+    script = Script(httpx.Response(200, stream=body))
+
+    async def read() -> None:
+        async with client(script).stream(*QUESTION) as chunks:
+            async for chunk in chunks:
+                chunk.decode()
+
+    with pytest.raises(UnicodeDecodeError):
+        await read()
+    assert body.closed
+
+
+async def test_a_stream_that_breaks_is_our_error_where_it_is_read_and_not_retried() -> None:
+    script = Script(httpx.Response(200, stream=Pieces(b"x", httpx.RemoteProtocolError("cut"))))
+    async with client(script).stream(*QUESTION) as chunks:
+        with pytest.raises(Unreachable, match="broke off its answer to getSeries: cut"):
+            [chunk async for chunk in chunks]
+    assert len(script.requests) == 1
+
+
+async def test_a_stream_with_a_bad_status_is_an_error_at_once() -> None:
+    script = Script(httpx.Response(400, stream=Pieces(*[b"z" * 1000] * 9)))
+    with pytest.raises(RequestRejected):
+        async with client(script).stream(*QUESTION):
+            pass
+
+
+# A real socket: httpcore's pool and h11 are in play
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ANSWERS = {
+    b"/quick": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nquick",
+    b"/slow": CHUNKED + b"2\r\nPK\r\n",
+    b"/silent": b"",
+    b"/cut": CHUNKED + b"2\r\nPK\r\n",
+}
+
+
+async def serve(stream: trio.SocketStream) -> None:
+    """Answer /quick at once, begin /slow and never go on, never begin /silent, break off /cut."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += await stream.receive_some()
+    path = received.split()[1]
+    await stream.send_all(ANSWERS[path])
+    if path in (b"/slow", b"/silent"):
+        await stream.receive_some()  # until the client goes away
+
+
+@pytest.fixture
+async def server(nursery: trio.Nursery) -> str:
+    (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    return f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+
+
+def direct(server: str, **limits: Any) -> HttpClient:
+    return HttpClient(server, HttpLimits(**limits), retries=0)
+
+
+async def read_all(archive: HttpClient, path: str) -> bytes:
+    async with archive.stream(path, {}) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def test_after_fifty_cancelled_streams_the_next_request_is_answered(server: str) -> None:
+    archive = direct(server, connections=4)
+
+    async def begin_and_leave(scope: trio.CancelScope) -> None:
+        with scope:
+            async with archive.stream("slow", {}) as chunks:
+                async for _ in chunks:
+                    scope.cancel()
+
+    async with trio.open_nursery() as readers:
+        for number in range(50):
+            scope = trio.CancelScope()
+            readers.start_soon(begin_and_leave, scope)
+            if number % 3 == 0:
+                scope.cancel()  # while it waits for its connection
+    assert await archive.fetch("quick", {}, same) == b"quick"
+    await archive.aclose()
+
+
+async def test_a_real_stream_that_is_left_early_leaves_nothing_behind(server: str) -> None:
+    archive = direct(server)
+    async with archive.stream("slow", {}) as chunks:
+        async for chunk in chunks:
+            assert chunk == b"PK"
+            break
+    await archive.aclose()
+
+
+@pytest.mark.parametrize("path", ["slow", "silent"])
+async def test_a_server_that_falls_silent_meets_the_stall_deadline(server: str, path: str) -> None:
+    archive = direct(server, stall_timeout_s=0.05)
+    with pytest.raises(DeadlinePassed, match="stopped sending"):
+        await read_all(archive, path)
+    await archive.aclose()
+
+
+async def test_a_connection_cut_within_a_chunked_body_is_unreachable(server: str) -> None:
+    archive = direct(server)
+    with pytest.raises(Unreachable, match="broke off"):
+        await read_all(archive, "cut")
+    await archive.aclose()
+
+
+async def test_a_port_where_nobody_listens_is_unreachable() -> None:
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        archive = direct(f"http://127.0.0.1:{port}")
+        with pytest.raises(Unreachable, match=f"127.0.0.1:{port} could not be reached"):
+            await archive.fetch("quick", {}, same)
+        await archive.aclose()

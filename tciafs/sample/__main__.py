@@ -1,0 +1,114 @@
+"""The command: `python -m tciafs.sample` serves the sample archive until it is told to end.
+
+It prints one line, the URL for --url, when it listens. It holds nothing that must be put away, so
+its end is the end of the process: at once, also while a client is slow to read.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+
+from tciafs.sample import bulk, content, folder, traps
+from tciafs.sample.holdings import Holdings, Shelf
+from tciafs.sample.login import Logins
+from tciafs.sample.server import TOMCAT_CHUNK_BYTES, VERSIONS, SampleServer, serve
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tciafs.sample",
+        description="Serve a small imaging archive that speaks the NBIA API, on loopback only.",
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (0: a free one)")
+    add("--api", choices=VERSIONS, help="offer only this API version (else both)")
+    add("--no-md5", action="store_true", help="know no IncludeMD5, like servers before Nov 2025")
+    add("--chunk-size", type=_positive, default=TOMCAT_CHUNK_BYTES, metavar="BYTES")
+    add("--login", metavar="USER:PASSWORD", help="account that may see Limited-Access")
+    add("--sample-dir", type=Path, action="append", default=[], metavar="DIR")
+    add("--sample-collection", default="SAMPLE", metavar="NAME", help="collection of --sample-dir")
+    add("--bench-slices", type=_positive, metavar="N", help="add BENCH: a CT of N 512x512 slices")
+    add("--many-patients", type=_positive, metavar="N", help="add MANY: N patients of one image")
+    add("--many-series", type=_positive, metavar="N", help="add MANYSERIES: N small series")
+    add("--until-eof", action="store_true", help="end when standard input ends")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _shelves(options: argparse.Namespace) -> list[Shelf]:
+    shelves = [*content.shelves(), *traps.shelves()]
+    if options.sample_dir:
+        shelves.append(folder.shelf(options.sample_collection, options.sample_dir))
+    if options.many_patients:
+        shelves.append(bulk.many_patients(options.many_patients))
+    if options.many_series:
+        shelves.append(bulk.many_series(options.many_series))
+    if options.bench_slices:
+        bench = bulk.bench(options.bench_slices)
+        bench.series[0].images()  # made now, so that no measurement waits for it
+        shelves.append(bench)
+    return shelves
+
+
+def _server(options: argparse.Namespace) -> SampleServer:
+    account = None
+    if options.login:
+        user, _, password = options.login.partition(":")
+        account = (user, password)
+    return SampleServer(
+        Holdings(_shelves(options)),
+        versions=(options.api,) if options.api else VERSIONS,
+        offers_md5=not options.no_md5,
+        chunk_bytes=options.chunk_size,
+        logins=Logins(account),
+    )
+
+
+def _end(*_: object) -> NoReturn:
+    os._exit(0)
+
+
+def _end_at_eof() -> None:
+    """Read standard input to its end, in a thread, and end the process."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    _end()
+
+
+async def _run(server: SampleServer, port: int) -> None:
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(serve, server, port)
+        sys.stdout.write(url + "\n")
+        sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM, SIGINT or, with --until-eof, the end of standard input."""
+    options = _parser().parse_args(arguments)
+    warnings.simplefilter("ignore")  # odd headers are this archive's business, not its user's
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    if options.until_eof:
+        threading.Thread(target=_end_at_eof, daemon=True).start()
+    trio.run(partial(_run, _server(options), options.port))
+
+
+if __name__ == "__main__":
+    main()

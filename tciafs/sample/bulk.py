@@ -1,0 +1,73 @@
+"""Crowds for benchmarks and walks: many patients, many series, one big CT.
+
+Records are made when a collection is first listed; images of the crowds only for their download.
+Defined here and only here: the collections MANY, MANYSERIES and BENCH.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from functools import cache
+
+from tciafs.sample.dicom import uid
+from tciafs.sample.holdings import Shelf
+from tciafs.sample.pictures import bench_ct, captures
+from tciafs.sample.records import Made, Patient, Series, Study, Uniform
+
+__all__ = ["bench", "many_patients", "many_series"]
+
+DAY = dt.date(2010, 1, 1)
+LONGEST_SERIES = 8
+SHORTEST_SERIES = 3
+
+
+@cache
+def _capture_bytes() -> int:
+    """Return the size of one image of a crowd: all texts in its header have a fixed width."""
+    series = _series_of_many("MANY", 1)
+    return captures((1, 1))(series)[0].size_bytes
+
+
+def _series_of_many(collection: str, number: int) -> Series:
+    patient = Patient(collection, f"MANY-{number:06}")
+    study = Study(patient, uid(collection, number), DAY, description="one of many")
+    source = Uniform(1, _capture_bytes, captures((1, 1)))
+    return Series(study, uid(collection, number, 1), source, description="one of many")
+
+
+def many_patients(count: int) -> Shelf:
+    """Return the collection MANY: `count` patients with one image each."""
+    return Shelf("MANY", lambda: [_series_of_many("MANY", n) for n in range(1, count + 1)])
+
+
+def many_series(count: int) -> Shelf:
+    """Return the collection MANYSERIES: ten series a patient, of 3 to 8 images each.
+
+    Every seventh has two acquisitions.
+    """
+    return Shelf("MANYSERIES", lambda: [_one_of_many_series(n) for n in range(count)])
+
+
+def _one_of_many_series(place: int) -> Series:
+    collection = "MANYSERIES"
+    patient_number, number = divmod(place, 10)
+    patient = Patient(collection, f"MANY-{patient_number + 1:06}")
+    study = Study(patient, uid(collection, patient_number), DAY, description="one of many")
+    images = SHORTEST_SERIES + place % (LONGEST_SERIES - SHORTEST_SERIES + 1)
+    has_two_acquisitions = place % 7 == 3
+    numbers = [(1 + (has_two_acquisitions and i > images // 2), i) for i in range(1, images + 1)]
+    source = Uniform(images, _capture_bytes, captures(*numbers))
+    series_uid = uid(collection, place, 1)
+    return Series(study, series_uid, source, number=number, description="one of many")
+
+
+def bench(slices: int) -> Shelf:
+    """Return the collection BENCH: one CT series of `slices` images of half a megabyte."""
+
+    def load() -> Sequence[Series]:
+        patient = Patient("BENCH", "BENCH-001")
+        study = Study(patient, uid("bench"), DAY, description="CT THORAX")
+        source = Made(bench_ct(slices))
+        series = Series(study, uid("bench", 1), source, modality="CT", number=2, description="Thin slices")
+        return [series]
+
+    return Shelf("BENCH", load)

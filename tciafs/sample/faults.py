@@ -1,0 +1,216 @@
+"""Faults on demand: what a server, a proxy or a line does wrong, as often as a test asks for it.
+
+Defined here and only here: the kinds of fault and how each bends an answer. Faults that are inside
+a ZIP (`short`, `wrong_md5`) are only handed on, for the download to act on. One task at a time.
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["KINDS", "Fault", "FaultBoard", "FaultyServer", "fault_of", "until_disconnect"]
+
+KINDS = frozenset(
+    {
+        "status",
+        "hang",
+        "cut",
+        "corrupt",
+        "short",
+        "html",
+        "truncate_json",
+        "empty",
+        "wrong_md5",
+    }
+)
+SCOPE_KEY = "tciafs.sample.fault"
+MAINTENANCE_PAGE = "<!DOCTYPE html><html><body><h1>Down for maintenance</h1></body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing to do wrong, for the next `times` requests whose path ends in `path`.
+
+    `series` limits it to one SeriesInstanceUID. `code`, `body`, `retry_after` belong to `status`;
+    `after_bytes` (of the body) to `cut` and `corrupt`; `images` (left out at the end) to `short`.
+    """
+
+    kind: str
+    path: str = ""
+    series: str | None = None
+    times: int = 1
+    code: int = 500
+    body: str = ""
+    retry_after: str | None = None
+    after_bytes: int = 0
+    images: int = 1
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Fault":
+        """Return the fault described by a JSON object; raises ValueError where it is none."""
+        described: Any = json.loads(text)
+        if not isinstance(described, dict) or described.get("kind") not in KINDS:
+            raise ValueError(f"a fault is an object with a kind out of {sorted(KINDS)}")
+        unknown = described.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"a fault has no {sorted(unknown)}")
+        return cls(**described)
+
+    def fits(self, path: str, series_uid: str | None) -> bool:
+        """Return whether a request is to go wrong in this way."""
+        return path.endswith(self.path) and self.series in (None, series_uid)
+
+
+class FaultBoard:
+    """The faults still to happen, the first that fits first."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        """Let a fault happen from now on."""
+        self._faults.append(fault)
+
+    def clear(self) -> None:
+        """Let everything be right again."""
+        self._faults.clear()
+
+    def take(self, path: str, series_uid: str | None) -> Fault | None:
+        """Return the fault of this request, and count it as happened."""
+        for place, fault in enumerate(self._faults):
+            if fault.fits(path, series_uid):
+                left = fault.times - 1
+                self._faults[place : place + 1] = [replace(fault, times=left)] if left else []
+                return fault
+        return None
+
+
+def fault_of(scope: Scope) -> Fault | None:
+    """Return the fault that the handler of this request is to act on itself."""
+    found: Fault | None = scope.get(SCOPE_KEY)
+    return found
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class FaultyServer:
+    """An application that is right, and wrong when the board says so."""
+
+    def __init__(self, app: ASGIApp, board: FaultBoard) -> None:
+        self._app = app
+        self._board = board
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        fault = None
+        if scope["type"] == "http" and not scope["path"].startswith("/_sample/"):
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            fault = self._board.take(scope["path"], query.get("SeriesInstanceUID", [None])[-1])
+        if fault is None:
+            await self._app(scope, receive, send)
+        elif fault.kind == "hang":
+            await until_disconnect(receive)
+        elif (answer := _instead(fault)) is not None:
+            await answer(scope, receive, send)
+        else:
+            await self._bent(fault, scope, receive, send)
+
+    async def _bent(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        if fault.kind == "truncate_json":
+            await self._app(scope, receive, _Truncating(send).send)
+        elif fault.kind == "corrupt":
+            await self._app(scope, receive, _Corrupting(send, fault.after_bytes).send)
+        elif fault.kind == "cut":
+            try:
+                await self._app(scope, receive, _Cutting(send, fault.after_bytes).send)
+            except BaseExceptionGroup as group:
+                if group.split(_Cut)[1] is not None:
+                    raise
+            except _Cut:
+                pass
+        else:
+            await self._app({**scope, SCOPE_KEY: fault}, receive, send)
+
+
+def _instead(fault: Fault) -> Response | None:
+    """Return the answer that a fault gives in place of the right one (None: it bends that one)."""
+    match fault.kind:
+        case "status":
+            headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+            return Response(fault.body, fault.code, headers, "text/plain")
+        case "html":
+            return HTMLResponse(MAINTENANCE_PAGE)
+        case "empty":
+            return Response(b"", media_type="application/json")
+        case _:
+            return None
+
+
+class _Cut(Exception):
+    """The connection is to end here; the server closes it when the application just stops."""
+
+
+class _Cutting:
+    """Passes on so many bytes of the body and then stops the application."""
+
+    def __init__(self, send: Send, after_bytes: int) -> None:
+        self._send = send
+        self._left = after_bytes
+
+    async def send(self, message: Message) -> None:
+        """Pass on what is left to pass on; raises _Cut at the end of it."""
+        if message["type"] == "http.response.body":
+            body = message.get("body", b"")[: self._left]
+            self._left -= len(body)
+            message = {**message, "body": body, "more_body": True}
+        await self._send(message)
+        if self._left <= 0:
+            raise _Cut
+
+
+class _Corrupting:
+    """Turns all bits of one byte of the body."""
+
+    def __init__(self, send: Send, place: int) -> None:
+        self._send = send
+        self._place = place
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, the byte turned where it is in it."""
+        body = message.get("body", b"")
+        if 0 <= self._place < len(body):
+            turned = bytes([body[self._place] ^ 0xFF])
+            message = {**message, "body": body[: self._place] + turned + body[self._place + 1 :]}
+        self._place -= len(body)
+        await self._send(message)
+
+
+class _Truncating:
+    """Leaves out the second half of the body, with headers that agree with what is left."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+        self._body = b""
+
+    async def send(self, message: Message) -> None:
+        """Collect the answer; pass half of it on when it is complete."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._body += message.get("body", b"")
+        if message.get("more_body", False) or self._start is None:
+            return
+        half = self._body[: len(self._body) // 2]
+        headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
+        headers.append((b"content-length", str(len(half)).encode()))
+        await self._send({**self._start, "headers": headers})
+        await self._send({"type": "http.response.body", "body": half})

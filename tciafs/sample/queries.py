@@ -1,0 +1,187 @@
+"""The listing endpoints: which parameters each takes, what it selects, which rows it answers.
+
+Defined here and only here: the endpoint table and the matching rules (v4 refuses a parameter it
+does not know, v1 passes over it; collection and patient are compared without case). No HTTP here.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tciafs.sample.holdings import Holdings
+from tciafs.sample.records import Series, Study
+from tciafs.sample.rows import V4, Row, patient_row, row, series_row, study_row
+
+__all__ = ["ENDPOINTS", "NOT_PROCESSED", "Endpoint", "Question", "Refusal", "check_parameters"]
+
+Parameters: TypeAlias = Mapping[str, str]
+Field: TypeAlias = Callable[[Series], str | None]
+
+FIELDS: Mapping[str, Field] = {
+    "Collection": lambda series: series.collection,
+    "PatientID": lambda series: series.patient.patient_id,
+    "PatientId": lambda series: series.patient.patient_id,
+    "StudyInstanceUID": lambda series: series.study.uid,
+    "SeriesInstanceUID": lambda series: series.uid,
+    "Modality": lambda series: series.modality,
+    "BodyPartExamined": lambda series: series.body_part,
+    "Manufacturer": lambda series: series.manufacturer,
+    "ManufacturerModelName": lambda series: series.model,
+}
+WITHOUT_CASE = frozenset({"Collection", "PatientID", "PatientId"})
+EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID"})
+NOT_PROCESSED = "Server was not able to process your request"
+
+
+class Refusal(Exception):
+    """The request cannot be answered; `status` and `text` are what the server says."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One listing request, its parameters checked."""
+
+    holdings: Holdings
+    version: str
+    parameters: Parameters
+    sees_restricted: bool
+
+    def selected(self) -> Iterator[Series]:
+        """Yield the series that match every parameter."""
+        tests = [
+            (FIELDS[name], value, self._folds(name))
+            for name, value in self.parameters.items()
+            if name in FIELDS
+        ]
+        everything = self.holdings.series(
+            restricted=self.sees_restricted, collection=self.parameters.get("Collection")
+        )
+        for series in everything:
+            if all(_matches(field(series), value, folds) for field, value, folds in tests):
+                yield series
+
+    def required(self, name: str) -> str:
+        """Return a parameter; raises Refusal where it is missing or empty."""
+        if value := self.parameters.get(name):
+            return value
+        raise Refusal(400, f"A parameter, {name}, is required for this API call.")
+
+    def _folds(self, name: str) -> bool:
+        return name in WITHOUT_CASE or (self.version == V4 and name not in EXACT)
+
+
+def _matches(found: str | None, wanted: str, folds: bool) -> bool:
+    if found is None:
+        return False
+    return found.upper() == wanted.upper() if folds else found == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A listing: the parameters it knows and the rows it answers."""
+
+    parameters: tuple[str, ...]
+    rows: Callable[[Question], Iterable[Row]]
+    versions: tuple[str, ...] = ("v1", "v4")
+
+
+def check_parameters(version: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise Refusal where v4 does not know a parameter; v1 knows no such check."""
+    allowed = [*known, "format"]
+    for name in given:
+        if version == V4 and name not in allowed:
+            listed = ", ".join(allowed)
+            text = f"Invalid query parameter: '{name}'. Allowed parameters are: [{listed}]"
+            raise Refusal(400, text)
+
+
+def _collections(question: Question) -> Iterator[Row]:
+    for shelf in question.holdings.shelves(restricted=question.sees_restricted):
+        yield row(Collection=shelf.name)
+
+
+def _patients(question: Question) -> Iterator[Row]:
+    for patient in dict.fromkeys(series.patient for series in question.selected()):
+        yield patient_row(patient, question.version)
+
+
+def _studies(question: Question) -> Iterator[Row]:
+    counts: dict[Study, int] = {}
+    for series in question.selected():
+        counts[series.study] = counts.get(series.study, 0) + 1
+    for study, count in counts.items():
+        yield study_row(study, count, question.version)
+
+
+def _series(question: Question) -> Iterator[Row]:
+    for series in question.selected():
+        yield series_row(series, question.version)
+
+
+def _updated_series(question: Question) -> Iterator[Row]:
+    text = question.required("fromDate")
+    try:
+        since = dt.datetime.strptime(text, "%m-%d-%Y").date()
+    except ValueError as error:
+        raise Refusal(500, f"{NOT_PROCESSED}\n{error}") from error
+    for series in question.selected():
+        if series.released is not None and series.released > since:
+            yield series_row(series, question.version)
+
+
+def _series_size(question: Question) -> Iterator[Row]:
+    question.required("SeriesInstanceUID")
+    for series in question.selected():
+        yield row(TotalSizeInBytes=series.size_bytes, ObjectCount=series.image_count)
+
+
+def _sop_uids(question: Question) -> Iterator[Row]:
+    """Yield the images; v4 does not ask whether the user may see them."""
+    series_uid = question.required("SeriesInstanceUID")
+    restricted = question.sees_restricted or question.version == V4
+    series = question.holdings.find(series_uid, restricted=restricted)
+    for image in series.images() if series else ():
+        yield row(SOPInstanceUID=image.sop_uid)
+
+
+def _values(column: str) -> Callable[[Question], Iterator[Row]]:
+    """Return a listing of a column's distinct values; null gives a row without columns."""
+
+    def rows(question: Question) -> Iterator[Row]:
+        for value in dict.fromkeys(FIELDS[column](series) for series in question.selected()):
+            yield row(**{column: value})
+
+    return rows
+
+
+VALUE_PARAMETERS = ("Collection", "BodyPartExamined", "Modality")
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "getCollectionValues": Endpoint((), _collections),
+    "getPatient": Endpoint(("Collection", "PatientId"), _patients),
+    "getPatientStudy": Endpoint(("Collection", "PatientID", "StudyInstanceUID"), _studies),
+    "getSeries": Endpoint(
+        (
+            "Collection",
+            "PatientID",
+            "StudyInstanceUID",
+            "SeriesInstanceUID",
+            "Modality",
+            "BodyPartExamined",
+            "ManufacturerModelName",
+            "Manufacturer",
+        ),
+        _series,
+    ),
+    "getUpdatedSeries": Endpoint(("fromDate",), _updated_series, versions=("v4",)),
+    "getSeriesSize": Endpoint(("SeriesInstanceUID",), _series_size),
+    "getSOPInstanceUIDs": Endpoint(("SeriesInstanceUID",), _sop_uids),
+    "getModalityValues": Endpoint(VALUE_PARAMETERS, _values("Modality")),
+    "getBodyPartValues": Endpoint(VALUE_PARAMETERS, _values("BodyPartExamined")),
+    "getManufacturerValues": Endpoint(VALUE_PARAMETERS, _values("Manufacturer")),
+}

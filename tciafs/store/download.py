@@ -1,0 +1,154 @@
+"""One series coming in: who waits for what, what is already there, and how it ended.
+
+A Download is the daemon's view of work that a Fetcher does elsewhere. Images are announced one by one
+and can be read from the growing pack at once; the whole is `verified` when the archive's count, size
+and checksums agree, and `over` when it is published or failed. State changes only through the
+synchronous `announce`, `mark_verified`, `mark_progress` and `end`, called by the task that owns the
+download; everybody else waits. A waiter that is cancelled leaves no trace.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from tciafs.errors import DeadlinePassed, TciafsError
+from tciafs.model import Series
+from tciafs.store.pack import Layout, PackedImage
+
+__all__ = ["Announcements", "Download", "Fetcher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Announcements:
+    """What a Fetcher calls while it works, always from the task that runs `fetch`.
+
+    `image(image)`: this image is in the pack, checked. `progress(received_bytes)`: bytes are coming,
+    counted on the wire. `verified(layout)`: all images are in and agree with what the archive says.
+    """
+
+    image: Callable[[PackedImage], None]
+    progress: Callable[[int], None]
+    verified: Callable[[Layout], None]
+
+
+class Fetcher(Protocol):
+    """Whoever brings a series into a pack file: worker processes, or a fake in tests."""
+
+    async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
+        """Write the finished, fsynced pack of `series` to the new file `pack`.
+
+        Raises TciafsError when the series cannot be had; the file may then be left half written.
+        Cancelling it stops the transfer.
+        """
+        ...
+
+
+class Download:
+    """A series on its way; `images` holds what is in, in order of arrival."""
+
+    def __init__(self, series: Series, pack: Path) -> None:
+        self.series = series
+        self.pack = pack
+        self.images: list[PackedImage] = []
+        self.by_name: dict[str, PackedImage] = {}
+        self.received_bytes = 0
+        self.layout: Layout | None = None
+        self.failure: TciafsError | None = None
+        self.over = trio.Event()
+        self._settled = trio.Event()
+        self._signs_of_life = 0
+        self._awaited: dict[str, trio.Event] = {}
+        self._more = trio.Event()
+
+    # -- for the task that owns the download ------------------------------------------------------
+
+    def announce(self, image: PackedImage) -> None:
+        """Make an image readable and wake whoever waits for it."""
+        self.images.append(image)
+        self.by_name[image.name] = image
+        self._signs_of_life += 1
+        awaited = self._awaited.pop(image.name, None)
+        if awaited is not None:
+            awaited.set()
+        self._wake_listings()
+
+    def mark_progress(self, received_bytes: int) -> None:
+        """Note that bytes are coming; waiters' patience starts anew."""
+        self.received_bytes = received_bytes
+        self._signs_of_life += 1
+
+    def mark_verified(self, layout: Layout) -> None:
+        """Declare the series complete; it still has to be published."""
+        self.layout = layout
+        self._settle()
+
+    def end(self, failure: TciafsError | None = None) -> None:
+        """End the download, well or badly; a verified series cannot fail its readers any more."""
+        self.failure = failure
+        self._settle()
+        self.over.set()
+
+    def _settle(self) -> None:
+        self._settled.set()
+        for awaited in self._awaited.values():
+            awaited.set()
+        self._awaited.clear()
+        self._wake_listings()
+
+    def _wake_listings(self) -> None:
+        self._more.set()
+        self._more = trio.Event()
+
+    # -- for everybody else -----------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """True once the series is complete and verified, or has failed."""
+        return self._settled.is_set()
+
+    def raise_failure(self) -> None:
+        """Raise what the download failed with, if it failed before it was verified."""
+        if self.failure is not None and self.layout is None:
+            raise self.failure
+
+    async def wait_for(self, name: str, patience_s: float) -> PackedImage | None:
+        """Return the image called `name` as soon as it is in; None if the series has none.
+
+        Raises the download's failure, or DeadlinePassed after `patience_s` without a sign of life.
+        """
+        while name not in self.by_name and not self.settled:
+            await self._wait(self._awaited.setdefault(name, trio.Event()), patience_s)
+        if image := self.by_name.get(name):
+            return image
+        self.raise_failure()
+        return None
+
+    async def wait_for_more(self, known: int, patience_s: float) -> None:
+        """Return when more than `known` images are in, or when there will be no more.
+
+        Raises DeadlinePassed after `patience_s` without a sign of life; a failure only once all
+        images that did arrive are known.
+        """
+        while len(self.images) <= known and not self.settled:
+            await self._wait(self._more, patience_s)
+        if len(self.images) <= known:
+            self.raise_failure()
+
+    async def wait_settled(self, patience_s: float) -> Layout:
+        """Return the layout of the complete, verified series. Raises as `wait_for`."""
+        while not self.settled:
+            await self._wait(self._settled, patience_s)
+        self.raise_failure()
+        assert self.layout is not None
+        return self.layout
+
+    async def _wait(self, event: trio.Event, patience_s: float) -> None:
+        seen = self._signs_of_life
+        with trio.move_on_after(patience_s):
+            await event.wait()
+            return
+        if self._signs_of_life == seen:
+            raise DeadlinePassed(f"no byte of series {self.series.series_uid} came for {patience_s:g} s")

@@ -1,0 +1,152 @@
+"""The pack: one file per series, its images back to back, and behind them its layout.
+
+    | image | image | ... | layout (MessagePack) | trailer: offset, length, CRC-32, magic |
+
+A pack is readable while it grows (an image is an offset and a size in a file that is only appended
+to) and describes itself once finished, so that a lost ledger costs nothing but a scan. Defined here
+and only here: the file format. Blocking calls throughout; nothing here knows of trio.
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from isal.isal_zlib import crc32
+
+from tciafs.errors import SeriesDamaged
+
+__all__ = ["Layout", "PackWriter", "PackedImage", "md5_of_range", "read_layout"]
+
+MAGIC = b"TCIAPCK1"
+TRAILER = struct.Struct("<QII8s")  # layout offset, layout length, CRC-32 of the layout, magic
+MD5_PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PackedImage:
+    """One image inside a pack: `offset` and `size_bytes` in the file, `crc32` of its bytes."""
+
+    name: str
+    offset: int
+    size_bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a series consists of, in the archive's own order; it outlives the bytes.
+
+    `version` is `Series.version` at the time of the download. `checks` names what agreed:
+    "crc32", "count", "size", "md5".
+    """
+
+    series_uid: str
+    version: str
+    images: tuple[PackedImage, ...]
+    checks: tuple[str, ...]
+
+    @property
+    def image_bytes(self) -> int:
+        """The sum of the images' sizes, in bytes."""
+        return sum(image.size_bytes for image in self.images)
+
+
+class PackWriter:
+    """Appends images to a new pack. Not closed and finished, it leaves a file without a trailer."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+        self._end = 0
+        self._images: list[PackedImage] = []
+        self._start = 0
+        self._crc32 = 0
+
+    @property
+    def images(self) -> tuple[PackedImage, ...]:
+        """The images that are complete, in order of arrival."""
+        return tuple(self._images)
+
+    def begin(self) -> None:
+        """Start an image behind the last complete one; an unfinished one before it is overwritten."""
+        if self._end != self._start:
+            self._file.seek(self._start)
+            self._file.truncate()
+            self._end = self._start
+        self._crc32 = 0
+
+    def write(self, data: bytes) -> None:
+        """Append bytes to the image begun last. Raises OSError, ENOSPC among them."""
+        view = memoryview(data)
+        while view:  # a raw write may be short when a disk fills up or a signal arrives
+            written = self._file.write(view)
+            view = view[written:]
+        self._end += len(data)
+        self._crc32 = crc32(data, self._crc32)
+
+    def end(self, name: str) -> PackedImage:
+        """Complete the image begun last under `name`, and return where it lies."""
+        image = PackedImage(name, self._start, self._end - self._start, self._crc32)
+        self._images.append(image)
+        self._start = self._end
+        return image
+
+    def rename(self, names: list[str]) -> None:
+        """Give the complete images other names, one each, in order of arrival."""
+        self._images = [
+            PackedImage(name, image.offset, image.size_bytes, image.crc32)
+            for name, image in zip(names, self._images, strict=True)
+        ]
+
+    def finish(self, layout: Layout) -> None:
+        """Append the layout and its trailer and force everything to disk. Raises OSError."""
+        self.begin()
+        encoded = msgspec.msgpack.encode(layout)
+        trailer = TRAILER.pack(self._end, len(encoded), crc32(encoded), MAGIC)
+        self.write(encoded + trailer)
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._file.close()
+
+
+def read_layout(path: Path) -> Layout:
+    """Return the layout at the end of a finished pack.
+
+    Raises SeriesDamaged where the file is not a whole pack, OSError where it cannot be read.
+    """
+    with path.open("rb") as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        if size_bytes < TRAILER.size:
+            raise SeriesDamaged(f"{path.name} is too short to be a pack")
+        file.seek(size_bytes - TRAILER.size)
+        offset, length, checksum, magic = TRAILER.unpack(file.read(TRAILER.size))
+        if magic != MAGIC or offset + length + TRAILER.size != size_bytes:
+            raise SeriesDamaged(f"{path.name} has no valid trailer")
+        file.seek(offset)
+        encoded = file.read(length)
+    if crc32(encoded) != checksum:
+        raise SeriesDamaged(f"the layout of {path.name} does not match its checksum")
+    return msgspec.msgpack.decode(encoded, type=Layout)
+
+
+def md5_of_range(descriptor: int, offset: int, size_bytes: int) -> str:
+    """Return the MD5 of part of an open file, as lower-case hex."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in _pieces(descriptor, offset, size_bytes):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(descriptor: int, offset: int, size_bytes: int) -> Iterator[bytes]:
+    end = offset + size_bytes
+    while offset < end:
+        piece = os.pread(descriptor, min(MD5_PIECE_BYTES, end - offset), offset)
+        if not piece:
+            return
+        yield piece
+        offset += len(piece)

@@ -1,0 +1,245 @@
+"""Listings remembered: one request for many askers, kept in memory and on disk, good for a while.
+
+A question (which patients has this collection?) is answered from memory, else from the disk cache of
+an earlier run, else by the archive, once however many ask. An answer is fresh for the time to live;
+when the archive fails, an old answer is better than none. On disk an answer is MessagePack bytes in a
+diskcache table that can hold nothing else. Used from the daemon's one thread; the table is asked in
+another one. Must not know of names or inodes.
+"""
+
+import logging
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import diskcache
+import msgspec
+import trio
+
+from tciafs.errors import Offline, TciafsError
+from tciafs.model import Archive, Collection, Patient, Series, Study
+
+__all__ = ["Answer", "Catalogue", "CatalogueConfig"]
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+FAILURE_MEMORY_S = 5.0
+"""A failed question is not asked again at once: a viewer that probes ten names waits once."""
+
+REMEMBERED_RECORDS = 200_000
+"""Answers are kept in memory for about this many records: some 100 MB of the largest kind."""
+
+R = TypeVar("R", Collection, Patient, Study, Series)
+Question = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueConfig:
+    """`ttl_s` is how long an answer is fresh; `offline` never asks the archive."""
+
+    folder: Path
+    ttl_s: float
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """Records and until when they are fresh, in Unix seconds."""
+
+    records: tuple[R, ...]
+    fresh_until: float
+
+    @property
+    def fresh_for_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.fresh_until - time.time())
+
+
+@dataclass(slots=True)
+class _Asking:
+    """A question on its way to the archive, shared by all who ask it."""
+
+    answered: trio.Event
+    answer: "Answer[Any] | None" = None
+    failure: TciafsError | None = None
+
+
+class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
+    """A diskcache disk that holds bytes under text keys and refuses everything else.
+
+    diskcache unpickles what it finds in its folder (CVE-2025-69872); a cache is data, never code.
+    """
+
+    def get(self, key: Any, raw: bool) -> Any:
+        if not raw or not isinstance(key, str):
+            raise ValueError("the listings cache has a key that is not text")
+        return key
+
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, Any, Any]:
+        if read or not isinstance(value, bytes):
+            raise ValueError("the listings cache holds bytes only")
+        return len(value), diskcache.core.MODE_RAW, None, sqlite3.Binary(value)
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode != diskcache.core.MODE_RAW or filename is not None or read:
+            raise ValueError("the listings cache has a value that is not plain bytes")
+        return bytes(value)
+
+
+class Catalogue:
+    """The listing half of an archive, remembered. Close it at the end."""
+
+    def __init__(self, archive: Archive, config: CatalogueConfig, nursery: trio.Nursery) -> None:
+        self._archive = archive
+        self._config = config
+        self._nursery = nursery
+        self._table = _open_table(config.folder)
+        self._disk = trio.CapacityLimiter(1)
+        self._asking: dict[Question, _Asking] = {}
+        self._memory: OrderedDict[Question, Answer[Any]] = OrderedDict()
+        self._memory_records = 0
+        self._failed: dict[Question, tuple[float, TciafsError]] = {}
+
+    def close(self) -> None:
+        """Close the table."""
+        self._table.close()
+
+    async def collections(self) -> Answer[Collection]:
+        """Return all collections. Raises what `Archive` raises, like the other questions."""
+        return await self._ask(("collections",), Answer[Collection], self._archive.collections)
+
+    async def patients(self, collection: str) -> Answer[Patient]:
+        """Return the patients of a collection."""
+        return await self._ask(
+            ("patients", collection), Answer[Patient], lambda: self._archive.patients(collection)
+        )
+
+    async def studies(self, collection: str, patient: str) -> Answer[Study]:
+        """Return the studies of a patient."""
+        question = ("studies", collection, patient)
+        return await self._ask(question, Answer[Study], lambda: self._archive.studies(collection, patient))
+
+    async def series(self, collection: str, patient: str) -> Answer[Series]:
+        """Return the series of a patient."""
+        question = ("series", collection, patient)
+        return await self._ask(question, Answer[Series], lambda: self._archive.series(collection, patient))
+
+    # -- one question -----------------------------------------------------------------------------
+
+    async def _ask(
+        self, question: Question, kind: type[Answer[R]], fetch: Callable[[], Awaitable[Sequence[R]]]
+    ) -> Answer[R]:
+        remembered = self._memory.get(question)
+        if remembered is None:
+            remembered = await self._recall(question, kind)
+        if remembered is not None and (remembered.fresh_for_s or self._config.offline):
+            return remembered
+        try:
+            return await self._ask_archive(question, fetch)
+        except TciafsError as error:
+            if remembered is None:
+                raise
+            log.warning("%s; showing an older listing of %s", error, "/".join(question))
+            return remembered
+
+    async def _ask_archive(
+        self, question: Question, fetch: Callable[[], Awaitable[Sequence[R]]]
+    ) -> Answer[R]:
+        failed_at, failure = self._failed.get(question, (0.0, None))
+        if failure is not None and time.monotonic() - failed_at < FAILURE_MEMORY_S:
+            raise failure
+        if self._config.offline:
+            raise Offline(f"{'/'.join(question)} was never listed, and --offline is set")
+        asking = self._asking.get(question)
+        if asking is None:
+            asking = self._asking[question] = _Asking(trio.Event())
+            # The request belongs to the catalogue: an asker who goes away does not end it.
+            self._nursery.start_soon(self._run, question, asking, fetch)
+        await asking.answered.wait()
+        if asking.failure is not None:
+            raise asking.failure
+        assert asking.answer is not None
+        return asking.answer
+
+    async def _run(
+        self,
+        question: Question,
+        asking: _Asking,
+        fetch: Callable[[], Awaitable[Sequence[R]]],
+    ) -> None:
+        try:
+            records = await fetch()
+            asking.answer = Answer(tuple(records), time.time() + self._config.ttl_s)
+            self._remember(question, asking.answer)
+            await self._write_down(question, asking.answer)
+        except TciafsError as error:
+            asking.failure = error
+            self._failed[question] = (time.monotonic(), error)
+        except Exception as error:
+            log.exception("listing %s failed in an unexpected way", "/".join(question))
+            asking.failure = TciafsError(f"listing {'/'.join(question)} failed: {error!r}")
+        finally:
+            if asking.answer is None and asking.failure is None:
+                asking.failure = TciafsError("tciafs is closing")
+            del self._asking[question]
+            asking.answered.set()
+
+    # -- memory and disk --------------------------------------------------------------------------
+
+    def _remember(self, question: Question, answer: Answer[Any]) -> None:
+        self._failed.pop(question, None)
+        if forgotten := self._memory.pop(question, None):
+            self._memory_records -= len(forgotten.records)
+        self._memory[question] = answer
+        self._memory_records += len(answer.records)
+        while self._memory_records > REMEMBERED_RECORDS and len(self._memory) > 1:
+            _question, oldest = self._memory.popitem(last=False)
+            self._memory_records -= len(oldest.records)
+
+    async def _recall(self, question: Question, kind: type[Answer[R]]) -> Answer[R] | None:
+        """Return what an earlier run wrote down; what cannot be read was never there."""
+        try:
+            stored = await trio.to_thread.run_sync(self._table.get, _key(question), limiter=self._disk)
+            if stored is None:
+                return None
+            answer = msgspec.msgpack.decode(stored, type=kind)
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            OSError,
+            sqlite3.Error,
+            diskcache.Timeout,
+        ) as error:
+            log.warning("the remembered listing of %s is unreadable: %s", "/".join(question), error)
+            return None
+        self._remember(question, answer)
+        return answer
+
+    async def _write_down(self, question: Question, answer: Answer[Any]) -> None:
+        encoded = msgspec.msgpack.encode(answer)
+        try:
+            await trio.to_thread.run_sync(self._table.set, _key(question), encoded, limiter=self._disk)
+        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+            log.warning("the listing of %s could not be kept: %s", "/".join(question), error)
+
+
+def _key(question: Question) -> str:
+    return "\0".join((str(SCHEMA_VERSION), *question))
+
+
+def _open_table(folder: Path) -> Any:
+    """Return the diskcache table in `folder`, made anew if it is damaged. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = {"disk": _BytesDisk, "eviction_policy": "none", "cull_limit": 0, "statistics": 0}
+    try:
+        return diskcache.Cache(str(folder), timeout=10, **settings)
+    except (sqlite3.DatabaseError, ValueError) as error:
+        log.warning("the listings cache is damaged (%s) and starts anew", error)
+        for file in folder.glob("cache.db*"):
+            file.unlink()
+        return diskcache.Cache(str(folder), timeout=10, **settings)

@@ -1,0 +1,1 @@
+"""What the kernel sees: inodes, FUSE requests, and the mount itself."""

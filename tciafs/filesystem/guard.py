@@ -1,0 +1,62 @@
+"""Who may cause a download: tells looks from walks, one row a process.
+
+A process that has listed several series in a row whose names are not known, and touched no image in
+between, is walking (find, glob, updatedb): it gets provisional names and causes no download. Any
+touch of an image makes it a looker again. Defined here and only here: the walk rule. Crawler lists,
+budgets and pause belong here too. Used from the daemon's one thread; reads /proc, never waits.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Guard", "ListingMode"]
+
+ListingMode = Literal["auto", "names", "exact"]
+
+LOOKS_BEFORE_WALK = 3
+"""So many unknown series in a row are fetched for one process before it counts as walking."""
+
+REMEMBERED_PROCESSES = 4096
+_PROC = Path("/proc")
+
+
+class Guard:
+    """Counts, for each process, the unknown series it listed since it last touched an image."""
+
+    def __init__(self, mode: ListingMode = "auto") -> None:
+        self._mode = mode
+        self._looks: OrderedDict[str, int] = OrderedDict()
+
+    def lists_unknown_series(self, pid: int) -> bool:
+        """Count a listing of a series whose names are not known; return True if it is part of a walk."""
+        if self._mode != "auto":
+            return self._mode == "names"
+        process = process_identity(pid)
+        looks = self._looks.pop(process, 0)
+        self._looks[process] = looks + 1
+        if len(self._looks) > REMEMBERED_PROCESSES:
+            self._looks.popitem(last=False)
+        return looks >= LOOKS_BEFORE_WALK
+
+    def touches_image(self, pid: int) -> None:
+        """Note that a process looked up or opened an image: it looks, it does not walk."""
+        if self._looks:
+            self._looks.pop(process_identity(pid), None)
+
+
+def process_identity(pid: int) -> str:
+    """Return what names a process for good: its thread group and when it started.
+
+    The kernel hands out the id of the thread (fuse_in_header.pid), and ids are used again. A process
+    that /proc does not show, being in another namespace or gone, is known by its id alone.
+    """
+    try:
+        status = (_PROC / str(pid) / "status").read_text()
+        group = next(line.split()[1] for line in status.splitlines() if line.startswith("Tgid:"))
+        # proc(5): the name in parentheses may hold anything, so count fields from its end.
+        fields = (_PROC / group / "stat").read_text().rpartition(")")[2].split()
+    except (OSError, StopIteration):
+        return str(pid)
+    start_time = fields[19]
+    return f"{group}@{start_time}"

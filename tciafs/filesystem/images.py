@@ -1,0 +1,203 @@
+"""How a series shows its images: exactly once it is known, as it comes in, or by provisional names.
+
+Four states, in order of preference: the layout is known (names and sizes are final); it is coming in
+(names as they arrive, ending when the whole is verified); one image of known size (name and size are
+certain without a download); nothing known but the count (a look starts the download, a walk gets
+provisional names). Defined here and only here: that choice, and what a provisional name stands for.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from tciafs.model import Series
+from tciafs.naming import is_retriever_image_name, provisional_image_names, resolve_aliases
+
+if TYPE_CHECKING:
+    from tciafs.store.download import Download
+    from tciafs.store.pack import Layout
+    from tciafs.store.shelf import KnownSeries
+    from tciafs.store.store import Store
+
+__all__ = ["FoundImage", "ImageListing", "Images"]
+
+FINAL_S = 86_400.0
+"""How long the kernel may keep what cannot change while the series has this version."""
+
+CERTAIN_S = 300.0
+"""Name and size of a lone image come from the listing, which may be refreshed."""
+
+ARRIVING_S = 1.0
+"""An image that is in is checked, but the series as a whole may still fail."""
+
+REMEMBERED_ALIASES = 16
+"""Series whose provisional names are kept resolved: programs open a list series by series."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image behind a name: its true name, its size, and how long that may be believed.
+
+    `size_bytes` None marks a provisional entry: the kernel has to ask again before it uses it.
+    """
+
+    name: str
+    size_bytes: int | None
+    timeout_s: float
+
+
+class ImageListing(Protocol):
+    """A folder of images being read; places count from 0 and never change."""
+
+    async def wait_for(self, place: int) -> None:
+        """Return once `at(place)` has its answer. Raises if the series cannot be listed whole."""
+        ...
+
+    def at(self, place: int) -> FoundImage | None:
+        """Return the image at a place, None behind the last one."""
+        ...
+
+
+class Images:
+    """The images of all series, as the store knows them or gets to know them."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        self._aliases: OrderedDict[tuple[str, str], Mapping[str, int]] = OrderedDict()
+
+    async def find(self, series: Series, name: str) -> FoundImage | None:
+        """Return the image that `name` stands for, None if there is none.
+
+        Starts the download of an unknown series and answers as soon as the image is in. Raises what
+        the download fails with.
+        """
+        if known := self._store.peek(series):
+            return self._find_known(known, name)
+        if lone := _lone_image(series):
+            return lone if name == lone.name else None
+        if not _may_exist(self._store.peek_download(series), name):
+            return None
+        download = self._store.fetch(series)
+        image = await download.wait_for(name, self._store.patience_s)
+        if image is not None:
+            return FoundImage(image.name, image.size_bytes, ARRIVING_S)
+        layout = await download.wait_settled(self._store.patience_s)
+        return self._behind_alias(layout, name, ARRIVING_S)
+
+    def _find_known(self, known: "KnownSeries", name: str) -> FoundImage | None:
+        if image := known.by_name.get(name):
+            return FoundImage(image.name, image.size_bytes, FINAL_S)
+        return self._behind_alias(known.layout, name, FINAL_S)
+
+    def _behind_alias(self, layout: "Layout", name: str, timeout_s: float) -> FoundImage | None:
+        """Return the image that a list made before the download calls `name`."""
+        if not is_retriever_image_name(name):
+            return None
+        key = (layout.series_uid, layout.version)
+        aliases = self._aliases.pop(key, None)
+        if aliases is None:
+            aliases = resolve_aliases([image.name for image in layout.images])
+        self._aliases[key] = aliases
+        if len(self._aliases) > REMEMBERED_ALIASES:
+            self._aliases.popitem(last=False)
+        place = aliases.get(name)
+        if place is None:
+            return None
+        return FoundImage(layout.images[place].name, layout.images[place].size_bytes, timeout_s)
+
+    def listing(self, series: Series) -> ImageListing | None:
+        """Return the listing of a series that can be had without a new download, None if there is none."""
+        if known := self._store.peek(series):
+            return _Known(known.layout)
+        if lone := _lone_image(series):
+            return _Listed([lone])
+        if download := self._store.peek_download(series):
+            return _Arriving(download, self._store.patience_s)
+        return None
+
+    def look(self, series: Series) -> ImageListing:
+        """Return the listing of a series somebody looks at: fetched, and listed as it comes in."""
+        return _Arriving(self._store.fetch(series), self._store.patience_s)
+
+    def walk(self, series: Series) -> ImageListing | None:
+        """Return the provisional listing of a series somebody walks past; None: count not known."""
+        if not series.image_count:
+            return None
+        return _Provisional(provisional_image_names(series.image_count))
+
+
+def _lone_image(series: Series) -> FoundImage | None:
+    """Return the image of a series of one: its name and size are certain before any download."""
+    if series.image_count == 1 and series.size_bytes:
+        return FoundImage(provisional_image_names(1)[0], series.size_bytes, CERTAIN_S)
+    return None
+
+
+def _may_exist(download: "Download | None", name: str) -> bool:
+    """Say whether a name is worth a download, or worth waiting for.
+
+    Programs probe every folder for names of their own (.git, desktop.ini); those must neither start a
+    download nor wait for one.
+    """
+    if is_retriever_image_name(name):
+        return True
+    return download is not None and (name in download.by_name or name.endswith(".dcm"))
+
+
+class _Listed:
+    """A listing that is there as a whole."""
+
+    def __init__(self, images: Sequence[FoundImage]) -> None:
+        self._images = images
+
+    async def wait_for(self, place: int) -> None:
+        pass
+
+    def at(self, place: int) -> FoundImage | None:
+        return self._images[place] if place < len(self._images) else None
+
+
+class _Known:
+    """The images of a layout, in its order; nothing is copied for it."""
+
+    def __init__(self, layout: "Layout") -> None:
+        self._images = layout.images
+
+    async def wait_for(self, place: int) -> None:
+        pass
+
+    def at(self, place: int) -> FoundImage | None:
+        if place >= len(self._images):
+            return None
+        return FoundImage(self._images[place].name, self._images[place].size_bytes, FINAL_S)
+
+
+class _Provisional:
+    """Names made from the image count, none of them believed for a moment."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    async def wait_for(self, place: int) -> None:
+        pass
+
+    def at(self, place: int) -> FoundImage | None:
+        return FoundImage(self._names[place], None, 0.0) if place < len(self._names) else None
+
+
+class _Arriving:
+    """The images of a download in order of arrival; its end is the verified end of the series."""
+
+    def __init__(self, download: "Download", patience_s: float) -> None:
+        self._download = download
+        self._patience_s = patience_s
+
+    async def wait_for(self, place: int) -> None:
+        await self._download.wait_for_more(place, self._patience_s)
+
+    def at(self, place: int) -> FoundImage | None:
+        images = self._download.images
+        if place >= len(images):
+            return None
+        return FoundImage(images[place].name, images[place].size_bytes, ARRIVING_S)

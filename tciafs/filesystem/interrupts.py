@@ -1,0 +1,86 @@
+"""Lets go of requests whose process was told to die, so that Ctrl-C works while a download is awaited.
+
+pyfuse3 does not show FUSE_INTERRUPT to its handlers, and a process that waits in lookup, open or readdir
+cannot even be killed before the answer comes. So a task of the mount looks at the waiting processes in
+/proc every tenth of a second and cancels the request of whoever has a deliverable signal. No nursery and
+no task per request.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from tciafs.errors import Interrupted
+
+__all__ = ["Interrupts", "has_deliverable_signal"]
+
+LOOK_EVERY_S = 0.1
+
+HARMLESS = sum(
+    1 << (number - 1)
+    for number in (signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG, signal.SIGPROF, signal.SIGVTALRM)
+)
+"""Signals that arrive in ordinary work (timers, resized terminals, Go's scheduler) and end nothing."""
+
+
+class Interrupts:
+    """The requests that wait, and for which process each does."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[trio.CancelScope, int] = {}
+        self._somebody_waits = trio.Event()
+        self._closed = False
+
+    @contextmanager
+    def watching(self, pid: int) -> Iterator[None]:
+        """Run a wait on behalf of process or thread `pid`. Raises Interrupted when it must end."""
+        with trio.CancelScope() as scope:
+            self._waiting[scope] = pid
+            self._somebody_waits.set()
+            if self._closed:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                del self._waiting[scope]
+        if scope.cancelled_caught:
+            raise Interrupted(f"process {pid} was interrupted")
+
+    async def run(self) -> None:
+        """Look at the waiting processes for as long as there are any, for ever."""
+        while True:
+            await self._somebody_waits.wait()
+            await trio.sleep(LOOK_EVERY_S)
+            if not self._waiting:
+                self._somebody_waits = trio.Event()
+            for scope, pid in list(self._waiting.items()):
+                if pid and has_deliverable_signal(pid):
+                    scope.cancel()
+
+    def close(self) -> None:
+        """Let go of all requests, now and from now on: the mount is going away."""
+        self._closed = True
+        for scope in self._waiting:
+            scope.cancel()
+
+
+def has_deliverable_signal(pid: int) -> bool:
+    """Return True if thread `pid` has a signal that it would act on, or is gone; see proc(5)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    masks = {
+        key: int(value, 16)
+        for key, _, value in (line.partition(":") for line in status.splitlines())
+        if key in ("SigPnd", "ShdPnd", "SigBlk", "SigIgn")
+    }
+    if len(masks) < 4:
+        return False
+    pending = masks["SigPnd"] | masks["ShdPnd"]
+    return bool(pending & ~masks["SigBlk"] & ~masks["SigIgn"] & ~HARMLESS)

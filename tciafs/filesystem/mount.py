@@ -1,0 +1,192 @@
+"""The composition root: builds all rooms for one mount, runs them, closes them in reverse order.
+
+The only place that knows everybody. pyfuse3 keeps its session in module globals, so a process has one
+mount; the command runs this in a process of its own, which never touches the mounted folder itself.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import platformdirs
+import pyfuse3
+import trio
+
+from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
+from tciafs.catalogue import Catalogue, CatalogueConfig
+from tciafs.errors import TciafsError, Unusable
+from tciafs.filesystem import mountpoint as mountpoints
+from tciafs.filesystem.guard import Guard, ListingMode
+from tciafs.filesystem.images import Images
+from tciafs.filesystem.interrupts import Interrupts
+from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.tree import Tree
+from tciafs.filesystem.tuning import tune
+from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
+from tciafs.settings import Settings
+from tciafs.store.store import Store, StoreConfig
+from tciafs.worker.pool import WorkerPool
+
+__all__ = ["run_mount"]
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK_S = 3.0
+"""How long the first message waits for the archive; the mount serves from the start."""
+
+CLOSING_S = 3.0
+"""How long requests may take to end when the mount goes away, before they are cut off."""
+
+SAMPLE_START_S = 30.0
+MAX_REQUESTS = 1024
+"""Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
+
+
+async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
+    """Mount and serve until unmounted or told to end by SIGTERM or SIGINT.
+
+    `ready` is called with a sentence for the user once the mount answers. Raises Unusable where the
+    mount point, FUSE or the cache folder cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.archive == "sample":
+            url = await stack.enter_async_context(_sample_archive())
+        else:
+            url = settings.url
+        archive = NbiaArchive(_nbia_config(settings, url))
+        stack.push_async_callback(archive.aclose)
+        pool = await stack.enter_async_context(WorkerPool.running(lambda: archive.config, settings.retries))
+        store = await stack.enter_async_context(Store.running(_store_config(settings), pool))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        catalogue = Catalogue(archive, _catalogue_config(settings), nursery)
+        stack.callback(catalogue.close)
+        images, interrupts = Images(store), Interrupts()
+        operations = Operations(
+            Tree(catalogue, images, Naming(settings.naming)),
+            images,
+            store,
+            Guard(cast(ListingMode, settings.listing)),
+            interrupts,
+            _presentation(settings),
+        )
+        stack.enter_context(_mounted(operations, mountpoint, _fuse_options(settings, url)))
+        stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(interrupts.run)
+        nursery.start_soon(_end_on_signal, interrupts, nursery.cancel_scope)
+        nursery.start_soon(_announce, catalogue, mountpoint, ready)
+        await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
+        nursery.cancel_scope.cancel()
+
+
+def _cache_folder(settings: Settings) -> Path:
+    folder = settings.cache_dir or platformdirs.user_cache_path("tciafs")
+    # The sample's listings and series must never be taken for those of the real archive.
+    return folder / "sample" if settings.archive == "sample" else folder
+
+
+def _nbia_config(settings: Settings, url: str) -> NbiaConfig:
+    limits = HttpLimits(
+        connect_timeout_s=settings.connect_timeout,
+        stall_timeout_s=settings.stall_timeout,
+        listing_timeout_s=settings.listing_timeout,
+    )
+    api = None if settings.api == "auto" else cast(Api, settings.api)
+    return NbiaConfig(url=url, api=api, retries=settings.retries, limits=limits)
+
+
+def _store_config(settings: Settings) -> StoreConfig:
+    return StoreConfig(
+        folder=_cache_folder(settings),
+        limit_bytes=settings.cache_size,
+        parallel=settings.downloads,
+        # Longer than the archive's own patience, so that a reader hears the cause and not the symptom.
+        patience_s=1.5 * settings.stall_timeout,
+        offline=settings.offline,
+    )
+
+
+def _catalogue_config(settings: Settings) -> CatalogueConfig:
+    return CatalogueConfig(_cache_folder(settings) / "listings", settings.listing_ttl, settings.offline)
+
+
+def _presentation(settings: Settings) -> Presentation:
+    uid = os.getuid() if settings.uid is None else settings.uid
+    gid = os.getgid() if settings.gid is None else settings.gid
+    return Presentation(uid, gid, settings.umask)
+
+
+def _fuse_options(settings: Settings, url: str) -> set[str]:
+    # Without auto_unmount on purpose: after a crash the folder must not look empty, since a mirroring
+    # job would then delete its mirror. It gives ENOTCONN, and the next mount clears it.
+    host = (urlsplit(url).hostname or "archive").replace(",", "_")
+    options = {"ro", "nodev", "nosuid", "noatime", "default_permissions"}
+    options |= {f"fsname=tciafs:{host}", "subtype=tciafs"}
+    return options | ({"allow_other"} if settings.allow_other else set())
+
+
+@contextmanager
+def _mounted(operations: Operations, mountpoint: Path, options: set[str]) -> Iterator[None]:
+    try:
+        pyfuse3.init(operations, str(mountpoint), options)
+    except RuntimeError as error:
+        hint = " (allow_other needs user_allow_other in /etc/fuse.conf)" if "allow_other" in options else ""
+        raise Unusable(f"{mountpoint} could not be mounted: {error}{hint}") from error
+    try:
+        yield
+    finally:
+        pyfuse3.close(unmount=True)
+        operations.close()
+
+
+async def _announce(catalogue: Catalogue, mountpoint: Path, ready: Callable[[str], None]) -> None:
+    """Tune the kernel's side of the mount, and say that it is there and what is behind it."""
+    if mounted := mountpoints.mounted_at(mountpoint):
+        await trio.to_thread.run_sync(tune, mounted.device)
+    state = "the archive has not answered yet; what is cached is readable"
+    with trio.move_on_after(FIRST_LOOK_S):
+        try:
+            collections = (await catalogue.collections()).records
+            state = f"{len(collections)} collections"
+        except TciafsError as error:
+            state = f"the archive is not available ({error}); what is cached is readable"
+    ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
+
+
+async def _end_on_signal(interrupts: Interrupts, scope: trio.CancelScope) -> None:
+    """End the mount on SIGTERM or SIGINT: let go of waiting requests, then stop serving."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _signal in signals:
+            interrupts.close()
+            pyfuse3.terminate()
+            await trio.sleep(CLOSING_S)
+            scope.cancel()
+
+
+@asynccontextmanager
+async def _sample_archive() -> AsyncIterator[str]:
+    """Run the bundled sample archive as a process and give its address; it ends with us."""
+    command = [sys.executable, "-m", "tciafs.sample", "--until-eof"]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        line = b""
+        with trio.move_on_after(SAMPLE_START_S):
+            while not line.endswith(b"\n") and (data := await process.stdout.receive_some()):
+                line += data
+        if not line.endswith(b"\n"):
+            raise TciafsError("the sample archive did not start")
+        yield line.decode().strip()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
+            await process.wait()

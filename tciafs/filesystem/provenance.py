@@ -1,0 +1,68 @@
+"""Extended attributes: where a file comes from (`user.tcia.*`) and what tciafs did (`user.tciafs.*`).
+
+Answers come from records, from the ledger, and for the SOP Instance UID from the header of an image
+that is here; nothing here ever asks the archive or starts a download. Defined here and only here: the
+attributes' names.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+
+from tciafs.model import Collection, Patient, Series, Study
+from tciafs.store.shelf import OpenImage
+from tciafs.store.store import Store
+
+__all__ = ["sop_instance_uid", "xattrs_of_record", "xattrs_of_state"]
+
+SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
+HEADER_BYTES = 64 * 1024
+
+
+def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[str, str]:
+    """Return the attributes that the archive's own words give; what it did not say is left out."""
+    facts: dict[str, str | None]
+    match record:
+        case Collection():
+            facts = {"Collection": record.name}
+        case Patient():
+            facts = {"Collection": record.collection, "PatientID": record.patient_id}
+        case Study():
+            facts = {
+                "Collection": record.collection,
+                "PatientID": record.patient_id,
+                "StudyInstanceUID": record.study_uid,
+                "StudyDescription": record.description,
+            }
+        case Series():
+            facts = {
+                "Collection": record.collection,
+                "PatientID": record.patient_id,
+                "StudyInstanceUID": record.study_uid,
+                "SeriesInstanceUID": record.series_uid,
+                "SeriesDescription": record.description,
+                "Modality": record.modality,
+                "LicenseName": record.licence_name,
+                "LicenseURI": record.licence_uri,
+                "DataDescriptionURI": record.data_uri,
+            }
+    return {f"user.tcia.{key}": value for key, value in facts.items() if value}
+
+
+def xattrs_of_state(store: Store, series: Series) -> Mapping[str, str]:
+    """Return what tciafs knows of the bytes of a series: state, checks passed, last error."""
+    attributes = {"user.tciafs.state": store.state(series)}
+    if known := store.peek(series):
+        attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
+    if failure := store.peek_failure(series):
+        attributes["user.tciafs.error"] = f"{failure}. {failure.hint}".strip()
+    return attributes
+
+
+def sop_instance_uid(image: OpenImage) -> str | None:
+    """Return DICOM (0008,0018) of an image, None if it has none; reads the disk."""
+    # pydicom takes a fifth of a second to import, which only this rare question should pay.
+    import pydicom
+
+    header = BytesIO(image.read(0, HEADER_BYTES))
+    dataset = pydicom.dcmread(header, stop_before_pixels=True, specific_tags=["SOPInstanceUID"], force=True)
+    return str(dataset["SOPInstanceUID"].value) if "SOPInstanceUID" in dataset else None

@@ -1,0 +1,165 @@
+"""The mount as a process: in the foreground, or in the background with a word when it is ready.
+
+A daemon is a new Python process, not a fork: threads, epoll and SQLite do not survive one. It gets its
+settings on stdin, where no process list shows them, and answers with one line on stdout: that the mount
+is there, or why not. Logging is configured here and only here.
+"""
+
+import json
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import platformdirs
+
+from tciafs.errors import TciafsError, error_named
+from tciafs.settings import Settings
+
+__all__ = ["run_in_foreground", "start"]
+
+log = logging.getLogger("tciafs")
+
+START_TIMEOUT_S = 60.0
+"""Python, FUSE, the lock of a daemon that is just leaving and the first look at the archive: 12 s."""
+
+
+def run_in_foreground(settings: Settings, mountpoint: Path) -> None:
+    """Mount and serve until unmounted; log to stderr, or to the log file if one is set.
+
+    Under systemd (Type=notify) the readiness goes to its socket. Raises TciafsError.
+    """
+    _log_to(settings.log_file, settings.log_level)
+
+    def ready(message: str) -> None:
+        click.echo(message)
+        _notify_systemd(f"READY=1\nSTATUS={message}")
+
+    _serve(settings, mountpoint, ready)
+
+
+def start(settings: Settings, mountpoint: Path) -> str:
+    """Start a daemon and return its first message once the mount answers. Raises TciafsError."""
+    log_file = settings.log_file or platformdirs.user_log_path("tciafs") / "tciafs.log"
+    log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with log_file.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tciafs.daemon", str(mountpoint)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            cwd="/",
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        process.stdin.write(_encode(settings))
+        process.stdin.close()
+        answered, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
+        answer = process.stdout.readline() if answered else b""
+    if not answered:
+        process.kill()
+        raise TciafsError(f"the daemon did not answer within {START_TIMEOUT_S:g} s; see {log_file}")
+    try:
+        word = json.loads(answer)
+    except ValueError:
+        raise TciafsError(f"the daemon ended without a word; see {log_file}") from None
+    if "error" in word:
+        raise error_named(word["error"], word["message"])
+    return str(word["message"])
+
+
+def main() -> None:
+    """Be the daemon: `python -m tciafs.daemon MOUNTPOINT`, settings on stdin."""
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings, dec_hook=_decode_path)
+    _log_to(None, settings.log_level)
+    try:
+        _serve(settings, Path(sys.argv[1]), lambda message: _say({"message": message}))
+    except TciafsError as error:
+        log.error("%s", error)
+        _say({"error": type(error).__name__, "message": str(error)})
+        sys.exit(error.exit_code)
+    except BaseException:
+        log.exception("the mount ended in an unexpected way")
+        raise
+
+
+def _serve(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
+    import trio
+
+    from tciafs.filesystem.mount import run_mount
+
+    try:
+        trio.run(partial(run_mount, settings, mountpoint, ready))
+    except BaseExceptionGroup as group:
+        # Nurseries wrap what ends them; the user's mistake is somewhere inside.
+        if (known := _first_known(group)) is not None:
+            raise known from None
+        raise
+
+
+def _first_known(group: BaseExceptionGroup[BaseException]) -> TciafsError | None:
+    for error in group.exceptions:
+        if isinstance(error, TciafsError):
+            return error
+        if isinstance(error, BaseExceptionGroup) and (known := _first_known(error)):
+            return known
+    return None
+
+
+def _say(word: dict[str, str]) -> None:
+    """Answer the process that started us, once; nobody reads what comes later."""
+    if sys.stdout.closed:
+        return
+    sys.stdout.write(json.dumps(word) + "\n")
+    sys.stdout.close()
+    os.close(1)
+    os.open(os.devnull, os.O_WRONLY)
+
+
+def _encode(settings: Settings) -> bytes:
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+def _log_to(file: Path | None, level: str) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=file,
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+    log.setLevel(level.upper())
+    # Each retry is our own affair; what comes of it is logged where it is known.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
+
+
+def _notify_systemd(state: str) -> None:
+    """Send a state to systemd if it started us; see sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.sendto(state.encode(), address)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Every setting, declared once: name, kind, default, help. Options, variables and files follow from it.
+
+Precedence: command line, then `-o name=value,...`, then `TCIAFS_NAME`, then the TOML file, then the
+default. Values from outside are texts and are read by their kind; a wrong one is a Misuse that names the
+setting and where it came from. Defined here and only here: what can be set. Does no I/O but to read the
+one file.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+
+from tciafs.errors import Misuse
+
+__all__ = ["Declaration", "Settings", "declarations", "load_settings", "parse_mount_options"]
+
+T = TypeVar("T")
+
+SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+DURATION_UNITS = {"": 1, "S": 1, "M": 60, "H": 3600, "D": 86_400, "W": 7 * 86_400}
+IGNORED_MOUNT_OPTIONS = re.compile(
+    r"rw|ro|defaults|auto|noauto|user|nouser|users|owner|group|(no)?(suid|dev|exec|atime|diratime|relatime)"
+    r"|nofail|_netdev|(x-|comment=).*|(a)?sync"
+)
+"""What mount(8) and /etc/fstab put among the options that is not for us; the mount is read-only anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One setting: `parse` reads a text, `metavar` and `choices` tell a user what to write."""
+
+    name: str
+    help: str
+    default_text: str
+    metavar: str
+    parse: Callable[[str], Any]
+    choices: tuple[str, ...] = ()
+    is_flag: bool = False
+
+    @property
+    def option(self) -> str:
+        """The option on the command line, for example --cache-size."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, for example TCIAFS_CACHE_SIZE."""
+        return "TCIAFS_" + self.name.upper()
+
+
+def parse_size(text: str) -> int:
+    """Return bytes: "50G", "512M", "1000". Units are powers of 1024."""
+    return _with_unit(text, SIZE_UNITS, "a size such as 50G")
+
+
+def parse_duration(text: str) -> int:
+    """Return seconds: "1d", "12h", "30s", "90"."""
+    return _with_unit(text, DURATION_UNITS, "a time such as 1d, 12h or 30s")
+
+
+def _with_unit(text: str, units: Mapping[str, int], expected: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]?)(?:i?[bB])?", text.strip())
+    if match is None or match[2].upper() not in units:
+        raise ValueError(f"expected {expected}")
+    return int(float(match[1]) * units[match[2].upper()])
+
+
+def _parse_count(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError("expected a whole number")
+    return int(text)
+
+
+def _parse_positive(text: str) -> int:
+    if (count := _parse_count(text)) < 1:
+        raise ValueError("expected a whole number of at least 1")
+    return count
+
+
+def _parse_flag(text: str) -> bool:
+    words = {
+        "true": True,
+        "yes": True,
+        "1": True,
+        "": True,
+        "false": False,
+        "no": False,
+        "0": False,
+    }
+    if text.strip().lower() not in words:
+        raise ValueError("expected true or false")
+    return words[text.strip().lower()]
+
+
+def _parse_octal(text: str) -> int:
+    if not re.fullmatch(r"0?[0-7]{1,3}", text.strip()):
+        raise ValueError("expected an octal mask such as 022")
+    return int(text, 8)
+
+
+def _parse_path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _setting(
+    default: str, help: str, metavar: str, parse: Callable[[str], T], choices: tuple[str, ...] = ()
+) -> T:
+    """Declare a setting: its default and help as the user sees them, and how a text is read."""
+    metadata = {
+        "default": default,
+        "help": help,
+        "metavar": metavar,
+        "parse": parse,
+        "choices": choices,
+    }
+    value: T = field(
+        default_factory=lambda: parse(default) if default else _default(metavar), metadata=metadata
+    )
+    return value
+
+
+def _default(metavar: str) -> Any:
+    """Return what a setting without a default is: nothing, or no."""
+    return False if metavar == "" else None
+
+
+def _choice(*choices: str) -> dict[str, Any]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return text
+
+    return {"parse": parse, "choices": choices, "metavar": "|".join(choices)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one mount. Sizes are bytes, times seconds."""
+
+    archive: str = _setting(
+        "nbia",
+        "Which archive: TCIA's NBIA server, or the bundled sample.",
+        **_choice("nbia", "sample"),
+    )
+    url: str = _setting(
+        "https://nbia.cancerimagingarchive.net/nbia-api/services",
+        "Address of the NBIA services; the API version is appended.",
+        "URL",
+        str,
+    )
+    api: str = _setting("auto", "API version; auto asks the server.", **_choice("auto", "v4", "v1"))
+    cache_dir: Path | None = _setting(
+        "",
+        "Folder for listings and series, on a local disk, one a mount; default: the user's cache folder.",
+        "FOLDER",
+        _parse_path,
+    )
+    cache_size: int = _setting("50G", "Most bytes of series to keep on disk.", "SIZE", parse_size)
+    naming: str = _setting(
+        "descriptive",
+        "Folder names as the retriever writes them: in words, or UIDs.",
+        **_choice("descriptive", "classic"),
+    )
+    downloads: int = _setting("3", "Series fetched at the same time.", "N", _parse_positive)
+    retries: int = _setting("4", "How often a failed series is tried again.", "N", _parse_count)
+    listing: str = _setting(
+        "auto",
+        "Listing a series that is not known: auto fetches it when somebody looks and gives "
+        "provisional names to walkers, exact always fetches, names never does.",
+        **_choice("auto", "names", "exact"),
+    )
+    listing_ttl: int = _setting("1d", "How long a listing is believed.", "TIME", parse_duration)
+    offline: bool = _setting("", "Never ask the archive; show and read what is cached.", "", _parse_flag)
+    connect_timeout: int = _setting("10s", "Longest wait for a connection.", "TIME", parse_duration)
+    stall_timeout: int = _setting(
+        "60s", "Longest silence of the server in the middle of an answer.", "TIME", parse_duration
+    )
+    listing_timeout: int = _setting(
+        "120s", "Longest wait for a whole listing, all tries together.", "TIME", parse_duration
+    )
+    allow_other: bool = _setting("", "Let other users read the mount.", "", _parse_flag)
+    uid: int | None = _setting("", "Owner of all files; default: you.", "N", _parse_count)
+    gid: int | None = _setting("", "Group of all files; default: yours.", "N", _parse_count)
+    umask: int = _setting("022", "Permissions to take from 0444 and 0555.", "MASK", _parse_octal)
+    log_file: Path | None = _setting(
+        "", "Where the background daemon logs; default: the user's log folder.", "FILE", _parse_path
+    )
+    log_level: str = _setting(
+        "warning", "How much is logged.", **_choice("error", "warning", "info", "debug")
+    )
+
+
+def declarations() -> Iterator[Declaration]:
+    """Yield all settings in the order of their declaration."""
+    for each in dataclasses.fields(Settings):
+        meta = each.metadata
+        yield Declaration(
+            each.name,
+            meta["help"],
+            meta["default"],
+            meta["metavar"],
+            meta["parse"],
+            meta["choices"],
+            is_flag=meta["metavar"] == "",
+        )
+
+
+def load_settings(
+    options: Mapping[str, str],
+    mount_options: str = "",
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Return the settings. `options` are texts from the command line, `mount_options` a `-o` value.
+
+    `file` None means the user's configuration file, which need not exist; one that is named must.
+    Raises Misuse.
+    """
+    environment = os.environ if environment is None else environment
+    values = {
+        **_from_file(file),
+        **_from_environment(environment),
+        **parse_mount_options(mount_options),
+        **{name: (text, f"--{name.replace('_', '-')}") for name, text in options.items()},
+    }
+    parsed = {}
+    for each in declarations():
+        if each.name in values:
+            text, origin = values[each.name]
+            try:
+                parsed[each.name] = each.parse(text)
+            except ValueError as error:
+                raise Misuse(f"{origin}: {error}, not {text!r}") from None
+    return Settings(**parsed)
+
+
+def parse_mount_options(text: str) -> dict[str, tuple[str, str]]:
+    """Return the settings in `-o name=value,...` with their origin. Raises Misuse for unknown names."""
+    known = {each.name for each in declarations()}
+    values = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if (name := name.replace("-", "_")) in known:
+            values[name] = (value, f"-o {name}")
+        elif not IGNORED_MOUNT_OPTIONS.fullmatch(part):
+            raise Misuse(f"-o {part}: unknown option{_nearest(name)}")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    return {
+        each.name: (environment[each.variable], each.variable)
+        for each in declarations()
+        if each.variable in environment
+    }
+
+
+def _from_file(file: Path | None) -> dict[str, tuple[str, str]]:
+    path = file or platformdirs.user_config_path("tciafs") / "config.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise Misuse(f"the configuration file {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise Misuse(f"the configuration file {path} cannot be read: {error}") from None
+    known = {each.name for each in declarations()}
+    for name in table:
+        if name not in known:
+            raise Misuse(f"{path}: unknown setting {name}{_nearest(name)}")
+    return {name: (_toml_text(value), f"{name} in {path}") for name, value in table.items()}
+
+
+def _toml_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, [each.name for each in declarations()], n=1)
+    return f"; did you mean {close[0]}?" if close else ""

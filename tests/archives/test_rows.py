@@ -20,6 +20,10 @@ from tciafs.archives.nbia_rows import (
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import Collection, Patient, Series, Study
 
+warns_of_rows_left_out = pytest.mark.expect_log(
+    r"WARNING tciafs\.archives\.nbia_rows: .* rows of .* left out"
+)
+
 LIDC = "LIDC-IDRI"
 PATIENT = "LIDC-IDRI-0001"
 STUDY_UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.298806137288633453246975630178"
@@ -300,11 +304,13 @@ def test_no_text_is_an_error_as_a_date(text: str) -> None:
         "1" * 65,
     ],
 )
+@warns_of_rows_left_out
 @pytest.mark.parametrize("column", ["SeriesInstanceUID", "StudyInstanceUID"])
 def test_a_row_without_a_proper_uid_is_left_out(column: str, uid: object) -> None:
     assert read_series(rows(SERIES_V4 | {column: uid}), LIDC, PATIENT) == ()
 
 
+@warns_of_rows_left_out
 def test_rows_left_out_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     bad = without(SERIES_V4, "SeriesInstanceUID")
     assert len(read_series(rows(bad, SERIES_V4, bad), LIDC, None)) == 1
@@ -313,11 +319,13 @@ def test_rows_left_out_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> N
     assert record.getMessage().startswith("2 of 3 rows of series left out")
 
 
+@warns_of_rows_left_out
 @pytest.mark.parametrize("row", [{"PatientName": "x"}, {"PatientId": ""}, {"PatientId": None}])
 def test_a_patient_without_an_id_is_left_out(row: dict[str, Any]) -> None:
     assert read_patients(rows(row | {"Collection": LIDC}), LIDC) == ()
 
 
+@warns_of_rows_left_out
 def test_a_series_without_a_patient_belongs_to_the_one_asked_for_or_to_nobody() -> None:
     row = without(SERIES_V4, "PatientID")
     assert one_series(row).patient_id == PATIENT
@@ -390,6 +398,7 @@ ANYTHING = st.recursive(
 COLUMNS = sorted({*SERIES_V1, *SERIES_V4, "PatientId", "StudyID", "StudyDescription"})
 
 
+@warns_of_rows_left_out
 @given(st.lists(st.dictionaries(st.sampled_from(COLUMNS), ANYTHING), max_size=4))
 def test_no_values_are_another_error(listing: list[dict[str, Any]]) -> None:
     sent = [{"SeriesInstanceUID": "1.2", "StudyInstanceUID": "1.3"} | row for row in listing]

@@ -1,0 +1,86 @@
+"""What every test gets: hypothesis without a clock, a watch on the log, the shared material."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+EXPECT_LOG = """\
+expect_log(pattern): the test makes tciafs log a warning or error on purpose; at least one record matches the
+pattern, searched in "LEVEL logger: message". Any other record of WARNING or above fails the test."""
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", " ".join(EXPECT_LOG.splitlines()))
+
+
+class LogWatch(logging.Handler):
+    """Keeps what tciafs logs at WARNING and above, and the patterns that a test has declared."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._seen: list[str] = []
+        self._expected: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname} {record.name}: {record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._seen.append(text)
+
+    def expect(self, pattern: str) -> None:
+        """Declare that at least one record matches; see EXPECT_LOG."""
+        self._expected.append(pattern)
+
+    def complaints(self) -> list[str]:
+        """Return what was logged and not declared, and what was declared and not logged."""
+        undeclared = [
+            f"logged, but not declared with expect_log: {text}"
+            for text in self._seen
+            if not any(re.search(pattern, text) for pattern in self._expected)
+        ]
+        absent = [
+            f"declared with expect_log, but not logged: {pattern}"
+            for pattern in self._expected
+            if not any(re.search(pattern, text) for text in self._seen)
+        ]
+        return undeclared + absent
+
+
+@pytest.fixture(autouse=True)
+def _log_watch(request: pytest.FixtureRequest) -> Iterator[LogWatch]:
+    watch, log = LogWatch(), logging.getLogger("tciafs")
+    for mark in request.node.iter_markers("expect_log"):
+        watch.expect(mark.args[0])
+    log.addHandler(watch)
+    try:
+        yield watch
+    finally:
+        log.removeHandler(watch)
+    if complaints := watch.complaints():
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+@pytest.fixture
+def expect_log(_log_watch: LogWatch) -> Callable[[str], None]:
+    """Declare in the course of a test what the mark of the same name declares for all of it."""
+    return _log_watch.expect
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real series, manifests and names; it is not part of the repository."""
+    folder = Path(os.environ.get("TCIAFS_SHARED") or REPOSITORY.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip("the shared material is absent: neither ../shared nor $TCIAFS_SHARED is a folder")
+    return folder.resolve()

@@ -1,0 +1,1 @@
+"""Benchmarks: each figure beside what it is compared with, taken in turn in one run."""

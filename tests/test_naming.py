@@ -183,9 +183,7 @@ def test_image_names_that_the_retriever_wrote_are_known_and_kept(name: str) -> N
 
 
 def test_a_path_from_before_2021_differs_only_by_the_missing_NA() -> None:
-    name = study_name(
-        a_study("1.2.34834", dt.date(2007, 4, 25), None, "Thorax^A_ThoraxRoutine (Adult)")
-    )
+    name = study_name(a_study("1.2.34834", dt.date(2007, 4, 25), None, "Thorax^A_ThoraxRoutine (Adult)"))
     assert name == "04-25-2007-NA-ThoraxAThoraxRoutine Adult-34834"
     assert name.replace("NA-", "") == "04-25-2007-ThoraxAThoraxRoutine Adult-34834"
 
@@ -275,9 +273,7 @@ def test_twins_whose_uids_end_alike_are_told_apart_by_the_whole_uid() -> None:
 def test_one_record_listed_twice_is_one_entry() -> None:
     study, other = a_study(date=dt.date(2000, 1, 1)), a_study(date=dt.date(2001, 1, 1))
     assert list(study_names([study, study], Naming.DESCRIPTIVE).values()) == [study]
-    assert study_names([study, other], Naming.DESCRIPTIVE) == study_names(
-        [other, study], Naming.DESCRIPTIVE
-    )
+    assert study_names([study, other], Naming.DESCRIPTIVE) == study_names([other, study], Naming.DESCRIPTIVE)
     assert len(study_names([study, other], Naming.DESCRIPTIVE)) == 1
     assert list(collection_names([Collection("A"), Collection("A")])) == ["A"]
 
@@ -356,9 +352,7 @@ def test_any_series_get_legal_names_of_their_own_whatever_their_order(
 def test_any_collections_and_patients_get_legal_names_of_their_own(texts: list[str]) -> None:
     collections = collection_names(map(Collection, texts))
     patients = patient_names(Patient("C", text) for text in texts)
-    assert {original_name(name): c.name for name, c in collections.items()} == {
-        text: text for text in texts
-    }
+    assert {original_name(name): c.name for name, c in collections.items()} == {text: text for text in texts}
     assert list(collections) == list(patients) == sorted(patients)
     assert all(map(is_legal, collections))
 
@@ -366,9 +360,7 @@ def test_any_collections_and_patients_get_legal_names_of_their_own(texts: list[s
 # What a Linux name can hold
 
 TRICKY = st.text(
-    alphabet=st.one_of(
-        st.sampled_from("/%.~2F5E0789D8C\0\n\x7f\x9f\ud800\udc80é"), st.characters()
-    ),
+    alphabet=st.one_of(st.sampled_from("/%.~2F5E0789D8C\0\n\x7f\x9f\ud800\udc80é"), st.characters()),
     max_size=12,
 )
 
@@ -589,9 +581,7 @@ def test_computed_names_are_unique_sort_as_the_images_do_and_forget_the_order_of
     runs = [number for number, _ in itertools.groupby(acquisitions)]
     assert runs == sorted(set(runs), key=lambda number: (number is not None, number))
     shuffled = rng.sample(images, len(images))
-    assert dict(zip(shuffled, image_names(shuffled), strict=True)) == dict(
-        zip(images, names, strict=True)
-    )
+    assert dict(zip(shuffled, image_names(shuffled), strict=True)) == dict(zip(images, names, strict=True))
 
 
 # Provisional names and their aliases
@@ -608,9 +598,7 @@ def test_provisional_names_are_a_sequence_that_finds_each_name_at_its_place(
     assert list(reversed(names)) == written[::-1]
     cut = data.draw(st.slices(count))
     assert names[cut] == tuple(written[cut])
-    for place in data.draw(
-        st.lists(st.sampled_from(range(count)), max_size=3) if count else st.just([])
-    ):
+    for place in data.draw(st.lists(st.sampled_from(range(count)), max_size=3) if count else st.just([])):
         assert names.index(names[place]) == place
         assert names[place - count] == names[place]
         assert names[place] in names
@@ -673,8 +661,7 @@ def test_a_list_made_before_the_download_opens_every_image_exactly_once(true: li
     aliases = resolve_aliases(true)
     assert aliases.keys().isdisjoint(true)
     opened = [
-        aliases[name] if name in aliases else true.index(name)
-        for name in provisional_image_names(len(true))
+        aliases[name] if name in aliases else true.index(name) for name in provisional_image_names(len(true))
     ]
     assert sorted(opened) == list(range(len(true)))
     assert list(aliases.values()) == sorted(aliases.values())

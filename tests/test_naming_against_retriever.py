@@ -131,8 +131,7 @@ STUDY_REASONS = [
     Reason(
         "StudyID not in the index: taken from the folder",
         lambda row: (
-            row.patient_folder in STUDY_ID_OF_PATIENT
-            and row.study_folder != "09-18-2008-StudyID-69331"
+            row.patient_folder in STUDY_ID_OF_PATIENT and row.study_folder != "09-18-2008-StudyID-69331"
         ),
         lambda row: study_name(
             dataclasses.replace(row.study(), study_id=STUDY_ID_OF_PATIENT[row.patient_folder])
@@ -249,9 +248,7 @@ def check_misses(
 
 @with_folder_names
 def test_every_study_folder_is_ours_or_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    score = check_misses(
-        folder_rows(), lambda row: row.study_folder, study_as_indexed, STUDY_REASONS
-    )
+    score = check_misses(folder_rows(), lambda row: row.study_folder, study_as_indexed, STUDY_REASONS)
     with capsys.disabled():
         print(f"\n{FOLDERS.name}, study folders: {score}")
 
@@ -283,9 +280,7 @@ def test_every_collection_folder_is_tcias_spelling_or_explained(
     misses = {row for row in rows if row.collection_folder in underscored}
     assert {row.collection_folder for row in misses} == {"CT_Lymph_Nodes", "NSCLC_Radiogenomics"}
     for row in set(rows) - misses:
-        assert list(collection_names([Collection(row.collection_folder)])) == [
-            row.collection_folder
-        ]
+        assert list(collection_names([Collection(row.collection_folder)])) == [row.collection_folder]
     with capsys.disabled():
         print(
             f"\n{FOLDERS.name}, collection folders: {len(rows) - len(misses)} of {len(rows)};"
@@ -417,9 +412,7 @@ def server_names(images: Sequence[ImageKey]) -> list[str]:
         acquisition = images[place].acquisition_number
         if (acquisition or 0) != previous:
             previous, acquisition_count, instance_count = acquisition, acquisition_count + 1, 1
-        names[place] = (
-            f"{acquisition_count:0{acquisition_width}}-{instance_count:0{instance_width}}.dcm"
-        )
+        names[place] = f"{acquisition_count:0{acquisition_width}}-{instance_count:0{instance_width}}.dcm"
     return names
 
 

@@ -48,13 +48,14 @@ class TciafsError(Exception):
 
     `errno` is what a file operation returns, `exit_code` what a command returns
     (1 the work failed, 2 wrong use, 3 mount point or FUSE not usable, 4 the archive refused),
-    `hint` what the user can do, and `retryable` whether asking again soon may succeed.
+    `hint` what the user can do, and `retryable` whether asking again soon may succeed: a matter of the
+    class, unless whoever raises an error knows better and sets it on that one.
     """
 
     errno: ClassVar[int] = errno.EIO
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = "See the log; run with --log-level debug for the details."
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
 
 class NoSuchName(TciafsError):

@@ -9,7 +9,7 @@ import datetime as dt
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import httpx
 import stamina
@@ -56,7 +56,7 @@ class RequestRejected(UnreadableAnswer):
     know what a status means to their server and raise the error that says so.
     """
 
-    retryable: ClassVar[bool] = False
+    retryable = False
 
     def __init__(self, message: str, status: int, text: str) -> None:
         super().__init__(message)
@@ -114,10 +114,12 @@ def translate(error: Exception, host: str, asked: str) -> TciafsError:
     """
     certificate = _certificate_failure(error)
     if certificate is not None:
-        return Unreachable(
+        untrusted = Unreachable(
             f"the certificate of {host} is not trusted: {certificate.verify_message} "
             "(SSL_CERT_FILE names a file of certificates to trust)"
         )
+        untrusted.retryable = False
+        return untrusted
     _, ours, sentence = next(row for row in _TRANSLATIONS if isinstance(error, row[0]))
     detail = str(error) if isinstance(error, httpx.NetworkError | httpx.ProtocolError) else ""
     return ours(sentence.format(host=host, asked=asked) + (f": {detail}" if detail else ""))
@@ -323,8 +325,6 @@ class HttpClient:
     def _pause(self, error: Exception) -> bool | float:
         """Say whether to ask again, and after how many seconds (True: the usual backoff)."""
         if not isinstance(error, TciafsError) or not error.retryable:
-            return False
-        if _certificate_failure(error) is not None:
             return False
         if not isinstance(error, SlowDown) or error.retry_after_s is None:
             return True

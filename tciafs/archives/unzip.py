@@ -231,17 +231,18 @@ class Unzipper:
         size_bytes, crc32 = yield from contents
         true = crc32, self._input.offset - start, size_bytes
         entry = _Entry(said.name, said.method, said.offset, *true)
+        behind = b""
         if said.size_bytes is None:
-            signature = yield from self._descriptor(entry, true)
+            behind = yield from self._descriptor(entry, true)
         elif said != entry:
             raise UnreadableAnswer(f"{said.name!r} in the ZIP disagrees with its checksum or sizes")
-        else:
-            signature = yield from self._input.take(4)
-        if signature not in (LOCAL_HEADER, CENTRAL_HEADER):
-            raise UnreadableAnswer(f"Bytes that belong to nothing follow {said.name!r} in the ZIP")
         self._entries[said.name] = entry
         if is_file:
+            # Before the next record is waited for: a slow server may take its time with that.
             yield MemberEnd(size_bytes, crc32)
+        signature = behind or (yield from self._input.take(4))
+        if signature not in (LOCAL_HEADER, CENTRAL_HEADER):
+            raise UnreadableAnswer(f"Bytes that belong to nothing follow {said.name!r} in the ZIP")
         return signature
 
     def _local_header(self) -> _Parser[_Entry]:
@@ -332,8 +333,9 @@ class Unzipper:
     def _descriptor(self, entry: _Entry, true: tuple[int, int, int]) -> _Parser[bytes]:
         """Read the data descriptor in whichever of its four forms agrees (APPNOTE 4.3.9).
 
-        Signature and 8-byte sizes are the writer's choice, but the true values are known: only the
-        right form equals them and has a record behind it, whose signature is the result.
+        Signature and 8-byte sizes are the writer's choice, but the true values are known, and hardly
+        ever fit two forms. Where they do, the right one has a record behind it, whose signature is the
+        result; it is empty where nothing behind the descriptor had to be read.
         """
         forms = [DESCRIPTOR_64.pack(*true)]
         if max(true) <= MAX_32:
@@ -341,12 +343,14 @@ class Unzipper:
         forms += [DESCRIPTOR + form for form in forms]
         seen = yield from self._input.take(DESCRIPTOR_32.size)
         complete = False
-        while any(form.startswith(seen) for form in forms):
-            complete = seen in forms
-            signature = yield from self._input.take(4)
-            if complete and signature in (LOCAL_HEADER, CENTRAL_HEADER):
-                return signature
-            seen += signature
+        while fitting := [form for form in forms if form.startswith(seen)]:
+            if fitting == [seen]:
+                return b""
+            complete = seen in fitting
+            behind = yield from self._input.take(4)
+            if complete and behind in (LOCAL_HEADER, CENTRAL_HEADER):
+                return behind
+            seen += behind
         if complete:
             return seen[-4:]
         if entry.method == STORED:

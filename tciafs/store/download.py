@@ -3,7 +3,7 @@
 A Download is the daemon's view of work that a Fetcher does elsewhere. Images are announced one by one
 and can be read from the growing pack at once; the whole is `verified` when the archive's count, size
 and checksums agree, and `over` when it is published or failed. State changes only through the
-synchronous `announce`, `mark_verified`, `mark_progress` and `end`, called by the task that owns the
+synchronous `announce`, `mark_...` and `end`, called by the task that owns the
 download; everybody else waits. A waiter that is cancelled leaves no trace.
 """
 
@@ -75,6 +75,10 @@ class Download:
             awaited.set()
         self._wake_listings()
 
+    def mark_alive(self) -> None:
+        """Note that it is not this download's fault that nothing comes: it waits for its turn."""
+        self._signs_of_life += 1
+
     def mark_progress(self, received_bytes: int) -> None:
         """Note that bytes are coming; waiters' patience starts anew."""
         self.received_bytes = received_bytes
@@ -92,6 +96,7 @@ class Download:
         self.over.set()
 
     def _settle(self) -> None:
+        self._signs_of_life += 1
         self._settled.set()
         for awaited in self._awaited.values():
             awaited.set()
@@ -112,12 +117,14 @@ class Download:
     def raise_failure(self) -> None:
         """Raise what the download failed with, if it failed before it was verified."""
         if self.failure is not None and self.layout is None:
-            raise self.failure
+            # Shared by all who wait: its traceback would otherwise grow with each of them.
+            raise self.failure.with_traceback(None)
 
     async def wait_for(self, name: str, patience_s: float) -> PackedImage | None:
         """Return the image called `name` as soon as it is in; None if the series has none.
 
-        Raises the download's failure, or DeadlinePassed after `patience_s` without a sign of life.
+        Raises the download's failure, or DeadlinePassed once `patience_s` went by without a sign of
+        life: after twice that at most.
         """
         while name not in self.by_name and not self.settled:
             await self._wait(self._awaited.setdefault(name, trio.Event()), patience_s)

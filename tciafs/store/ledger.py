@@ -2,14 +2,18 @@
 
 Layouts outlive bytes: an evicted series keeps its row with `pack_bytes` 0, so that it still lists at
 once. A row says `publishing` between the two steps that no file system does together, writing the
-row and renaming the pack; `unfinished` returns such rows after a crash. Calls block: reads take
-microseconds and may be made inline, writes wait for the disk and belong in a thread. One connection,
-guarded by a lock, so that both may happen at once.
+row and renaming the pack; `unfinished` returns such rows after a crash. Calls block: reads and the
+short writes take microseconds and may be made inline, those that write a layout belong in a thread.
+One connection, guarded by a lock. What SQLite raises leaves as OSError, ENOSPC where the disk is full.
 """
 
+import errno
+import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +23,11 @@ from tciafs.store.pack import Layout
 
 __all__ = ["Entry", "Ledger"]
 
+log = logging.getLogger(__name__)
+
 SCHEMA_VERSION = 1
 SCHEMA = """
+DROP TABLE IF EXISTS series;
 CREATE TABLE series (
     series_uid TEXT PRIMARY KEY,
     version TEXT NOT NULL,
@@ -29,8 +36,18 @@ CREATE TABLE series (
     publishing INTEGER NOT NULL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX series_by_use ON series (used_at) WHERE pack_bytes > 0;
+CREATE INDEX series_by_use ON series (used_at, pack_bytes) WHERE pack_bytes > 0;
+CREATE INDEX series_publishing ON series (publishing) WHERE publishing;
 """
+PROBE = "SELECT series_uid, version, layout, pack_bytes, publishing, used_at FROM series LIMIT 1"
+TOTAL = "SELECT COALESCE(SUM(pack_bytes), 0) FROM series WHERE pack_bytes > 0"
+UNFINISHED = "SELECT series_uid FROM series WHERE publishing"
+INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?)"
+
+DAMAGE = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+)
+"""Not among them: a disk that is full, read-only or failing, which may be well again tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,52 +59,84 @@ class Entry:
 
 
 class Ledger:
-    """The table of all series that were ever complete."""
+    """The table of all series that were ever complete.
+
+    A table that is damaged, or of another version of this program, is given up with a word in the log.
+    `is_blank` says that there is none (any more): `fill` makes one, from what the packs say.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        # A row lost to power failure costs a download, a row without its pack costs nothing:
-        # both are mended at the next use, so commits need not wait for the disk twice.
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        if found != SCHEMA_VERSION:
-            self._rebuild()
+        self._is_damaged = False
+        try:
+            self._db = _connect(path)
+            self.is_blank = _is_blank(self._db)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise _as_os_error(error) from error
+            log.warning("the ledger of the cache is damaged (%s) and is made anew from the packs", error)
+            _remove(path)
+            self._db = _connect(path)
+            self.is_blank = True
 
-    def _rebuild(self) -> None:
-        self._db.executescript(
-            f"BEGIN; DROP TABLE IF EXISTS series; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
+    def fill(self, packs: Iterable[tuple[Layout, int, float]]) -> None:
+        """Begin a table with these packs: layout, bytes, and Unix seconds of the last use.
+
+        All of them or, after a crash, none: `is_blank` is then still true for whoever comes next.
+        """
+        with self._session():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.executemany(INSERT, (_row(*pack, publishing=False) for pack in packs))
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()
+                raise
+        self.is_blank = False
 
     def find(self, series_uid: str) -> Entry | None:
-        """Return what is known of a series, None if it was never complete."""
-        with self._lock:
+        """Return what is known of a series, None if it was never complete or its row makes no sense."""
+        with self._session():
             row = self._db.execute(
                 "SELECT layout, pack_bytes FROM series WHERE series_uid = ? AND NOT publishing",
                 (series_uid,),
             ).fetchone()
-        return None if row is None else Entry(msgspec.msgpack.decode(row[0], type=Layout), row[1])
+        if row is None:
+            return None
+        try:
+            return Entry(msgspec.msgpack.decode(row[0], type=Layout), row[1])
+        except (msgspec.MsgspecError, TypeError) as error:
+            log.warning("the layout of series %s in the ledger cannot be read: %s", series_uid, error)
+            return None
+
+    def pack_bytes(self, series_uid: str) -> int:
+        """Return the size of the pack of a series, of whatever version; 0 if there is none."""
+        with self._session():
+            row = self._db.execute(
+                "SELECT pack_bytes FROM series WHERE series_uid = ?", (series_uid,)
+            ).fetchone()
+        return int(row[0]) if row else 0
 
     def begin_publishing(self, layout: Layout, pack_bytes: int) -> None:
-        """Announce a pack that is about to be renamed into its place."""
-        self._write(
-            "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, 1, ?)",
-            layout.series_uid,
-            layout.version,
-            msgspec.msgpack.encode(layout),
-            pack_bytes,
-            time.time(),
-        )
+        """Announce a pack that is about to be renamed into its place; blocking."""
+        self._write(INSERT, *_row(layout, pack_bytes, time.time(), publishing=True))
 
     def end_publishing(self, series_uid: str) -> None:
         """Say that the pack is in its place."""
         self._write("UPDATE series SET publishing = 0 WHERE series_uid = ?", series_uid)
 
+    def record(self, layout: Layout, pack_bytes: int) -> None:
+        """Write down a pack that was found in its place; blocking."""
+        self._write(INSERT, *_row(layout, pack_bytes, time.time(), publishing=False))
+
     def unfinished(self) -> list[str]:
         """Return the series whose publishing began and was not seen to end."""
-        with self._lock:
-            rows = self._db.execute("SELECT series_uid FROM series WHERE publishing").fetchall()
+        with self._session():
+            rows = self._db.execute(UNFINISHED).fetchall()
         return [uid for (uid,) in rows]
 
     def drop(self, series_uid: str) -> None:
@@ -98,32 +147,98 @@ class Ledger:
         """Keep the layout of a series whose pack is gone."""
         self._write("UPDATE series SET pack_bytes = 0 WHERE series_uid = ?", series_uid)
 
-    def used(self, series_uids: dict[str, float]) -> None:
+    def used(self, used_at: Mapping[str, float]) -> None:
         """Record when series were last used: Unix seconds by series UID."""
-        with self._lock:
+        with self._session(), self._db:
+            self._db.execute("BEGIN")
             self._db.executemany(
                 "UPDATE series SET used_at = ? WHERE series_uid = ?",
-                [(at, uid) for uid, at in series_uids.items()],
+                [(at, uid) for uid, at in used_at.items()],
             )
 
-    def least_recently_used(self) -> list[tuple[str, int]]:
-        """Return (series UID, pack bytes) of what is on disk, the longest unused first."""
-        with self._lock:
+    def least_recently_used(self, limit: int) -> list[tuple[str, int]]:
+        """Return (series UID, pack bytes) of the `limit` packs that were not used for longest."""
+        with self._session():
             return self._db.execute(
-                "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 ORDER BY used_at"
+                "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 ORDER BY used_at LIMIT ?",
+                (limit,),
             ).fetchall()
 
     def total_bytes(self) -> int:
-        """Return the bytes of all packs on disk."""
-        with self._lock:
-            (total,) = self._db.execute("SELECT COALESCE(SUM(pack_bytes), 0) FROM series").fetchone()
+        """Return the bytes of all packs on disk; takes a while where there are very many."""
+        with self._session():
+            (total,) = self._db.execute(TOTAL).fetchone()
         return int(total)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database; one that turned out to be damaged is removed, for the next start to remake."""
         with self._lock:
             self._db.close()
+            if self._is_damaged:
+                _remove(self._path)
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                self._is_damaged = self._is_damaged or _is_damage(error)
+                raise _as_os_error(error) from error
 
     def _write(self, statement: str, *values: object) -> None:
-        with self._lock:
+        with self._session():
             self._db.execute(statement, values)
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Only errors that SQLite itself reports have a code; its low byte is the primary one.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)) & 0xFF
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return _code(error) in DAMAGE
+
+
+def _as_os_error(error: sqlite3.Error) -> OSError:
+    number = errno.ENOSPC if _code(error) == sqlite3.SQLITE_FULL else errno.EIO
+    return OSError(number, f"the ledger of the cache: {error}")
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _row(layout: Layout, pack_bytes: int, used_at: float, *, publishing: bool) -> tuple[object, ...]:
+    encoded = msgspec.msgpack.encode(layout)
+    return layout.series_uid, layout.version, encoded, pack_bytes, publishing, used_at
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        # A row lost to power failure costs a download, a row without its pack costs nothing:
+        # both are mended at the next use, so commits need not wait for the disk twice.
+        db.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _is_blank(db: sqlite3.Connection) -> bool:
+    """Look whether there is a table, and that it can be read. Closes `db` where it raises."""
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == SCHEMA_VERSION:
+            for statement in (PROBE, TOTAL, UNFINISHED):
+                db.execute(statement).fetchall()
+            return False
+    except BaseException:
+        db.close()
+        raise
+    if version != 0:
+        log.warning("the ledger of the cache is of version %d and is made anew from the packs", version)
+    return True

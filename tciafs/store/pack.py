@@ -78,13 +78,19 @@ class PackWriter:
             self._end = self._start
         self._crc32 = 0
 
+    def clear(self) -> None:
+        """Start anew; only for images that nobody was told of."""
+        self._images.clear()
+        self._start = 0
+        self.begin()
+
     def write(self, data: bytes) -> None:
         """Append bytes to the image begun last. Raises OSError, ENOSPC among them."""
         view = memoryview(data)
         while view:  # a raw write may be short when a disk fills up or a signal arrives
             written = self._file.write(view)
+            self._end += written
             view = view[written:]
-        self._end += len(data)
         self._crc32 = crc32(data, self._crc32)
 
     def end(self, name: str) -> PackedImage:
@@ -131,7 +137,10 @@ def read_layout(path: Path) -> Layout:
         encoded = file.read(length)
     if crc32(encoded) != checksum:
         raise SeriesDamaged(f"the layout of {path.name} does not match its checksum")
-    return msgspec.msgpack.decode(encoded, type=Layout)
+    try:
+        return msgspec.msgpack.decode(encoded, type=Layout)
+    except msgspec.MsgspecError as error:
+        raise SeriesDamaged(f"the layout of {path.name} cannot be read: {error}") from error
 
 
 def md5_of_range(descriptor: int, offset: int, size_bytes: int) -> str:

@@ -11,6 +11,8 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +46,12 @@ class _OpenPack:
     descriptor: int
     readers: int = 0
 
+    def close(self) -> None:
+        """Close the file, if the shelf has not done so before."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
 
 @dataclass(slots=True)
 class OpenImage:
@@ -74,7 +82,10 @@ class OpenImage:
 
 
 class Shelf:
-    """All packs of one cache folder, which the caller has locked."""
+    """All packs of one cache folder, which the caller has locked.
+
+    All methods may raise OSError.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._packs_folder = folder / "series"
@@ -85,35 +96,73 @@ class Shelf:
         self._open: dict[tuple[str, str], _OpenPack] = {}
         self._known: OrderedDict[str, KnownSeries] = OrderedDict()
         self._known_images = 0
+        self._replacing: frozenset[str] = frozenset()
         self._used_at: dict[str, float] = {}
-        self._recover()
-        self.used_bytes = self._ledger.total_bytes()
+        try:
+            self._recover()
+            self.used_bytes = self._ledger.total_bytes()
+        except BaseException:
+            self._ledger.close()
+            raise
 
     def _recover(self) -> None:
         """Remove what a crash left: half downloads, and rows whose pack was not seen in place."""
         for leftover in self._incoming.iterdir():
             leftover.unlink()
+        if self._ledger.is_blank:
+            self._ledger.fill(self._take_stock())
         for series_uid in self._ledger.unfinished():
+            self._settle(series_uid)
+
+    def _take_stock(self) -> Iterator[tuple[Layout, int, float]]:
+        """Yield what the packs in place say of themselves, and remove what is none."""
+        for file in sorted(self._packs_folder.glob("*/*.pack")):
             try:
-                read_layout(self._place(series_uid))
-                self._ledger.end_publishing(series_uid)
+                layout, status = read_layout(file), file.stat()
             except (OSError, SeriesDamaged):
-                self._place(series_uid).unlink(missing_ok=True)
-                self._ledger.drop(series_uid)
+                layout, status = None, None
+            if layout is not None and status is not None and self._place(layout.series_uid) == file:
+                yield layout, status.st_size, status.st_mtime
+            else:
+                log.warning("%s in the cache folder is no pack of a series and is removed", file.name)
+                file.unlink()
+
+    def _settle(self, series_uid: str) -> None:
+        """Make the row of a series agree with what is in its place, whatever came between; blocking.
+
+        The row alone does not say whether the pack is the one it announced or one that it was to replace.
+        """
+        place = self._place(series_uid)
+        try:
+            layout, pack_bytes = read_layout(place), place.stat().st_size
+        except (FileNotFoundError, SeriesDamaged):
+            place.unlink(missing_ok=True)
+            self._ledger.drop(series_uid)
+        else:
+            self._ledger.record(layout, pack_bytes)
 
     def close(self) -> None:
         """Write down what was used when, and close all files."""
-        self.flush_recency()
-        self._ledger.close()
-        for pack in self._open.values():
-            os.close(pack.descriptor)
-        self._open.clear()
+        try:
+            self.flush_recency()
+        except OSError as error:
+            log.warning("when series were last used could not be written down: %s", error)
+        finally:
+            self._ledger.close()
+            for pack in self._open.values():
+                pack.close()
+            self._open.clear()
 
     # -- finding and opening ----------------------------------------------------------------------
 
     def find(self, series: Series) -> KnownSeries | None:
-        """Return what is known of the present version of a series, None if it never was complete."""
+        """Return what is known of the present version of a series, None if it never was complete.
+
+        None also while its pack is being replaced.
+        """
         uid = series.series_uid
+        if uid in self._replacing:
+            return None
         known = self._known.get(uid)
         if known is None:
             entry = self._ledger.find(uid)
@@ -145,7 +194,7 @@ class Shelf:
             return self.open(series, known.by_name[name])
         except FileNotFoundError:
             log.warning("the pack of series %s vanished; it will be fetched again", series.series_uid)
-            self.note_evicted(series.series_uid, known.pack_bytes)
+            self._note_evicted(series.series_uid)
             return None
 
     def open(self, series: Series, image: PackedImage, path: Path | None = None) -> OpenImage:
@@ -163,7 +212,7 @@ class Shelf:
         """Count one reader of an open pack less."""
         pack.readers -= 1
         if pack.readers == 0:
-            os.close(pack.descriptor)
+            pack.close()
             if self._open.get(pack.key) is pack:
                 del self._open[pack.key]
 
@@ -173,55 +222,77 @@ class Shelf:
         """Return the path of a file that does not exist yet, for a series about to come in."""
         return self._incoming / f"{self._place(series.series_uid).stem}.{time.monotonic_ns():x}"
 
-    def publish(self, layout: Layout, incoming: Path) -> int:
-        """Put a finished pack in its place and return its size in bytes; blocking."""
-        pack_bytes = incoming.stat().st_size
+    @contextmanager
+    def replacing(self, series_uid: str) -> Iterator[None]:
+        """Hide a series while `publish` works: its old layout must not be read with its new pack."""
+        self._forget(series_uid)
+        self._replacing |= {series_uid}
+        replaced_bytes = self._ledger.pack_bytes(series_uid)
+        try:
+            yield
+        finally:
+            self._replacing -= {series_uid}
+            self.used_bytes += self._ledger.pack_bytes(series_uid) - replaced_bytes
+
+    def publish(self, layout: Layout, incoming: Path) -> None:
+        """Put a finished pack in its place; blocking, and to be done inside `replacing`.
+
+        What is there after a failure is either the new pack or the old one, and the ledger says which.
+        """
         target = self._place(layout.series_uid)
-        self._ledger.begin_publishing(layout, pack_bytes)
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        incoming.rename(target)
-        _sync_folder(target.parent)
-        self._ledger.end_publishing(layout.series_uid)
-        return pack_bytes
+        try:
+            self._ledger.begin_publishing(layout, incoming.stat().st_size)
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            incoming.rename(target)
+            _sync_folder(target.parent)
+            self._ledger.end_publishing(layout.series_uid)
+        except OSError:
+            self._settle(layout.series_uid)
+            raise
 
-    def note_published(self, layout: Layout, pack_bytes: int, replaced_bytes: int) -> None:
-        """Take a pack that `publish` put in place into account."""
-        self.used_bytes += pack_bytes - replaced_bytes
-        self._used_at[layout.series_uid] = time.time()
-        by_name = {image.name: image for image in layout.images}
-        self._remember(KnownSeries(layout, pack_bytes, by_name))
+    def discard(self, series: Series) -> None:
+        """Share the pack of a failed download no more; who has it open may go on reading.
 
-    def pack_bytes(self, series_uid: str) -> int:
-        """Return the size of the pack of any version of a series, 0 if there is none."""
-        entry = self._ledger.find(series_uid)
-        return entry.pack_bytes if entry else 0
-
-    def discard(self, series: Series, incoming: Path) -> None:
-        """Remove a pack that will never be finished; its readers keep what they have open."""
-        incoming.unlink(missing_ok=True)
-        # A new try writes a new file: nobody may be handed the descriptor of the dead one.
+        A new try writes a new file: nobody may be handed the descriptor of the dead one.
+        """
         self._open.pop((series.series_uid, series.version), None)
 
-    def evictable(self) -> list[tuple[str, int]]:
-        """Return (series UID, bytes) of packs that nobody has open, the longest unused first."""
+    def in_use(self) -> frozenset[str]:
+        """Return the UIDs of series that somebody has open, in any version, or that are being replaced."""
+        return self._replacing.union(uid for uid, _version in self._open)
+
+    def bytes_of(self, series_uids: Iterable[str]) -> int:
+        """Return how many bytes the packs of these series are together."""
+        return sum(map(self._ledger.pack_bytes, series_uids))
+
+    def least_recently_used(self, count: int) -> list[str]:
+        """Return the UIDs of the `count` series on disk that were not used for longest."""
         self.flush_recency()
-        busy = {uid for uid, _version in self._open}
-        return [row for row in self._ledger.least_recently_used() if row[0] not in busy]
+        return [uid for uid, _pack_bytes in self._ledger.least_recently_used(count)]
 
-    def remove(self, series_uid: str) -> None:
-        """Remove the pack of a series; blocking. `note_evicted` must follow."""
-        self._place(series_uid).unlink(missing_ok=True)
+    def evict(self, series_uid: str) -> Path:
+        """Take a pack that nobody has open off the shelf; the layout stays. The caller removes the result.
 
-    def note_evicted(self, series_uid: str, pack_bytes: int) -> None:
-        """Take into account that a pack is gone; the layout stays."""
+        Out of its place at once and under a name of its own, so that nobody opens it any more and
+        removing it, which takes a while, cannot hit the pack that may come after it.
+        """
+        doomed = self._incoming / f"{self._place(series_uid).stem}.{time.monotonic_ns():x}.evicted"
+        with suppress(FileNotFoundError):
+            self._place(series_uid).rename(doomed)
+        self._note_evicted(series_uid)
+        return doomed
+
+    def _note_evicted(self, series_uid: str) -> None:
+        pack_bytes = self._ledger.pack_bytes(series_uid)
         self._ledger.evicted(series_uid)
         self._forget(series_uid)
         self.used_bytes -= pack_bytes
 
     def flush_recency(self) -> None:
         """Write down what was used when."""
-        used, self._used_at = self._used_at, {}
-        self._ledger.used(used)
+        if self._used_at:
+            self._ledger.used(self._used_at)
+            self._used_at = {}
 
     def _place(self, series_uid: str) -> Path:
         # A UID is what a server said; its hash is a file name whatever it said.

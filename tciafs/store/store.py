@@ -6,20 +6,20 @@ lives in the daemon's one thread; slow disk work is done in a thread. Must not k
 or of the rules for names.
 """
 
-import errno
 import fcntl
 import logging
 import os
-import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from tciafs.errors import NoSpace, Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
+from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Announcements, Download, Fetcher
 from tciafs.store.pack import PackedImage
 from tciafs.store.shelf import KnownSeries, OpenImage, Shelf
@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 
 LOCK_PATIENCE_S = 5.0
 """How long to wait for the daemon of a mount that is just going away."""
+
+LOCK_RETRY_S = 0.1
+
+CLOSING_PATIENCE_S = 2.0
+"""How long the end of a mount waits for series that are complete to be on disk."""
 
 PACK_OVERHEAD_BYTES = 4096
 OVERHEAD_BYTES_PER_IMAGE = 128
@@ -75,7 +80,9 @@ class Store:
         self._room = trio.Lock()
         self._reserved: dict[str, int] = {}
         self._downloads: dict[str, Download] = {}
+        self._queued: set[Download] = set()
         self._failures: dict[str, tuple[float, TciafsError]] = {}
+        self._concluded = trio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -86,10 +93,12 @@ class Store:
         """
         lock = await _lock_folder(config.folder)
         try:
-            shelf = Shelf(config.folder)
+            shelf = _open_shelf(config.folder)
             try:
                 async with trio.open_nursery() as nursery:
-                    yield cls(config, shelf, fetcher, nursery)
+                    store = cls(config, shelf, fetcher, nursery)
+                    yield store
+                    await store._see_verified_published()
                     nursery.cancel_scope.cancel()
             finally:
                 shelf.close()
@@ -109,10 +118,7 @@ class Store:
     def peek_failure(self, series: Series) -> TciafsError | None:
         """Return why the last download of a series failed, as long as that is remembered."""
         failed_at, failure = self._failures.get(series.series_uid, (0.0, None))
-        if failure and time.monotonic() - failed_at > self._config.failure_memory_s:
-            del self._failures[series.series_uid]
-            return None
-        return failure
+        return failure if trio.current_time() - failed_at < self._config.failure_memory_s else None
 
     def state(self, series: Series) -> str:
         """Return "arriving", "local", "evicted" (names and sizes are known), "failed" or "remote"."""
@@ -138,16 +144,18 @@ class Store:
 
     def open_local(self, series: Series, name: str) -> OpenImage | None:
         """Return an image open for reading if its bytes are here; never waits."""
-        return self._shelf.open_local(series, name)
+        with _disk_errors():
+            return self._shelf.open_local(series, name)
 
     async def open(self, series: Series, name: str) -> OpenImage | None:
         """Return the image `name` of `series`, fetching the series if need be; None: no such image.
 
-        Raises what the download failed with, or DeadlinePassed.
+        Raises what the download failed with, or DeadlinePassed. Where the archive has changed the series
+        in the meantime, and the new version is already coming in, the image is of that one.
         """
-        if opened := self._shelf.open_local(series, name):
+        if opened := self.open_local(series, name):
             return opened
-        known = self._shelf.find(series)
+        known = self.peek(series)
         if known is not None and name not in known.by_name:
             return None
         download = self.fetch(series)
@@ -155,9 +163,12 @@ class Store:
         if image is None:
             return None
         # INVARIANT: no await from here to the open. A download under way keeps its pack open, so it does
-        # not matter that the pack is being moved; one that is over was published, or has failed.
-        download.raise_failure()
-        return self._shelf.open(series, image)
+        # not matter that the pack is being moved; one that is over was published, or has failed, perhaps
+        # after it was verified, and then its pack is nowhere.
+        if download.failure is not None:
+            raise download.failure.with_traceback(None)
+        with _disk_errors():
+            return self._shelf.open(download.series, image)
 
     # -- fetching ---------------------------------------------------------------------------------
 
@@ -169,109 +180,200 @@ class Store:
         if download := self._downloads.get(series.series_uid):
             return download
         if failure := self.peek_failure(series):
-            raise failure
+            raise failure.with_traceback(None)
         if self._config.offline:
             raise Offline(f"series {series.series_uid} is not in the cache, and --offline is set")
         download = Download(series, self._shelf.new_pack(series))
         self._downloads[series.series_uid] = download
+        self._queued.add(download)
         self._nursery.start_soon(self._run, download)
         return download
 
     async def _run(self, download: Download) -> None:
         """Fetch and publish one series; the outcome is recorded on `download`, never raised."""
         uid = download.series.series_uid
-        failure: TciafsError | None = Unreachable(f"tciafs closed before series {uid} was fetched")
+        failure: TciafsError | None = None
+        level = logging.WARNING
         try:
             await self._fetch_and_publish(download)
-            failure = None
         except TciafsError as error:
             failure = error
         except OSError as error:
-            failure = _disk_error(error)
+            failure = translate_disk_error(error)
         except Exception as error:
             log.exception("the download of series %s failed in an unexpected way", uid)
             failure = TciafsError(f"the download of series {uid} failed: {error!r}")
+        except BaseException:
+            failure = Unreachable(f"tciafs closed before series {uid} was fetched")
+            level = logging.DEBUG
+            raise
         finally:
             self._conclude(download, failure)
+            if failure is not None:
+                log.log(level, "series %s: %s", uid, failure)
+                await self._remove(download.pack)
 
     async def _fetch_and_publish(self, download: Download) -> None:
         async with self._slots:
-            await self._reserve(download.series)
+            await self._await_room(download.series)
+            self._queued.discard(download)
             with ExitStack() as pack_kept_open:
-
-                def announce_image(image: PackedImage) -> None:
-                    if not download.images:
-                        opened = self._shelf.open(download.series, image, download.pack)
-                        pack_kept_open.callback(opened.close)
-                    download.announce(image)
-
-                announce = Announcements(announce_image, download.mark_progress, download.mark_verified)
+                announce = self._announcements(download, pack_kept_open)
                 await self._fetcher.fetch(download.series, download.pack, announce)
-                # Once begun it is quick and local, and a cancellation must not part its two halves.
+                # The archive may not have said the size, or not the true one.
+                pack_bytes = download.pack.stat().st_size
+                if not await self._reserve(download.series.series_uid, pack_bytes):
+                    raise self._no_space(download.series, pack_bytes)
+                # What is complete is kept, also when tciafs is closing: the rest is quick and local.
                 with trio.CancelScope(shield=True):
                     await self._publish(download)
+
+    def _announcements(self, download: Download, pack_kept_open: ExitStack) -> Announcements:
+        """Return what passes news on to a download, and keeps its pack open from the first image on."""
+
+        def announce_image(image: PackedImage) -> None:
+            if not download.images:
+                opened = self._shelf.open(download.series, image, download.pack)
+                pack_kept_open.callback(opened.close)
+            download.announce(image)
+
+        def announce_progress(received_bytes: int) -> None:
+            download.mark_progress(received_bytes)
+            for queued in self._queued:
+                queued.mark_alive()
+
+        return Announcements(announce_image, announce_progress, download.mark_verified)
 
     async def _publish(self, download: Download) -> None:
         layout = download.layout
         if layout is None:
             raise SeriesDamaged(f"series {download.series.series_uid} ended without being verified")
-        replaced_bytes = self._shelf.pack_bytes(layout.series_uid)
-        pack_bytes = await trio.to_thread.run_sync(
-            self._shelf.publish, layout, download.pack, limiter=self._disk
-        )
-        self._shelf.note_published(layout, pack_bytes, replaced_bytes)
+        with self._shelf.replacing(layout.series_uid):
+            await trio.to_thread.run_sync(self._shelf.publish, layout, download.pack, limiter=self._disk)
 
     def _conclude(self, download: Download, failure: TciafsError | None) -> None:
         series = download.series
         del self._downloads[series.series_uid]
+        self._queued.discard(download)
         self._reserved.pop(series.series_uid, None)
+        self._forget_old_failures()
         if failure is not None:
-            log.warning("series %s: %s", series.series_uid, failure)
-            self._failures[series.series_uid] = (time.monotonic(), failure)
-            self._shelf.discard(series, download.pack)
+            self._failures[series.series_uid] = (trio.current_time(), failure)
+            self._shelf.discard(series)
         download.end(failure)
+        self._concluded.set()
+        self._concluded = trio.Event()
+
+    async def _see_verified_published(self) -> None:
+        """Give series that are complete a moment to reach their place, before all downloads end."""
+        with trio.move_on_after(CLOSING_PATIENCE_S):
+            for download in list(self._downloads.values()):
+                if download.layout is not None:
+                    await download.over.wait()
+
+    def _forget_old_failures(self) -> None:
+        oldest = trio.current_time() - self._config.failure_memory_s
+        self._failures = {uid: entry for uid, entry in self._failures.items() if entry[0] > oldest}
+
+    async def _remove(self, file: Path) -> None:
+        """Remove a pack from the disk; a failure costs room until the next start, and no more."""
+        with trio.CancelScope(shield=True):
+            try:
+                await trio.to_thread.run_sync(partial(file.unlink, missing_ok=True), limiter=self._disk)
+            except OSError as error:
+                log.warning("%s in the cache folder could not be removed: %s", file.name, error.strerror)
 
     # -- the limit --------------------------------------------------------------------------------
 
-    async def _reserve(self, series: Series) -> None:
-        """Set room aside for a series, dropping the least recently used ones. Raises NoSpace."""
-        images = series.image_count or 1
-        wanted = (series.size_bytes or 0) + images * OVERHEAD_BYTES_PER_IMAGE + PACK_OVERHEAD_BYTES
-        async with self._room:
-            for uid, pack_bytes in self._shelf.evictable() if self._lacks(wanted) else ():
-                if uid not in self._downloads:
-                    await trio.to_thread.run_sync(self._shelf.remove, uid, limiter=self._disk)
-                    self._shelf.note_evicted(uid, pack_bytes)
-                if not self._lacks(wanted):
-                    break
-            if self._lacks(wanted):
-                raise NoSpace(
-                    f"series {series.series_uid} needs {wanted:,} bytes, and the rest of the "
-                    f"{self._config.limit_bytes:,} bytes of the cache is open or coming in"
-                )
-            self._reserved[series.series_uid] = wanted
+    async def _await_room(self, series: Series) -> None:
+        """Set room aside for a series about to come in. Raises NoSpace.
 
-    def _lacks(self, wanted_bytes: int) -> bool:
-        taken = self._shelf.used_bytes + sum(self._reserved.values())
-        return taken + wanted_bytes > self._config.limit_bytes
+        Those that are coming in may be dropped once they are here, so their end is awaited first.
+        """
+        wanted_bytes = _expected_pack_bytes(series)
+        while not await self._reserve(series.series_uid, wanted_bytes):
+            # INVARIANT: only who has reserved nothing waits, and only for those who have: no circle.
+            if wanted_bytes > self._config.limit_bytes or not self._reserved:
+                raise self._no_space(series, wanted_bytes)
+            await self._concluded.wait()
+
+    async def _reserve(self, series_uid: str, wanted_bytes: int) -> bool:
+        """Set room aside, dropping the least recently used series; False where that is not enough.
+
+        Nothing is dropped then.
+        """
+        async with self._room:
+            others_bytes = sum(size for uid, size in self._reserved.items() if uid != series_uid)
+            while self._shelf.used_bytes + others_bytes + wanted_bytes > self._config.limit_bytes:
+                # INVARIANT: no await between finding out who is in use and taking a pack away.
+                in_use = self._shelf.in_use()
+                kept_bytes = others_bytes + self._shelf.bytes_of(in_use)
+                unused = (
+                    uid for uid in self._shelf.least_recently_used(len(in_use) + 1) if uid not in in_use
+                )
+                uid = next(unused, None)
+                if uid is None or kept_bytes + wanted_bytes > self._config.limit_bytes:
+                    return False
+                await self._remove(self._shelf.evict(uid))
+                others_bytes = sum(size for uid, size in self._reserved.items() if uid != series_uid)
+            self._reserved[series_uid] = wanted_bytes
+            return True
+
+    def _no_space(self, series: Series, wanted_bytes: int) -> NoSpace:
+        others_bytes = sum(size for uid, size in self._reserved.items() if uid != series.series_uid)
+        kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use())
+        return NoSpace(
+            f"series {series.series_uid} needs {wanted_bytes:,} bytes, and of the "
+            f"{self._config.limit_bytes:,} of the cache {kept_bytes:,} are open or coming in"
+        )
+
+
+def _expected_pack_bytes(series: Series) -> int:
+    images = series.image_count or 1
+    return (series.size_bytes or 0) + images * OVERHEAD_BYTES_PER_IMAGE + PACK_OVERHEAD_BYTES
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise translate_disk_error(error) from error
+
+
+def _open_shelf(folder: Path) -> Shelf:
+    try:
+        return Shelf(folder)
+    except OSError as error:
+        raise Unusable(f"the cache folder {folder} cannot be used: {error}") from error
 
 
 async def _lock_folder(folder: Path) -> int:
     """Return the descriptor of the folder's lock, held. Raises Unusable."""
     lock = _open_lock(folder)
     deadline = trio.current_time() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if trio.current_time() < deadline:
-                await trio.sleep(0.1)
-                continue
-            os.close(lock)
-            raise Unusable(
-                f"another tciafs uses the cache folder {folder}; give this mount its own --cache-dir"
-            ) from None
-        return lock
+    try:
+        while not _try_lock(lock):
+            if trio.current_time() >= deadline:
+                raise Unusable(
+                    f"another tciafs uses the cache folder {folder}; give this mount its own --cache-dir"
+                )
+            await trio.sleep(LOCK_RETRY_S)
+    except OSError as error:
+        os.close(lock)
+        raise Unusable(f"the cache folder {folder} cannot be locked: {error.strerror}") from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_lock(folder: Path) -> int:
@@ -280,9 +382,3 @@ def _open_lock(folder: Path) -> int:
         return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Unusable(f"the cache folder {folder} cannot be used: {error.strerror}") from error
-
-
-def _disk_error(error: OSError) -> TciafsError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace(f"the disk of the cache folder is full: {error.strerror}")
-    return TciafsError(f"the cache folder failed: {error}")

@@ -1,0 +1,21 @@
+"""What the operating system says of a disk -> our errors.
+
+Defined here and only here: which error numbers mean that the disk is full. For the store and for the
+worker processes, which write to the same folder.
+"""
+
+import errno
+
+from tciafs.errors import NoSpace, TciafsError
+
+__all__ = ["translate_disk_error"]
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def translate_disk_error(error: OSError) -> TciafsError:
+    """Return NoSpace where the disk is full, else a plain TciafsError, with a sentence for the user."""
+    reason = error.strerror or str(error)
+    if error.errno in FULL:
+        return NoSpace(f"the disk of the cache folder is full: {reason}")
+    return TciafsError(f"the cache folder failed: {reason}")

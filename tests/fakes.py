@@ -1,0 +1,240 @@
+"""Doubles of what is slow, remote or unpredictable: an archive and a fetcher that do as they are told.
+
+Both record what they were asked and fail by plan. They hold no clock and never sleep: a test decides when
+something happens, by calling a method or setting an event.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from tciafs.model import Checksums, Collection, Delivery, Member, Patient, Series, Study
+from tciafs.store.download import Announcements
+from tciafs.store.pack import Layout, PackedImage, PackWriter
+
+__all__ = ["Broken", "FakeArchive", "FakeFetcher", "Transfer", "make_series", "write_pack"]
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 7
+"""Odd and small, so that every member comes in several chunks."""
+
+
+def make_series(uid: str = "1.2.3", image_count: int | None = 2, size_bytes: int | None = None) -> Series:
+    """Return a series of collection "Lung", patient "P1", study "1.2"."""
+    return Series("Lung", "P1", "1.2", uid, "CT", image_count=image_count, size_bytes=size_bytes)
+
+
+def write_pack(path: Path, series: Series, *images: tuple[str, bytes]) -> Layout:
+    """Write a finished pack of these images and return its layout."""
+    writer = PackWriter(path)
+    for name, data in images:
+        writer.begin()
+        writer.write(data)
+        writer.end(name)
+    layout = Layout(series.series_uid, series.version, writer.images, ("crc32",))
+    writer.finish(layout)
+    writer.close()
+    return layout
+
+
+# An archive
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An image that breaks off with `error` once `data` has come."""
+
+    name: str | None
+    data: bytes
+    error: Exception
+
+
+Brought = tuple[str | None, bytes] | Broken | Checksums | Exception
+"""What comes in a try to fetch a series: an image, half of one, checksums, or an error between them."""
+
+
+class FakeArchive:
+    """An archive of these series; see `model.Archive`.
+
+    `asked` records the questions as they come, for example ("series", "Lung", "P1"). While `open` is not
+    set, all answers wait.
+    """
+
+    def __init__(self, *series: Series) -> None:
+        self.holdings = list(series)
+        self.asked: list[tuple[str, ...]] = []
+        self.open = trio.Event()
+        self.open.set()
+        self._failures: defaultdict[str, deque[Exception]] = defaultdict(deque)
+        self._tries: dict[str, deque[Sequence[Brought]]] = {}
+
+    def fail(self, question: str, *errors: Exception) -> None:
+        """Answer the next questions of a kind ("collections", "images" ...) with these errors."""
+        self._failures[question] += errors
+
+    def bring(self, series_uid: str, *tries: Sequence[Brought]) -> None:
+        """Say what comes when a series is fetched: the first time, the second ..., the last time for ever."""
+        self._tries[series_uid] = deque(tries)
+
+    async def collections(self) -> Sequence[Collection]:
+        await self._be_asked("collections")
+        return _distinct(Collection(each.collection) for each in self.holdings)
+
+    async def patients(self, collection: str) -> Sequence[Patient]:
+        await self._be_asked("patients", collection)
+        return _distinct(Patient(collection, each.patient_id) for each in self._of(collection, None))
+
+    async def studies(self, collection: str, patient: str | None = None) -> Sequence[Study]:
+        await self._be_asked("studies", collection, patient)
+        held = self._of(collection, patient)
+        return _distinct(Study(collection, each.patient_id, each.study_uid, each.studied) for each in held)
+
+    async def series(self, collection: str, patient: str | None = None) -> Sequence[Series]:
+        await self._be_asked("series", collection, patient)
+        return self._of(collection, patient)
+
+    @asynccontextmanager
+    async def images(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
+        await self._be_asked("images", series.series_uid)
+        tries = self._tries.get(series.series_uid, deque([()]))
+        brought = tries.popleft() if len(tries) > 1 else tries[0]
+        deliveries = _deliveries(brought)
+        try:
+            yield deliveries
+        finally:
+            await deliveries.aclose()
+
+    async def aclose(self) -> None:
+        self.asked.append(("aclose",))
+
+    def _of(self, collection: str, patient: str | None) -> list[Series]:
+        return [
+            each
+            for each in self.holdings
+            if each.collection == collection and patient in (None, each.patient_id)
+        ]
+
+    async def _be_asked(self, question: str, *about: str | None) -> None:
+        self.asked.append((question, *(text for text in about if text is not None)))
+        await self.open.wait()
+        await trio.lowlevel.checkpoint()
+        if failures := self._failures[question]:
+            raise failures.popleft()
+
+
+def _distinct(records: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(records))
+
+
+async def _deliveries(brought: Sequence[Brought]) -> AsyncGenerator[Delivery, None]:
+    for each in brought:
+        if isinstance(each, Exception):
+            raise each
+        if isinstance(each, Checksums):
+            yield each
+        elif isinstance(each, Broken):
+            yield Member(each.name, None, _chunks(each.data, each.error))
+        else:
+            name, data = each
+            yield Member(name, len(data), _chunks(data))
+
+
+async def _chunks(data: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        await trio.lowlevel.checkpoint()
+        yield data[start : start + CHUNK_BYTES]
+    if error is not None:
+        raise error
+
+
+# A fetcher
+
+
+class Transfer:
+    """One series being fetched, in the hands of the test."""
+
+    def __init__(self, series: Series, pack: Path, announce: Announcements) -> None:
+        self.series = series
+        self.pack = pack
+        self.announce = announce
+        self.cancelled = False
+        self._writer = PackWriter(pack)
+        self._over = trio.Event()
+        self._failure: Exception | None = None
+
+    def bring(self, name: str, data: bytes) -> PackedImage:
+        """Let an image arrive."""
+        self._writer.begin()
+        self._writer.write(data)
+        image = self._writer.end(name)
+        self.announce.image(image)
+        return image
+
+    def verify(self) -> Layout:
+        """Declare that what has arrived is all of it."""
+        layout = Layout(self.series.series_uid, self.series.version, self._writer.images, ("crc32",))
+        self.announce.verified(layout)
+        return layout
+
+    def finish(self) -> None:
+        """End well: verified, and the pack finished."""
+        self._writer.finish(self.verify())
+        self.end()
+
+    def end(self, failure: Exception | None = None) -> None:
+        """End now, with an error or as if all were well."""
+        self._failure = failure
+        self._over.set()
+
+    async def run(self) -> None:
+        try:
+            await self._over.wait()
+        except trio.Cancelled:
+            self.cancelled = True
+            raise
+        finally:
+            self._writer.close()
+        if self._failure is not None:
+            raise self._failure
+
+
+class FakeFetcher:
+    """A fetcher whose transfers are moved by the test; see `store.Fetcher`.
+
+    A series in `contents` (by UID: pairs of name and bytes) arrives at once and without help.
+    """
+
+    def __init__(self, contents: dict[str, Sequence[tuple[str, bytes]]] | None = None) -> None:
+        self.contents = contents or {}
+        self.transfers: list[Transfer] = []
+        self.running = 0
+        self.most_running = 0
+        self._begun = trio.Event()
+
+    async def begun(self, count: int = 1) -> Transfer:
+        """Return the transfer that began as number `count`, as soon as it has."""
+        while len(self.transfers) < count:
+            await self._begun.wait()
+        return self.transfers[count - 1]
+
+    async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
+        transfer = Transfer(series, pack, announce)
+        self.transfers.append(transfer)
+        self._begun.set()
+        self._begun = trio.Event()
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if (images := self.contents.get(series.series_uid)) is not None:
+                for name, data in images:
+                    transfer.bring(name, data)
+                transfer.finish()
+            await transfer.run()
+        finally:
+            self.running -= 1

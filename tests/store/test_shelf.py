@@ -1,0 +1,429 @@
+"""The shelf: packs enter and leave whole, crashes leave nothing half-true, readers keep what they opened."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tciafs.errors import SeriesDamaged
+from tciafs.model import Series
+from tciafs.store import shelf as shelf_module
+from tciafs.store.pack import Layout
+from tciafs.store.shelf import Shelf
+from tests.fakes import make_series, write_pack
+
+SERIES = make_series("1.2.3")
+NEWER = make_series("1.2.3", image_count=3)
+OTHER = make_series("1.2.4")
+IMAGES = (("1-1.dcm", b"first image"), ("1-2.dcm", b"second"))
+NEWER_IMAGES = (("1-1.dcm", b"new"), ("1-2.dcm", b"newer"), ("1-3.dcm", b"newest"))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with closing(Shelf(tmp_path)) as shelf:
+        yield shelf
+
+
+def incoming(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> tuple[Layout, Path]:
+    file = shelf.new_pack(series)
+    return write_pack(file, series, *images), file
+
+
+def publish(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> Layout:
+    layout, file = incoming(shelf, series, *images)
+    with shelf.replacing(series.series_uid):
+        shelf.publish(layout, file)
+    return layout
+
+
+def read(shelf: Shelf, series: Series, name: str) -> bytes | None:
+    opened = shelf.open_local(series, name)
+    if opened is None:
+        return None
+    with closing(opened):
+        return opened.read(0, 1000)
+
+
+def packs(folder: Path) -> list[Path]:
+    return sorted((folder / "series").glob("*/*"))
+
+
+def descriptors(folder: Path) -> list[str]:
+    """Return the packs that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(link.readlink())
+        except FileNotFoundError:  # the one that lists them
+            continue
+        if target.startswith(str(folder)) and "ledger" not in target:
+            found.append(target)
+    return found
+
+
+def test_a_published_series_is_found_and_read(shelf: Shelf, tmp_path: Path) -> None:
+    layout = publish(shelf, SERIES, *IMAGES)
+    known = shelf.find(SERIES)
+    assert known is not None
+    assert (known.layout, list(known.by_name)) == (layout, ["1-1.dcm", "1-2.dcm"])
+    assert [read(shelf, SERIES, name) for name, _ in IMAGES] == [data for _, data in IMAGES]
+    assert read(shelf, SERIES, "9-9.dcm") is None
+    assert shelf.used_bytes == known.pack_bytes == packs(tmp_path)[0].stat().st_size
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_what_was_never_published_is_unknown(shelf: Shelf) -> None:
+    assert (shelf.find(SERIES), read(shelf, SERIES, "1-1.dcm")) == (None, None)
+
+
+def test_another_version_of_a_series_is_unknown(shelf: Shelf) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    assert (shelf.find(NEWER), read(shelf, NEWER, "1-1.dcm")) == (None, None)
+    assert shelf.find(SERIES) is not None
+
+
+def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        layout = publish(shelf, SERIES, *IMAGES)
+        used_bytes = shelf.used_bytes
+    with closing(Shelf(tmp_path)) as shelf:
+        known = shelf.find(SERIES)
+        assert known is not None
+        assert (known.layout, shelf.used_bytes) == (layout, used_bytes)
+        assert read(shelf, SERIES, "1-2.dcm") == b"second"
+
+
+@pytest.mark.parametrize("uid", ["../../etc/passwd", "", "x" * 5000, "1.2\0.3", "\udcff"])
+def test_no_uid_leads_out_of_the_folder(shelf: Shelf, tmp_path: Path, uid: str) -> None:
+    assert shelf.new_pack(make_series(uid)).parent == tmp_path / "incoming"
+    assert shelf._place(uid).parent.parent == tmp_path / "series"
+
+
+# -- reading --
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [
+        (0, 6, b"second"),
+        (0, 99, b"second"),
+        (4, 1, b"n"),
+        (4, 9, b"nd"),
+        (6, 1, b""),
+        (99, 1, b""),
+        (0, 0, b""),
+    ],
+)
+def test_a_read_ends_with_its_image(shelf: Shelf, offset: int, length: int, expected: bytes) -> None:
+    publish(shelf, SERIES, ("1-1.dcm", b"before"), ("1-2.dcm", b"second"), ("1-3.dcm", b"behind"))
+    opened = shelf.open_local(SERIES, "1-2.dcm")
+    assert opened is not None
+    with closing(opened):
+        assert opened.read(offset, length) == expected
+        assert opened.version == SERIES.version
+
+
+def test_a_pack_cut_short_on_disk_is_noticed(shelf: Shelf, tmp_path: Path) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    opened = shelf.open_local(SERIES, "1-2.dcm")
+    assert opened is not None
+    os.truncate(packs(tmp_path)[0], 13)
+    with closing(opened), pytest.raises(SeriesDamaged, match="cut short on disk"):
+        opened.read(0, 6)
+
+
+def test_readers_share_a_descriptor_and_the_last_one_closes_it(shelf: Shelf, tmp_path: Path) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    first, second = shelf.open_local(SERIES, "1-1.dcm"), shelf.open_local(SERIES, "1-2.dcm")
+    assert first is not None
+    assert second is not None
+    assert len(descriptors(tmp_path)) == 1
+    first.close()
+    assert (second.read(0, 9), shelf.in_use()) == (b"second", frozenset({"1.2.3"}))
+    second.close()
+    assert (descriptors(tmp_path), shelf.in_use()) == ([], frozenset())
+
+
+def test_closing_the_shelf_closes_packs_and_a_late_reader_closes_nothing(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    publish(shelf, SERIES, *IMAGES)
+    late = shelf.open_local(SERIES, "1-1.dcm")
+    assert late is not None
+    shelf.close()
+    assert descriptors(tmp_path) == []
+    somebody_elses = os.open(tmp_path / "other", os.O_CREAT | os.O_RDONLY)
+    late.close()
+    os.close(somebody_elses)  # would raise if the late reader had closed the number that is used again
+
+
+def test_readers_of_a_replaced_version_keep_its_bytes(shelf: Shelf) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    old = shelf.open_local(SERIES, "1-1.dcm")
+    assert old is not None
+    publish(shelf, NEWER, *NEWER_IMAGES)
+    with closing(old):
+        assert old.read(0, 99) == b"first image"
+        assert read(shelf, NEWER, "1-1.dcm") == b"new"
+        assert shelf.find(SERIES) is None
+
+
+def test_a_series_is_hidden_while_its_pack_is_replaced(shelf: Shelf) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    layout, file = incoming(shelf, NEWER, *NEWER_IMAGES)
+    with shelf.replacing("1.2.3"):
+        assert read(shelf, SERIES, "1-1.dcm") is None
+        shelf.publish(layout, file)
+        assert (read(shelf, SERIES, "1-1.dcm"), shelf.in_use()) == (None, frozenset({"1.2.3"}))
+    assert read(shelf, NEWER, "1-1.dcm") == b"new"
+
+
+def test_a_vanished_pack_is_noticed_and_no_longer_counted(
+    shelf: Shelf, tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("pack of series 1.2.3 vanished")
+    publish(shelf, SERIES, *IMAGES)
+    packs(tmp_path)[0].unlink()
+    assert read(shelf, SERIES, "1-1.dcm") is None
+    known = shelf.find(SERIES)
+    assert known is not None
+    assert (known.pack_bytes, shelf.used_bytes) == (0, 0)
+
+
+def test_the_pack_of_a_failed_download_is_shared_no_more(shelf: Shelf, tmp_path: Path) -> None:
+    first_layout, first_file = incoming(shelf, SERIES, ("1-1.dcm", b"of the dead one"))
+    reader = shelf.open(SERIES, first_layout.images[0], first_file)
+    shelf.discard(SERIES)
+    second_layout, second_file = incoming(shelf, SERIES, ("1-1.dcm", b"of the next"))
+    with closing(shelf.open(SERIES, second_layout.images[0], second_file)) as next_reader:
+        assert reader.read(0, 99) == b"of the dead one"
+        reader.close()
+        assert next_reader.read(0, 99) == b"of the next"
+    assert descriptors(tmp_path) == []
+
+
+def test_layouts_in_memory_are_bounded(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf_module, "REMEMBERED_IMAGES", 5)
+    several = [make_series(f"1.{number}") for number in range(4)]
+    for series in several:
+        publish(shelf, series, *IMAGES)
+        assert shelf.find(series) is not None
+    assert (len(shelf._known), shelf._known_images) == (2, 4)
+    assert shelf.find(several[0]) is not None  # from the ledger
+    assert list(shelf._known) == ["1.3", "1.0"]
+    many = make_series("1.9", image_count=6)
+    publish(shelf, many, *((f"1-{number}.dcm", b"") for number in range(6)))
+    assert shelf.find(many) is not None
+    assert (list(shelf._known), shelf._known_images) == (["1.9"], 6)
+
+
+# -- leaving --
+
+
+def test_the_longest_unused_goes_first(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1, 99))
+    monkeypatch.setattr("tciafs.store.shelf.time.time", lambda: float(next(clock)))
+    for series in (SERIES, OTHER):
+        publish(shelf, series, *IMAGES)
+        read(shelf, series, "1-1.dcm")
+    assert shelf.least_recently_used(2) == ["1.2.3", "1.2.4"]
+    read(shelf, SERIES, "1-1.dcm")
+    assert shelf.least_recently_used(2) == ["1.2.4", "1.2.3"]
+    assert shelf.least_recently_used(1) == ["1.2.4"]
+
+
+def test_recency_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1, 99))
+    monkeypatch.setattr("tciafs.store.shelf.time.time", lambda: float(next(clock)))
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        publish(shelf, OTHER, *IMAGES)
+        read(shelf, OTHER, "1-1.dcm")
+        read(shelf, SERIES, "1-1.dcm")
+    with closing(Shelf(tmp_path)) as shelf:
+        assert shelf.least_recently_used(2) == ["1.2.4", "1.2.3"]
+
+
+def test_an_evicted_series_keeps_its_layout_and_none_of_its_bytes(shelf: Shelf, tmp_path: Path) -> None:
+    layout = publish(shelf, SERIES, *IMAGES)
+    publish(shelf, OTHER, *IMAGES)
+    assert shelf.bytes_of(["1.2.3", "1.2.4", "9.9"]) == shelf.used_bytes
+    left_bytes = shelf.bytes_of(["1.2.4"])
+    doomed = shelf.evict("1.2.3")
+    assert (len(packs(tmp_path)), doomed.parent, doomed.is_file()) == (1, tmp_path / "incoming", True)
+    known = shelf.find(SERIES)
+    assert known is not None
+    assert (known.layout, known.pack_bytes, shelf.used_bytes) == (layout, 0, left_bytes)
+    assert read(shelf, SERIES, "1-1.dcm") is None
+    shelf.evict("1.2.3")
+    assert shelf.used_bytes == left_bytes
+
+
+def test_replacing_counts_the_new_bytes_and_not_the_old(shelf: Shelf, tmp_path: Path) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    publish(shelf, NEWER, *NEWER_IMAGES)
+    (pack,) = packs(tmp_path)
+    assert shelf.used_bytes == pack.stat().st_size
+
+
+def test_what_cannot_be_written_down_does_not_stop_the_closing(
+    tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("last used could not be written down")
+    shelf = Shelf(tmp_path)
+    publish(shelf, SERIES, *IMAGES)
+    reader = shelf.open_local(SERIES, "1-1.dcm")
+    shelf._ledger._db.execute("PRAGMA query_only = 1")
+    shelf.close()
+    assert reader is not None
+    assert descriptors(tmp_path) == []
+
+
+# -- crashes --
+
+
+def crash_before_the_rename(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> None:
+    layout, file = incoming(shelf, series, *images)
+    shelf._ledger.begin_publishing(layout, file.stat().st_size)
+
+
+def crash_after_the_rename(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> None:
+    layout, file = incoming(shelf, series, *images)
+    shelf._ledger.begin_publishing(layout, file.stat().st_size)
+    target = shelf._place(series.series_uid)
+    target.parent.mkdir(exist_ok=True)
+    file.rename(target)
+
+
+def test_a_half_download_leaves_no_trace(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        shelf.new_pack(SERIES).write_bytes(b"half a")
+    with closing(Shelf(tmp_path)) as shelf:
+        assert (list((tmp_path / "incoming").iterdir()), shelf.used_bytes, shelf.find(SERIES)) == (
+            [],
+            0,
+            None,
+        )
+
+
+def test_a_crash_before_the_rename_leaves_no_trace(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        crash_before_the_rename(shelf, SERIES, *IMAGES)
+    with closing(Shelf(tmp_path)) as shelf:
+        assert (shelf.find(SERIES), shelf.used_bytes, shelf._ledger.unfinished()) == (None, 0, [])
+        assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_crash_after_the_rename_keeps_the_series(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        crash_after_the_rename(shelf, SERIES, *IMAGES)
+    with closing(Shelf(tmp_path)) as shelf:
+        assert read(shelf, SERIES, "1-2.dcm") == b"second"
+        assert shelf.used_bytes == packs(tmp_path)[0].stat().st_size
+
+
+def test_a_crash_before_a_replacing_rename_keeps_the_old_version(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        crash_before_the_rename(shelf, NEWER, *NEWER_IMAGES)
+    with closing(Shelf(tmp_path)) as shelf:
+        assert shelf.find(NEWER) is None
+        assert read(shelf, SERIES, "1-1.dcm") == b"first image"
+        assert shelf.used_bytes == packs(tmp_path)[0].stat().st_size
+
+
+def test_a_crash_after_a_replacing_rename_keeps_the_new_version(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        crash_after_the_rename(shelf, NEWER, *NEWER_IMAGES)
+    with closing(Shelf(tmp_path)) as shelf:
+        assert (shelf.find(SERIES), read(shelf, NEWER, "1-3.dcm")) == (None, b"newest")
+
+
+def test_a_torn_pack_of_a_crash_is_removed(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        crash_after_the_rename(shelf, SERIES, *IMAGES)
+    os.truncate(packs(tmp_path)[0], 20)
+    with closing(Shelf(tmp_path)) as shelf:
+        assert (shelf.find(SERIES), packs(tmp_path), shelf.used_bytes) == (None, [], 0)
+
+
+def test_a_crash_in_the_middle_of_an_eviction_costs_a_download(
+    tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("vanished")
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        packs(tmp_path)[0].rename(tmp_path / "incoming" / "1.evicted")
+    with closing(Shelf(tmp_path)) as shelf:
+        assert list((tmp_path / "incoming").iterdir()) == []
+        assert (read(shelf, SERIES, "1-1.dcm"), shelf.used_bytes) == (None, 0)
+
+
+def test_a_lost_ledger_costs_nothing_but_a_scan(tmp_path: Path, expect_log: Callable[[str], None]) -> None:
+    expect_log("the ledger of the cache is damaged")
+    expect_log("torn.pack in the cache folder is no pack")
+    expect_log("stray.pack in the cache folder is no pack")
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        publish(shelf, OTHER, *IMAGES)
+        used_bytes = shelf.used_bytes
+        place = shelf._place("1.2.3")
+    place.with_name("torn.pack").write_bytes(place.read_bytes()[:-1])
+    place.with_name("stray.pack").write_bytes(place.read_bytes())
+    (tmp_path / "ledger.sqlite").write_bytes(b"nonsense" * 1000)
+    with closing(Shelf(tmp_path)) as shelf:
+        assert (read(shelf, SERIES, "1-1.dcm"), read(shelf, OTHER, "1-2.dcm")) == (b"first image", b"second")
+        assert (shelf.used_bytes, len(packs(tmp_path))) == (used_bytes, 2)
+
+
+# -- publications that fail --
+
+
+def test_a_failed_rename_leaves_the_old_version(shelf: Shelf, tmp_path: Path) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    layout, file = incoming(shelf, NEWER, *NEWER_IMAGES)
+    used_bytes = shelf.used_bytes
+
+    def publish_what_is_gone() -> None:
+        file.unlink()
+        shelf.publish(layout, file)
+
+    with pytest.raises(FileNotFoundError), shelf.replacing("1.2.3"):
+        publish_what_is_gone()
+    assert (read(shelf, SERIES, "1-1.dcm"), shelf.used_bytes) == (b"first image", used_bytes)
+
+
+def test_a_failure_behind_the_rename_leaves_the_new_version(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    publish(shelf, SERIES, *IMAGES)
+    monkeypatch.setattr(shelf_module, "_sync_folder", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        publish(shelf, NEWER, *NEWER_IMAGES)
+    assert (shelf.find(SERIES), read(shelf, NEWER, "1-1.dcm")) == (None, b"new")
+    assert shelf.used_bytes == packs(tmp_path)[0].stat().st_size
+
+
+def test_a_failure_before_the_first_rename_leaves_nothing(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, file = incoming(shelf, SERIES, *IMAGES)
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space"), shelf.replacing("1.2.3"):
+        shelf.publish(layout, file)
+    assert (shelf.find(SERIES), shelf.used_bytes, shelf._ledger.unfinished()) == (None, 0, [])
+
+
+def test_a_shelf_that_cannot_recover_leaves_no_ledger_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "incoming" / "folder").mkdir(parents=True)
+    with pytest.raises(OSError, match="folder"):
+        Shelf(tmp_path)
+    assert descriptors(tmp_path) == []

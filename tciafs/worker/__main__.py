@@ -1,20 +1,22 @@
 """`python -m tciafs.worker`: fetch series on command from stdin until stdin ends.
 
-Commands and reports are `messages`; nothing else may be printed on stdout. When the daemon dies, its
-end of the pipe closes and so does this process, also in the middle of a series.
+Commands and reports are `messages`; what anybody else prints on stdout goes to stderr. When the daemon
+dies, its end of the pipe closes and so does this process, also in the middle of a series.
 """
 
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import trio
 
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
-from tciafs.errors import NoSpace, TciafsError
+from tciafs.errors import TciafsError
+from tciafs.store.disk_errors import translate_disk_error
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import Failed, Fetch, Frames, Report, framed
 
@@ -26,26 +28,36 @@ READ_BYTES = 64 * 1024
 class Worker:
     """Fetches one series at a time; keeps its archive, and so its connections, between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Report], None]) -> None:
+        self._tell = tell
         self._config: NbiaConfig | None = None
         self._archive: NbiaArchive | None = None
 
     async def serve(self, commands: trio.MemoryReceiveChannel[Fetch]) -> None:
         """Carry out commands until there are no more."""
         async for command in commands:
-            await self._carry_out(command)
+            try:
+                await self._carry_out(command)
+            except TciafsError as error:
+                self._report(error)
+            except OSError as error:
+                self._report(translate_disk_error(error))
+            except Exception as error:
+                log.exception("fetching series %s failed in an unexpected way", command.series.series_uid)
+                self._report(TciafsError(f"the worker failed: {error!r}"))
 
     async def _carry_out(self, command: Fetch) -> None:
-        try:
-            archive = await self._archive_for(command.archive)
-            await fetch_series(archive, command.series, Path(command.pack), command.retries, tell)
-        except TciafsError as error:
-            tell(Failed(type(error).__name__, str(error)))
-        except OSError as error:
-            tell(Failed(NoSpace.__name__, f"the cache folder cannot be written: {error.strerror}"))
-        except Exception as error:
-            log.exception("fetching series %s failed in an unexpected way", command.series.series_uid)
-            tell(Failed(TciafsError.__name__, f"the worker failed: {error!r}"))
+        await fetch_series(
+            await self._archive_for(command.archive),
+            command.series,
+            Path(command.pack),
+            self._tell,
+            retries=command.retries,
+            first_wait_s=command.first_wait_s,
+        )
+
+    def _report(self, failure: TciafsError) -> None:
+        self._tell(Failed(_name_across_the_pipe(failure), str(failure)))
 
     async def _archive_for(self, config: NbiaConfig) -> NbiaArchive:
         if self._archive is None or config != self._config:
@@ -55,29 +67,43 @@ class Worker:
         return self._archive
 
 
-def tell(report: Report) -> None:
-    """Send a report to the daemon; the pipe's back-pressure is wanted."""
-    data = framed(report)
-    while data:
-        data = data[os.write(sys.stdout.fileno(), data) :]
+def _name_across_the_pipe(failure: TciafsError) -> str:
+    """Return the nearest class that `errors` knows: archives have errors of their own."""
+    return next(kind.__name__ for kind in type(failure).__mro__ if kind.__module__ == TciafsError.__module__)
 
 
-async def listen(commands: trio.MemorySendChannel[Fetch], nursery: trio.Nursery) -> None:
-    """Pass commands on as they come; when stdin ends, end everything."""
+class Reports:
+    """The daemon's ear: the pipe that was stdout."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def tell(self, report: Report) -> None:
+        """Send a report; the pipe's back-pressure is wanted. Ends the process if the daemon is gone."""
+        data = framed(report)
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except BrokenPipeError:
+            os._exit(0)  # nobody is left to be told of anything, and the next daemon tidies up
+
+
+async def listen(descriptor: int, commands: trio.MemorySendChannel[Fetch], nursery: trio.Nursery) -> None:
+    """Pass commands on as they come; when there can be no more, end everything."""
     frames, decoder = Frames(), msgspec.msgpack.Decoder(Fetch)
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
-        while data := await stdin.receive_some(READ_BYTES):
-            for body in frames.feed(data):
+    async with trio.lowlevel.FdStream(descriptor) as stream:
+        while data := await stream.receive_some(READ_BYTES):
+            for body in frames.feed(bytes(data)):
                 await commands.send(decoder.decode(body))
     nursery.cancel_scope.cancel()
 
 
-async def run() -> None:
+async def run(commands_descriptor: int, reports_descriptor: int) -> None:
     """Serve the daemon until it goes away."""
     send, receive = trio.open_memory_channel[Fetch](0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen, send, nursery)
-        await Worker().serve(receive)
+        nursery.start_soon(listen, commands_descriptor, send, nursery)
+        await Worker(Reports(reports_descriptor).tell).serve(receive)
 
 
 def main() -> None:
@@ -85,7 +111,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which then ends us
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="worker: %(message)s")
     logging.getLogger("stamina").setLevel(logging.ERROR)
-    trio.run(run)
+    commands, reports = os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no report
+    trio.run(run, commands, reports)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,16 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class Fetch(msgspec.Struct, frozen=True, tag=True):
-    """Daemon to worker: write the pack of `series` to the new file `pack`, trying `retries` times more."""
+    """Daemon to worker: write the pack of `series` to the new file `pack`, trying `retries` times more.
+
+    The first new try comes after `first_wait_s`, each other one after twice the time of the one before.
+    """
 
     series: Series
     pack: str
     archive: NbiaConfig
     retries: int
+    first_wait_s: float
 
 
 class Arrived(msgspec.Struct, frozen=True, tag=True):

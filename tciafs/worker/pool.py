@@ -4,7 +4,6 @@ Processes are started when needed, kept for the next series, and killed when the
 or they say something unintelligible. Used from the daemon's one thread.
 """
 
-import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import trio
+from trio.abc import ReceiveStream, SendStream
 
 from tciafs.archives.nbia import NbiaConfig
 from tciafs.errors import TciafsError, error_named
@@ -32,8 +32,6 @@ from tciafs.worker.messages import (
 
 __all__ = ["WorkerPool"]
 
-log = logging.getLogger(__name__)
-
 READ_BYTES = 64 * 1024
 REAP_PATIENCE_S = 2.0
 
@@ -41,19 +39,23 @@ REAP_PATIENCE_S = 2.0
 class WorkerPool:
     """Fetches series of one archive in worker processes. Use `WorkerPool.running`."""
 
-    def __init__(self, archive: Callable[[], NbiaConfig], retries: int) -> None:
+    def __init__(self, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float) -> None:
         self._archive = archive
         self._retries = retries
+        self._first_wait_s = first_wait_s
         self._idle: list[_Worker] = []
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, archive: Callable[[], NbiaConfig], retries: int) -> AsyncIterator["WorkerPool"]:
+    async def running(
+        cls, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float = 1.0
+    ) -> AsyncIterator["WorkerPool"]:
         """Start with one process warm, so that the first series does not wait for Python to start.
 
-        `archive` gives the configuration for each series: what was learnt of a server is in it.
+        `archive` gives the configuration for each series: what was learnt of a server is in it. A series
+        that fails is tried `retries` times more, the first time after about `first_wait_s`.
         """
-        pool = cls(archive, retries)
+        pool = cls(archive, retries, first_wait_s)
         pool._idle.append(await _Worker.start())
         try:
             yield pool
@@ -63,90 +65,101 @@ class WorkerPool:
 
     async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
         """See `store.Fetcher.fetch`."""
+        command = Fetch(series, str(pack), self._archive(), self._retries, self._first_wait_s)
         worker = await self._take()
         try:
-            await worker.carry_out(Fetch(series, str(pack), self._archive(), self._retries), announce)
-        except TciafsError:
-            self._give_back(worker)
-            raise
+            failure = await worker.carry_out(command, announce)
         except BaseException:
             await worker.kill()
             raise
-        self._give_back(worker)
+        self._idle.append(worker)
+        if failure is not None:
+            raise failure
 
     async def _take(self) -> "_Worker":
         while self._idle:
-            if (worker := self._idle.pop()).alive:
+            worker = self._idle.pop()
+            if worker.alive:
                 return worker
+            await worker.kill()  # for its pipes
         return await _Worker.start()
-
-    def _give_back(self, worker: "_Worker") -> None:
-        if worker.alive:
-            self._idle.append(worker)
 
 
 class _Worker:
     """One worker process and the pipe to it."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, commands: SendStream, reports: ReceiveStream) -> None:
         self._process = process
+        self._commands = commands
+        self._reports = reports
         self._frames = Frames()
         self._decoder = msgspec.msgpack.Decoder(Report)
 
     @classmethod
     async def start(cls) -> "_Worker":
-        # In a session of its own: Ctrl-C in a terminal is for the daemon alone.
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "tciafs.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        return cls(process)
+        """Return a new process. Raises TciafsError where the system has no room for one."""
+        try:
+            # In a session of its own: Ctrl-C in a terminal is for the daemon alone. -P: the folder in
+            # which somebody mounts may hold a file with the name of a library.
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-m", "tciafs.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TciafsError(f"a worker process could not be started: {error.strerror}") from error
+        assert process.stdin is not None
+        assert process.stdout is not None
+        return cls(process, process.stdin, process.stdout)
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def carry_out(self, command: Fetch, announce: Announcements) -> None:
-        """Send a command and pass on what the process reports, until it is done. Raises TciafsError."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            await self._process.stdin.send_all(framed(command))
-        except trio.BrokenResourceError:
-            raise self._died() from None
-        while data := await self._process.stdout.receive_some(READ_BYTES):
-            for body in self._frames.feed(bytes(data)):
-                if _pass_on(self._decoder.decode(body), announce):
-                    return
-        raise self._died()
+    async def carry_out(self, command: Fetch, announce: Announcements) -> TciafsError | None:
+        """Send a command and pass on what the process reports; return why it failed, None if it did not.
 
-    def _died(self) -> TciafsError:
-        return TciafsError(f"the worker process ended unexpectedly (status {self._process.poll()})")
+        Raises TciafsError when the process is of no use any more.
+        """
+        try:
+            await self._commands.send_all(framed(command))
+            while data := await self._reports.receive_some(READ_BYTES):
+                for body in self._frames.feed(bytes(data)):
+                    match self._decoder.decode(body):
+                        case Finished():
+                            return None
+                        case Failed(error, message):
+                            return error_named(error, message)
+                        case news:
+                            _pass_on(news, announce)
+        except trio.BrokenResourceError:
+            pass
+        except (ValueError, msgspec.MsgspecError) as nonsense:
+            raise TciafsError(f"the worker process said something unintelligible: {nonsense}") from nonsense
+        raise TciafsError(f"the worker process ended unexpectedly (status {await self._status()})")
+
+    async def _status(self) -> int | None:
+        """Return how the process ended, None if it has only closed its pipe."""
+        with trio.move_on_after(REAP_PATIENCE_S):
+            await self._process.wait()
+        return self._process.returncode
 
     async def kill(self) -> None:
         """End the process at once and see that it is gone."""
         self._process.kill()
         with trio.CancelScope(shield=True), trio.move_on_after(REAP_PATIENCE_S):
             await self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with trio.CancelScope(shield=True), trio.move_on_after(REAP_PATIENCE_S):
-                    await stream.aclose()
+        for stream in (self._commands, self._reports):
+            with trio.CancelScope(shield=True), trio.move_on_after(REAP_PATIENCE_S):
+                await stream.aclose()
 
 
-def _pass_on(report: Report, announce: Announcements) -> bool:
-    """Hand a report to whoever asked; return True if it was the last one. Raises TciafsError."""
-    match report:
+def _pass_on(news: Arrived | Progress | Verified, announce: Announcements) -> None:
+    match news:
         case Arrived(image):
             announce.image(image)
         case Progress(received_bytes):
             announce.progress(received_bytes)
         case Verified(layout):
             announce.verified(layout)
-        case Finished():
-            return True
-        case Failed(error, message):
-            raise error_named(error, message)
-    return False

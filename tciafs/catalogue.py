@@ -20,7 +20,7 @@ import diskcache
 import msgspec
 import trio
 
-from tciafs.errors import Offline, TciafsError
+from tciafs.errors import Offline, TciafsError, Unreachable, Unusable
 from tciafs.model import Archive, Collection, Patient, Series, Study
 
 __all__ = ["Answer", "Catalogue", "CatalogueConfig"]
@@ -33,6 +33,23 @@ FAILURE_MEMORY_S = 5.0
 
 REMEMBERED_RECORDS = 200_000
 """Answers are kept in memory for about this many records: some 100 MB of the largest kind."""
+
+DISK_TIMEOUT_S = 10.0
+DISK_ERRORS = (OSError, sqlite3.Error, diskcache.Timeout, ValueError)
+"""What the table raises: ValueError is `_BytesDisk`, or text that is not Unicode."""
+
+WELL_AGAIN = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What SQLite says of a disk that may be well again tomorrow: no reason to throw listings away."""
 
 R = TypeVar("R", Collection, Patient, Study, Series)
 Question = tuple[str, ...]
@@ -135,24 +152,29 @@ class Catalogue:
         self, question: Question, kind: type[Answer[R]], fetch: Callable[[], Awaitable[Sequence[R]]]
     ) -> Answer[R]:
         remembered = self._memory.get(question)
-        if remembered is None:
-            remembered = await self._recall(question, kind)
+        if remembered is not None:
+            self._memory.move_to_end(question)
+        else:
+            recalled = await self._recall(question, kind)
+            # Somebody else may have asked the archive meanwhile; what came of it is newer.
+            remembered = self._memory.get(question) or recalled
+            if remembered is not None and remembered is recalled:
+                self._remember(question, recalled)
         if remembered is not None and (remembered.fresh_for_s or self._config.offline):
             return remembered
         try:
             return await self._ask_archive(question, fetch)
-        except TciafsError as error:
+        except TciafsError:
             if remembered is None:
                 raise
-            log.warning("%s; showing an older listing of %s", error, "/".join(question))
             return remembered
 
     async def _ask_archive(
         self, question: Question, fetch: Callable[[], Awaitable[Sequence[R]]]
     ) -> Answer[R]:
         failed_at, failure = self._failed.get(question, (0.0, None))
-        if failure is not None and time.monotonic() - failed_at < FAILURE_MEMORY_S:
-            raise failure
+        if failure is not None and trio.current_time() - failed_at < FAILURE_MEMORY_S:
+            raise failure.with_traceback(None)
         if self._config.offline:
             raise Offline(f"{'/'.join(question)} was never listed, and --offline is set")
         asking = self._asking.get(question)
@@ -162,7 +184,7 @@ class Catalogue:
             self._nursery.start_soon(self._run, question, asking, fetch)
         await asking.answered.wait()
         if asking.failure is not None:
-            raise asking.failure
+            raise asking.failure.with_traceback(None)
         assert asking.answer is not None
         return asking.answer
 
@@ -176,23 +198,33 @@ class Catalogue:
             records = await fetch()
             asking.answer = Answer(tuple(records), time.time() + self._config.ttl_s)
             self._remember(question, asking.answer)
-            await self._write_down(question, asking.answer)
         except TciafsError as error:
             asking.failure = error
-            self._failed[question] = (time.monotonic(), error)
+            if question in self._memory:
+                log.warning("%s; showing an older listing of %s", error, "/".join(question))
         except Exception as error:
             log.exception("listing %s failed in an unexpected way", "/".join(question))
             asking.failure = TciafsError(f"listing {'/'.join(question)} failed: {error!r}")
+        except BaseException:
+            asking.failure = Unreachable(f"tciafs closed before {'/'.join(question)} was listed")
+            raise
         finally:
-            if asking.answer is None and asking.failure is None:
-                asking.failure = TciafsError("tciafs is closing")
-            del self._asking[question]
-            asking.answered.set()
+            self._conclude(question, asking)
+        if asking.answer is not None:
+            await self._write_down(question, asking.answer)
+
+    def _conclude(self, question: Question, asking: _Asking) -> None:
+        """Wake all who asked, and remember a failure for a moment."""
+        now = trio.current_time()
+        self._failed = {q: entry for q, entry in self._failed.items() if now - entry[0] < FAILURE_MEMORY_S}
+        if asking.failure is not None:
+            self._failed[question] = (now, asking.failure)
+        del self._asking[question]
+        asking.answered.set()
 
     # -- memory and disk --------------------------------------------------------------------------
 
     def _remember(self, question: Question, answer: Answer[Any]) -> None:
-        self._failed.pop(question, None)
         if forgotten := self._memory.pop(question, None):
             self._memory_records -= len(forgotten.records)
         self._memory[question] = answer
@@ -204,28 +236,33 @@ class Catalogue:
     async def _recall(self, question: Question, kind: type[Answer[R]]) -> Answer[R] | None:
         """Return what an earlier run wrote down; what cannot be read was never there."""
         try:
-            stored = await trio.to_thread.run_sync(self._table.get, _key(question), limiter=self._disk)
+            stored = await self._in_thread(self._table.get, _key(question))
             if stored is None:
                 return None
             answer = msgspec.msgpack.decode(stored, type=kind)
-        except (
-            msgspec.MsgspecError,
-            ValueError,
-            OSError,
-            sqlite3.Error,
-            diskcache.Timeout,
-        ) as error:
+        except (*DISK_ERRORS, msgspec.MsgspecError) as error:
             log.warning("the remembered listing of %s is unreadable: %s", "/".join(question), error)
             return None
-        self._remember(question, answer)
-        return answer
+        # A clock that was wrong for a while, or a longer time to live, must not keep it fresh for ever.
+        return Answer(answer.records, min(answer.fresh_until, time.time() + self._config.ttl_s))
 
     async def _write_down(self, question: Question, answer: Answer[Any]) -> None:
-        encoded = msgspec.msgpack.encode(answer)
         try:
-            await trio.to_thread.run_sync(self._table.set, _key(question), encoded, limiter=self._disk)
-        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+            encoded = msgspec.msgpack.encode(answer)
+            await self._in_thread(self._table.set, _key(question), encoded)
+        except DISK_ERRORS as error:
             log.warning("the listing of %s could not be kept: %s", "/".join(question), error)
+
+    async def _in_thread(self, method: Callable[..., Any], *arguments: object) -> Any:
+        """Return what a method of the table returns; what waits for the disk must not stop the daemon."""
+
+        def call() -> Any:
+            try:
+                return method(*arguments)
+            finally:
+                self._table.close()  # its connection of this thread, which nobody else could close
+
+        return await trio.to_thread.run_sync(call, limiter=self._disk)
 
 
 def _key(question: Question) -> str:
@@ -233,13 +270,32 @@ def _key(question: Question) -> str:
 
 
 def _open_table(folder: Path) -> Any:
-    """Return the diskcache table in `folder`, made anew if it is damaged. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings = {"disk": _BytesDisk, "eviction_policy": "none", "cull_limit": 0, "statistics": 0}
+    """Return the diskcache table in `folder`, made anew if it is damaged. Raises Unusable."""
     try:
-        return diskcache.Cache(str(folder), timeout=10, **settings)
-    except (sqlite3.DatabaseError, ValueError) as error:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _table(folder)
+    except OSError as error:
+        raise Unusable(f"the listings cache {folder} cannot be used: {error.strerror}") from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in WELL_AGAIN:
+            raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error
         log.warning("the listings cache is damaged (%s) and starts anew", error)
+    except Exception as error:  # diskcache believes its file: what a damaged one makes it raise is anything
+        log.warning("the listings cache is damaged (%s) and starts anew", error)
+    try:
         for file in folder.glob("cache.db*"):
             file.unlink()
-        return diskcache.Cache(str(folder), timeout=10, **settings)
+        return _table(folder)
+    except (OSError, sqlite3.Error) as error:
+        raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error
+
+
+def _table(folder: Path) -> Any:
+    return diskcache.Cache(
+        str(folder),
+        timeout=DISK_TIMEOUT_S,
+        disk=_BytesDisk,
+        eviction_policy="none",
+        cull_limit=0,
+        statistics=0,
+    )

@@ -18,11 +18,16 @@ from typing import NoReturn
 import trio
 
 from tciafs.sample import bulk, content, folder, traps
-from tciafs.sample.holdings import Holdings, Shelf
+from tciafs.sample.holdings import Collection, Holdings
+from tciafs.sample.index_collections import collections_of_index
+from tciafs.sample.index_reader import IndexMissing, installed_index, read_index
 from tciafs.sample.login import Logins
 from tciafs.sample.server import TOMCAT_CHUNK_BYTES, VERSIONS, SampleServer, serve
 
 __all__ = ["main"]
+
+INSTALLED = Path()
+IDC_INDEX = "add all that TCIA published, out of idc_index.parquet (no FILE: the installed package's)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--bench-slices", type=_positive, metavar="N", help="add BENCH: a CT of N 512x512 slices")
     add("--many-patients", type=_positive, metavar="N", help="add MANY: N patients of one image")
     add("--many-series", type=_positive, metavar="N", help="add MANYSERIES: N small series")
+    add("--idc-index", type=Path, nargs="?", const=INSTALLED, metavar="FILE", help=IDC_INDEX)
+    add("--idc-collection", action="append", default=[], metavar="NAME", help="of the index only this one")
     add("--until-eof", action="store_true", help="end when standard input ends")
     return parser
 
@@ -52,8 +59,8 @@ def _positive(text: str) -> int:
     return number
 
 
-def _shelves(options: argparse.Namespace) -> list[Shelf]:
-    shelves = [*content.shelves(), *traps.shelves()]
+def _collections(options: argparse.Namespace) -> list[Collection]:
+    shelves: list[Collection] = [*content.shelves(), *traps.shelves()]
     if options.sample_dir:
         shelves.append(folder.shelf(options.sample_collection, options.sample_dir))
     if options.many_patients:
@@ -64,6 +71,9 @@ def _shelves(options: argparse.Namespace) -> list[Shelf]:
         bench = bulk.bench(options.bench_slices)
         bench.series[0].images()  # made now, so that no measurement waits for it
         shelves.append(bench)
+    if options.idc_index or options.idc_collection:
+        index = installed_index() if options.idc_index in (None, INSTALLED) else options.idc_index
+        shelves.extend(collections_of_index(read_index(index, options.idc_collection)))
     return shelves
 
 
@@ -73,7 +83,7 @@ def _server(options: argparse.Namespace) -> SampleServer:
         user, _, password = options.login.partition(":")
         account = (user, password)
     return SampleServer(
-        Holdings(_shelves(options)),
+        Holdings(_collections(options)),
         versions=(options.api,) if options.api else VERSIONS,
         offers_md5=not options.no_md5,
         chunk_bytes=options.chunk_size,
@@ -101,13 +111,18 @@ async def _run(server: SampleServer, port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM, SIGINT or, with --until-eof, the end of standard input."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # odd headers are this archive's business, not its user's
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     if options.until_eof:
         threading.Thread(target=_end_at_eof, daemon=True).start()
-    trio.run(partial(_run, _server(options), options.port))
+    try:
+        server = _server(options)
+    except IndexMissing as error:
+        parser.error(str(error))
+    trio.run(partial(_run, server, options.port))
 
 
 if __name__ == "__main__":

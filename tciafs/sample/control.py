@@ -1,7 +1,7 @@
-"""The server's back door for tests, under /_sample/: what was asked, what goes wrong, how fast.
+"""The server's back door for tests, under /_sample/: what was asked, what goes wrong, how fast, what changed.
 
 Defined here and only here: the recorder of requests, the pacer of downloads, and the routes that
-set them and the faults. Waiting is for an event, never for a time. One event loop.
+set them, the faults and the revisions. Waiting is for an event, never for a time. One event loop.
 """
 
 import json
@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tciafs.sample.faults import Fault, FaultBoard
+from tciafs.sample.holdings import Holdings
 
 __all__ = ["Pacer", "Recorder", "control_routes"]
 
@@ -71,8 +72,10 @@ class Pacer:
             await self._changed.wait()
 
 
-def control_routes(seen: deque[dict[str, Any]], board: FaultBoard, pacer: Pacer) -> list[Route]:
-    """Return the routes under /_sample/ for these three."""
+def control_routes(
+    seen: deque[dict[str, Any]], board: FaultBoard, pacer: Pacer, holdings: Holdings
+) -> list[Route]:
+    """Return the routes under /_sample/ for these four."""
 
     async def requests(request: Request) -> Response:
         if request.method == "DELETE":
@@ -99,8 +102,28 @@ def control_routes(seen: deque[dict[str, Any]], board: FaultBoard, pacer: Pacer)
             return Response(f"not a pace: {error}", 400, media_type="text/plain")
         return Response(status_code=204)
 
+    async def series(request: Request) -> Response:
+        if request.method == "DELETE":
+            holdings.revisions.restore()
+            return Response(status_code=204)
+        try:
+            _change(holdings, json.loads(await request.body()))
+        except (ValueError, TypeError, LookupError) as error:
+            return Response(f"not a change: {error}", 400, media_type="text/plain")
+        return Response(status_code=204)
+
     return [
         Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
         Route("/_sample/faults", faults, methods=["POST", "DELETE"]),
         Route("/_sample/pace", pace, methods=["POST"]),
+        Route("/_sample/series", series, methods=["POST", "DELETE"]),
     ]
+
+
+def _change(holdings: Holdings, wish: Any) -> None:
+    """Withdraw the series (columns null) or revise it; raises ValueError, TypeError or LookupError."""
+    uid, columns = wish["series"], wish["columns"]
+    if columns is None:
+        holdings.withdraw(uid)
+    else:
+        holdings.revise(uid, dict(columns))

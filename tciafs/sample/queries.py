@@ -1,37 +1,37 @@
 """The listing endpoints: which parameters each takes, what it selects, which rows it answers.
 
 Defined here and only here: the endpoint table and the matching rules (v4 refuses a parameter it
-does not know, v1 passes over it; collection and patient are compared without case). No HTTP here.
+does not know, v1 passes over it; texts are compared without case by v4 only). No HTTP here.
 """
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypedDict
 
-from tciafs.sample.holdings import Holdings
-from tciafs.sample.records import Series, Study
+from tciafs.sample.holdings import Holdings, Keys
+from tciafs.sample.records import Series
 from tciafs.sample.rows import V4, Row, patient_row, row, series_row, study_row
 
-__all__ = ["ENDPOINTS", "NOT_PROCESSED", "Endpoint", "Question", "Refusal", "check_parameters"]
+__all__ = ["ENDPOINTS", "NOT_PROCESSED", "Endpoint", "Question", "Refusal", "known_parameters"]
 
 Parameters: TypeAlias = Mapping[str, str]
 Field: TypeAlias = Callable[[Series], str | None]
 
 FIELDS: Mapping[str, Field] = {
-    "Collection": lambda series: series.collection,
-    "PatientID": lambda series: series.patient.patient_id,
-    "PatientId": lambda series: series.patient.patient_id,
-    "StudyInstanceUID": lambda series: series.study.uid,
-    "SeriesInstanceUID": lambda series: series.uid,
     "Modality": lambda series: series.modality,
     "BodyPartExamined": lambda series: series.body_part,
     "Manufacturer": lambda series: series.manufacturer,
     "ManufacturerModelName": lambda series: series.model,
 }
-WITHOUT_CASE = frozenset({"Collection", "PatientID", "PatientId"})
-EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID"})
 NOT_PROCESSED = "Server was not able to process your request"
+
+
+class Scope(TypedDict):
+    """How far a request sees; keyword arguments of the listings of Holdings."""
+
+    restricted: bool
+    collection: str | None
 
 
 class Refusal(Exception):
@@ -45,25 +45,31 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One listing request, its parameters checked."""
+    """One listing request, its parameters checked; those that v1 passed over are not among them."""
 
     holdings: Holdings
     version: str
     parameters: Parameters
     sees_restricted: bool
 
-    def selected(self) -> Iterator[Series]:
-        """Yield the series that match every parameter."""
-        tests = [
-            (FIELDS[name], value, self._folds(name))
-            for name, value in self.parameters.items()
-            if name in FIELDS
-        ]
-        everything = self.holdings.series(
-            restricted=self.sees_restricted, collection=self.parameters.get("Collection")
-        )
-        for series in everything:
-            if all(_matches(field(series), value, folds) for field, value, folds in tests):
+    @property
+    def scope(self) -> Scope:
+        """The collection asked for and whether restricted ones are seen."""
+        return {"restricted": self.sees_restricted, "collection": self.parameters.get("Collection")}
+
+    @property
+    def keys(self) -> Keys:
+        """The patient, study and series asked for."""
+        get = self.parameters.get
+        patient_id = get("PatientID", get("PatientId"))
+        return Keys(patient_id, get("StudyInstanceUID"), get("SeriesInstanceUID"))
+
+    def selected(self, keys: Keys | None = None) -> Iterator[Series]:
+        """Yield the series that match every parameter, or these keys and the other parameters."""
+        tests = [(FIELDS[name], value) for name, value in self.parameters.items() if name in FIELDS]
+        folds = self.version == V4
+        for series in self.holdings.series(keys or self.keys, **self.scope):
+            if all(_matches(field(series), value, folds) for field, value in tests):
                 yield series
 
     def required(self, name: str) -> str:
@@ -71,9 +77,6 @@ class Question:
         if value := self.parameters.get(name):
             return value
         raise Refusal(400, f"A parameter, {name}, is required for this API call.")
-
-    def _folds(self, name: str) -> bool:
-        return name in WITHOUT_CASE or (self.version == V4 and name not in EXACT)
 
 
 def _matches(found: str | None, wanted: str, folds: bool) -> bool:
@@ -91,31 +94,29 @@ class Endpoint:
     versions: tuple[str, ...] = ("v1", "v4")
 
 
-def check_parameters(version: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise Refusal where v4 does not know a parameter; v1 knows no such check."""
+def known_parameters(version: str, given: Parameters, known: Iterable[str]) -> Parameters:
+    """Return the parameters that the endpoint knows; v4 raises Refusal at another, v1 passes it over."""
     allowed = [*known, "format"]
     for name in given:
         if version == V4 and name not in allowed:
             listed = ", ".join(allowed)
             text = f"Invalid query parameter: '{name}'. Allowed parameters are: [{listed}]"
             raise Refusal(400, text)
+    return {name: value for name, value in given.items() if name in allowed}
 
 
 def _collections(question: Question) -> Iterator[Row]:
-    for shelf in question.holdings.shelves(restricted=question.sees_restricted):
-        yield row(Collection=shelf.name)
+    for collection in question.holdings.collections(restricted=question.sees_restricted):
+        yield row(Collection=collection.name)
 
 
 def _patients(question: Question) -> Iterator[Row]:
-    for patient in dict.fromkeys(series.patient for series in question.selected()):
+    for patient in question.holdings.patients(question.keys, **question.scope):
         yield patient_row(patient, question.version)
 
 
 def _studies(question: Question) -> Iterator[Row]:
-    counts: dict[Study, int] = {}
-    for series in question.selected():
-        counts[series.study] = counts.get(series.study, 0) + 1
-    for study, count in counts.items():
+    for study, count in question.holdings.studies(question.keys, **question.scope):
         yield study_row(study, count, question.version)
 
 
@@ -130,9 +131,8 @@ def _updated_series(question: Question) -> Iterator[Row]:
         since = dt.datetime.strptime(text, "%m-%d-%Y").date()
     except ValueError as error:
         raise Refusal(500, f"{NOT_PROCESSED}\n{error}") from error
-    for series in question.selected():
-        if series.released is not None and series.released > since:
-            yield series_row(series, question.version)
+    for series in question.selected(replace(question.keys, released_after=since)):
+        yield series_row(series, question.version)
 
 
 def _series_size(question: Question) -> Iterator[Row]:

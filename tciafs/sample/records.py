@@ -8,6 +8,7 @@ a source may remember what it made. Must not import starlette, pydicom or numpy.
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 __all__ = [
@@ -89,7 +90,7 @@ def image_of_bytes(sop_uid: str, acquisition: int | None, instance: int | None, 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A patient as the archive lists it; `is_phantom` is the column Phantom."""
+    """A patient as the archive lists it; `is_phantom` is the column Phantom, a phantom has no species."""
 
     collection: str
     patient_id: str
@@ -97,6 +98,7 @@ class Patient:
     sex: str | None = None
     ethnic_group: str | None = None
     is_phantom: bool = True
+    species: str = "Homo sapiens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,13 @@ class ImageSource(Protocol):
 
     def size_bytes(self, series: "Series") -> int:
         """Return the sum of the image file sizes."""
+        ...
+
+    def revised(self, count: int | None) -> "ImageSource":
+        """Return a source for a revised record, of `count` images (None: as many as this one).
+
+        Raises ValueError where it has not so many.
+        """
         ...
 
 
@@ -201,6 +210,17 @@ class Made:
         """Return the sum of the sizes, which makes the images."""
         return sum(image.size_bytes for image in self.images(series))
 
+    def revised(self, count: int | None) -> "Made":
+        """Return a source that makes them for another record, and keeps the first `count`."""
+        return Made(partial(_first, count, self._make))
+
+
+def _first(count: int | None, make: Callable[[Series], Sequence[Image]], series: Series) -> Sequence[Image]:
+    images = make(series)
+    if count is not None and not 1 <= count <= len(images):
+        raise ValueError(f"the series has {len(images)} images to choose from, not {count}")
+    return images[:count]
+
 
 class Uniform:
     """A source of images all of one size: it counts and adds up without making them.
@@ -229,3 +249,7 @@ class Uniform:
     def size_bytes(self, series: Series) -> int:
         """Return the sum of the sizes."""
         return self._count * self._image_size_bytes()
+
+    def revised(self, count: int | None) -> "ImageSource":
+        """Return itself, or a source that makes the images at once to keep the first `count`."""
+        return self if count is None else Made(self._make).revised(count)

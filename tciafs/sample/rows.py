@@ -5,6 +5,7 @@ missing from its row; an empty text is kept. Pure functions; imports only the re
 """
 
 import datetime as dt
+from functools import lru_cache
 from typing import TypeAlias
 
 from tciafs.sample.records import Patient, Series, Study
@@ -16,6 +17,12 @@ Row: TypeAlias = dict[str, Value]
 
 V4 = "v4"
 SITE = "Sample"
+SPECIES_CODES = {
+    "Homo sapiens": "337915000",
+    "Canis lupus familiaris": "448771007",
+    "Mus musculus": "447612001",
+}
+"""SNOMED CT codes."""
 
 
 def row(**columns: Value | None) -> Row:
@@ -32,8 +39,8 @@ def patient_row(patient: Patient, version: str) -> Row:
         EthnicGroup=patient.ethnic_group,
         Collection=patient.collection,
         Phantom="YES" if patient.is_phantom else "NO",
-        SpeciesCode=None if patient.is_phantom else "337915000",
-        SpeciesDescription=None if patient.is_phantom else "Homo sapiens",
+        SpeciesCode=None if patient.is_phantom else SPECIES_CODES.get(patient.species),
+        SpeciesDescription=None if patient.is_phantom else patient.species,
         Authorized=_authorized(version),
     )
 
@@ -60,46 +67,47 @@ def study_row(study: Study, series_count: int, version: str) -> Row:
 def series_row(series: Series, version: str) -> Row:
     """Return a row of getSeries; v4 has more columns and renamed two."""
     is_v4 = version == V4
-    study, patient = series.study, series.patient
-    submitted, link = _date(series.submitted, version), series.data_uri
-    return row(
-        SeriesInstanceUID=series.uid,
-        StudyInstanceUID=study.uid,
-        Modality=series.modality,
-        ProtocolName=series.protocol,
-        SeriesDate=_date(series.date, version),
-        SeriesDescription=series.description,
-        BodyPartExamined=series.body_part,
-        SeriesNumber=_number(series),
-        AnnotationsFlag=False,
-        Collection=series.collection,
-        Site=SITE if is_v4 else None,
-        PatientID=patient.patient_id,
-        PatientSex=patient.sex if is_v4 else None,
-        PatientAge=study.age if is_v4 else None,
-        AdmittingDiagnosisDescription=study.admitting_diagnosis if is_v4 else None,
-        Manufacturer=series.manufacturer,
-        ManufacturerModelName=series.model,
-        SoftwareVersions=series.software,
-        ImageCount=series.image_count,
-        **row(**{"MaxSubmissionTimestamp" if is_v4 else "TimeStamp": submitted}),
-        LicenseName=series.licence.name,
-        LicenseURI=series.licence.uri,
-        **row(**{"DataDescriptionURI" if is_v4 else "CollectionURI": link}),
-        FileSize=series.size_bytes,
-        ReleasedStatus="YES" if is_v4 else None,
-        DateReleased=_date(series.released, version),
-        StudyDesc=study.description,
-        StudyDate=_date(study.date, version),
-        ThirdPartyAnalysis=series.third_party,
-        Authorized=_authorized(version),
-    )
+    study, patient, licence = series.study, series.patient, series.licence
+    columns = {  # one dictionary for each of half a million rows
+        "SeriesInstanceUID": series.uid,
+        "StudyInstanceUID": study.uid,
+        "Modality": series.modality,
+        "ProtocolName": series.protocol,
+        "SeriesDate": _date(series.date, version),
+        "SeriesDescription": series.description,
+        "BodyPartExamined": series.body_part,
+        "SeriesNumber": _number(series),
+        "AnnotationsFlag": False,
+        "Collection": patient.collection,
+        "Site": SITE if is_v4 else None,
+        "PatientID": patient.patient_id,
+        "PatientSex": patient.sex if is_v4 else None,
+        "PatientAge": study.age if is_v4 else None,
+        "AdmittingDiagnosisDescription": study.admitting_diagnosis if is_v4 else None,
+        "Manufacturer": series.manufacturer,
+        "ManufacturerModelName": series.model,
+        "SoftwareVersions": series.software,
+        "ImageCount": series.image_count,
+        "MaxSubmissionTimestamp" if is_v4 else "TimeStamp": _date(series.submitted, version),
+        "LicenseName": licence.name,
+        "LicenseURI": licence.uri,
+        "DataDescriptionURI" if is_v4 else "CollectionURI": series.data_uri,
+        "FileSize": series.size_bytes,
+        "ReleasedStatus": "YES" if is_v4 else None,
+        "DateReleased": _date(series.released, version),
+        "StudyDesc": study.description,
+        "StudyDate": _date(study.date, version),
+        "ThirdPartyAnalysis": series.third_party,
+        "Authorized": _authorized(version),
+    }
+    return {name: value for name, value in columns.items() if value is not None}
 
 
 def _authorized(version: str) -> int | None:
     return 1 if version == V4 else None
 
 
+@lru_cache(maxsize=65_536)  # a listing has few days and many rows
 def _date(day: dt.date | None, version: str) -> str | None:
     if day is None:
         return None

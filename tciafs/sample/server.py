@@ -4,7 +4,6 @@ Defined here and only here: how NBIA answers over HTTP (an empty listing is an e
 token an empty 401, a refused series a 400 with a sentence). Imports nothing of tciafs.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,8 +24,9 @@ from tciafs.sample.control import Pacer, Recorder, control_routes
 from tciafs.sample.delivery import ImageZip
 from tciafs.sample.faults import FaultBoard, FaultyServer, fault_of
 from tciafs.sample.holdings import Holdings
+from tciafs.sample.listing import listing
 from tciafs.sample.login import Logins
-from tciafs.sample.queries import ENDPOINTS, NOT_PROCESSED, Endpoint, Question, Refusal, check_parameters
+from tciafs.sample.queries import ENDPOINTS, NOT_PROCESSED, Endpoint, Question, Refusal, known_parameters
 from tciafs.sample.records import Image, Series
 from tciafs.sample.rows import V4
 
@@ -61,7 +61,7 @@ class SampleServer:
         recorder = Recorder(FaultyServer(archive, board))
         control = Starlette(
             routes=[
-                *control_routes(recorder.requests, board, pacer),
+                *control_routes(recorder.requests, board, pacer, self.holdings),
                 Route("/_sample/tokens", self._expire, methods=["DELETE"]),
             ]
         )
@@ -103,16 +103,13 @@ class SampleServer:
     def _question(self, request: Request, version: str, known: tuple[str, ...]) -> Question:
         """Return the request's parameters, checked; raises Refusal."""
         restricted = self._sees_restricted(request, version)
-        parameters = dict(request.query_params)
-        check_parameters(version, parameters, known)
+        parameters = known_parameters(version, dict(request.query_params), known)
         if parameters.get("format", "json").lower() != "json":
             raise Refusal(500, f"{NOT_PROCESSED}\nonly json is offered here")
         return Question(self.holdings, version, parameters, restricted)
 
     def _listing(self, endpoint: Endpoint, request: Request, version: str) -> Response:
-        rows = list(endpoint.rows(self._question(request, version, endpoint.parameters)))
-        text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")) if rows else ""
-        return Response(text, media_type="application/json")
+        return listing(endpoint.rows(self._question(request, version, endpoint.parameters)))
 
     def _get_image(self, pacer: Pacer, request: Request, version: str) -> ImageZip:
         md5_parameter = ("IncludeMD5",) if self.offers_md5 else ()
@@ -157,11 +154,11 @@ class SampleServer:
         name = "SOPInstanceUID" if version == V4 else "SOPInstanceUid"
         question = self._question(request, version, (name,))
         sop_uid = question.required(name)
-        for series in self.holdings.series(restricted=question.sees_restricted):
-            for image in series.images():
-                if image.sop_uid == sop_uid:
-                    digest = md5(_content(image), usedforsecurity=False).hexdigest()
-                    return Response(digest, media_type="text/plain")
+        series = self.holdings.series_of_image(sop_uid, restricted=question.sees_restricted)
+        for image in series.images() if series else ():
+            if image.sop_uid == sop_uid:
+                digest = md5(_content(image), usedforsecurity=False).hexdigest()
+                return Response(digest, media_type="text/plain")
         return Response(b"", media_type="text/plain")
 
     async def _token(self, request: Request) -> Response:

@@ -96,6 +96,28 @@ class RunningSample:
         wish = {"series": series, "members": members}
         self._client.post(self._control + "pace", json=wish).raise_for_status()
 
+    def withdraw(self, series: str) -> None:
+        """Let a series be gone from all listings and refused for download."""
+        wish = {"series": series, "columns": None}
+        self._client.post(self._control + "series", json=wish).raise_for_status()
+
+    def revise(self, series: str, **columns: str | int | None) -> None:
+        """Change what v4/getSeries lists of a series, and its images with it: a new version.
+
+        Columns: Modality, ProtocolName, SeriesDate, SeriesDescription, BodyPartExamined, SeriesNumber,
+        Manufacturer, ManufacturerModelName, SoftwareVersions, DataDescriptionURI,
+        MaxSubmissionTimestamp, DateReleased (else it is today, for getUpdatedSeries), ImageCount (the
+        first so many images; more only of a series that an index lists); and StudyDate, StudyDesc,
+        StudyID, which change in all series of the study. Days are written 12-31-2024; None is null.
+        The images of --sample-dir are files and stay as they are.
+        """
+        wish = {"series": series, "columns": columns}
+        self._client.post(self._control + "series", json=wish).raise_for_status()
+
+    def restore(self) -> None:
+        """Let everything that was withdrawn or revised be as it was at the start."""
+        self._client.delete(self._control + "series").raise_for_status()
+
     def expire_tokens(self) -> None:
         """Make every access token stale."""
         self._client.delete(self._control + "tokens").raise_for_status()

@@ -126,6 +126,21 @@ def test_a_wrong_checksum_is_only_wrong_in_the_table(sample: RunningSample) -> N
         assert good.read("md5hashes.csv") != bad.read("md5hashes.csv")
 
 
+def test_a_long_listing_comes_in_pieces_and_can_be_cut_and_halved() -> None:
+    with running_sample("--many-patients", "1200") as sample:
+        whole = sample.get("v4/getPatient", Collection="MANY")
+        assert whole.headers["transfer-encoding"] == "chunked"
+        assert len(whole.json()) == 1200
+        sample.fault("truncate_json", "getPatient")
+        sample.fault("cut", "getPatient", after_bytes=1000)
+        sample.fault("empty", "getPatient")
+        half = sample.get("v4/getPatient", Collection="MANY")
+        assert half.content == whole.content[: len(whole.content) // 2]
+        with pytest.raises(httpx.RemoteProtocolError):
+            sample.get("v4/getPatient", Collection="MANY")
+        assert sample.get("v4/getPatient", Collection="MANY").content == b""
+
+
 def test_answers_can_be_html_or_empty_or_half(sample: RunningSample) -> None:
     whole = sample.get("v4/getPatient").content
     for kind in ("html", "empty", "truncate_json"):

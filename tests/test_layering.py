@@ -56,7 +56,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
         "filesystem.provenance": "model store",
-        "filesystem.operations": "errors filesystem.guard filesystem.provenance filesystem.tree",
+        "filesystem.operations": "errors filesystem.guard filesystem.images filesystem.provenance "
+        "filesystem.tree",
         "filesystem.mount": "errors model naming settings archives catalogue store worker filesystem",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",

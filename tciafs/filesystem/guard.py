@@ -6,7 +6,9 @@ touch of an image makes it a looker again. Defined here and only here: the walk 
 budgets and pause belong here too. Used from the daemon's one thread; reads /proc, never waits.
 """
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,31 +20,11 @@ LOOKS_BEFORE_WALK = 3
 """So many unknown series in a row are fetched for one process before it counts as walking."""
 
 REMEMBERED_PROCESSES = 4096
+
+IDENTITY_LASTS_S = 1.0
+"""To ask /proc who a process is takes 30 microseconds, half as long as all the rest of an open."""
+
 _PROC = Path("/proc")
-
-
-class Guard:
-    """Counts, for each process, the unknown series it listed since it last touched an image."""
-
-    def __init__(self, mode: ListingMode = "auto") -> None:
-        self._mode = mode
-        self._looks: OrderedDict[str, int] = OrderedDict()
-
-    def lists_unknown_series(self, pid: int) -> bool:
-        """Count a listing of a series whose names are not known; return True if it is part of a walk."""
-        if self._mode != "auto":
-            return self._mode == "names"
-        process = process_identity(pid)
-        looks = self._looks.pop(process, 0)
-        self._looks[process] = looks + 1
-        if len(self._looks) > REMEMBERED_PROCESSES:
-            self._looks.popitem(last=False)
-        return looks >= LOOKS_BEFORE_WALK
-
-    def touches_image(self, pid: int) -> None:
-        """Note that a process looked up or opened an image: it looks, it does not walk."""
-        if self._looks:
-            self._looks.pop(process_identity(pid), None)
 
 
 def process_identity(pid: int) -> str:
@@ -52,11 +34,54 @@ def process_identity(pid: int) -> str:
     that /proc does not show, being in another namespace or gone, is known by its id alone.
     """
     try:
-        status = (_PROC / str(pid) / "status").read_text()
+        status = (_PROC / str(pid) / "status").read_text(errors="replace")
         group = next(line.split()[1] for line in status.splitlines() if line.startswith("Tgid:"))
         # proc(5): the name in parentheses may hold anything, so count fields from its end.
-        fields = (_PROC / group / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / group / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except (OSError, StopIteration):
         return str(pid)
     start_time = fields[19]
     return f"{group}@{start_time}"
+
+
+class Guard:
+    """Counts, for each process, the unknown series it listed since it last touched an image."""
+
+    def __init__(
+        self,
+        mode: ListingMode = "auto",
+        *,
+        identify: Callable[[int], str] = process_identity,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mode = mode
+        self._identify = identify
+        self._now = now
+        self._identities: dict[int, str] = {}
+        self._identities_until = now()
+        self._looks: OrderedDict[str, int] = OrderedDict()
+
+    def lists_unknown_series(self, pid: int) -> bool:
+        """Count a listing of a series whose names are not known; return True if it is part of a walk."""
+        if self._mode != "auto":
+            return self._mode == "names"
+        process = self._process(pid)
+        looks = self._looks.pop(process, 0)
+        self._looks[process] = looks + 1
+        if len(self._looks) > REMEMBERED_PROCESSES:
+            self._looks.popitem(last=False)
+        return looks >= LOOKS_BEFORE_WALK
+
+    def touches_image(self, pid: int) -> None:
+        """Note that a process looked up or opened an image: it looks, it does not walk."""
+        if self._looks:
+            self._looks.pop(self._process(pid), None)
+
+    def _process(self, pid: int) -> str:
+        now = self._now()
+        if now >= self._identities_until:
+            self._identities.clear()
+            self._identities_until = now + IDENTITY_LASTS_S
+        if pid not in self._identities:
+            self._identities[pid] = self._identify(pid)
+        return self._identities[pid]

@@ -7,7 +7,7 @@ provisional names). Defined here and only here: that choice, and what a provisio
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,11 +16,11 @@ from tciafs.naming import is_retriever_image_name, provisional_image_names, reso
 
 if TYPE_CHECKING:
     from tciafs.store.download import Download
-    from tciafs.store.pack import Layout
-    from tciafs.store.shelf import KnownSeries
+    from tciafs.store.pack import Layout, PackedImage
+    from tciafs.store.shelf import KnownSeries, OpenImage
     from tciafs.store.store import Store
 
-__all__ = ["FoundImage", "ImageListing", "Images"]
+__all__ = ["FoundImage", "ImageListing", "Images", "may_be_image"]
 
 FINAL_S = 86_400.0
 """How long the kernel may keep what cannot change while the series has this version."""
@@ -76,7 +76,7 @@ class Images:
             return self._find_known(known, name)
         if lone := _lone_image(series):
             return lone if name == lone.name else None
-        if not _may_exist(self._store.peek_download(series), name):
+        if not may_be_image(name):
             return None
         download = self._store.fetch(series)
         image = await download.wait_for(name, self._store.patience_s)
@@ -84,6 +84,21 @@ class Images:
             return FoundImage(image.name, image.size_bytes, ARRIVING_S)
         layout = await download.wait_settled(self._store.patience_s)
         return self._behind_alias(layout, name, ARRIVING_S)
+
+    async def open(self, series: Series, name: str) -> "OpenImage | None":
+        """Return the image that `name` stands for, open for reading; None if there is none.
+
+        Fetches the series if need be. Raises what the download fails with.
+        """
+        if opened := await self._store.open(series, name):
+            return opened
+        # What was listed before the series came in, as a lone image is, may have another name by now.
+        if known := self._store.peek(series):
+            layout = known.layout
+        else:
+            layout = await self._store.fetch(series).wait_settled(self._store.patience_s)
+        image = self._behind_alias(layout, name, ARRIVING_S)
+        return None if image is None else await self._store.open(series, image.name)
 
     def _find_known(self, known: "KnownSeries", name: str) -> FoundImage | None:
         if image := known.by_name.get(name):
@@ -122,9 +137,16 @@ class Images:
 
     def walk(self, series: Series) -> ImageListing | None:
         """Return the provisional listing of a series somebody walks past; None: count not known."""
-        if not series.image_count:
+        if series.image_count is None:
             return None
-        return _Provisional(provisional_image_names(series.image_count))
+        return _Provisional(provisional_image_names(series.image_count), lambda: self._sizes(series))
+
+    def _sizes(self, series: Series) -> "Mapping[str, PackedImage]":
+        """Return what is known of the images of a series by now."""
+        if known := self._store.peek(series):
+            return known.by_name
+        download = self._store.peek_download(series)
+        return {} if download is None else download.by_name
 
 
 def _lone_image(series: Series) -> FoundImage | None:
@@ -134,15 +156,13 @@ def _lone_image(series: Series) -> FoundImage | None:
     return None
 
 
-def _may_exist(download: "Download | None", name: str) -> bool:
-    """Say whether a name is worth a download, or worth waiting for.
+def may_be_image(name: str) -> bool:
+    """Return whether a name is worth a download, or worth waiting for: archives give nothing but *.dcm.
 
-    Programs probe every folder for names of their own (.git, desktop.ini); those must neither start a
-    download nor wait for one.
+    Programs probe every folder for names of their own (.git, desktop.ini, ._1-1.dcm); those must
+    neither start a download nor wait for one.
     """
-    if is_retriever_image_name(name):
-        return True
-    return download is not None and (name in download.by_name or name.endswith(".dcm"))
+    return name.lower().endswith(".dcm") and not name.startswith(".")
 
 
 class _Listed:
@@ -174,20 +194,34 @@ class _Known:
 
 
 class _Provisional:
-    """Names made from the image count, none of them believed for a moment."""
+    """Names made from the image count, none of them believed for a moment.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    A size goes with those that have come true since: the kernel takes over what a listing says of an
+    inode that it knows, and an image that somebody has mapped must not shrink to nothing.
+    """
+
+    def __init__(self, names: Sequence[str], sizes: "Callable[[], Mapping[str, PackedImage]]") -> None:
         self._names = names
+        self._ask_sizes = sizes
+        self._sizes: Mapping[str, PackedImage] = {}
 
     async def wait_for(self, place: int) -> None:
-        pass
+        self._sizes = self._ask_sizes()
 
     def at(self, place: int) -> FoundImage | None:
-        return FoundImage(self._names[place], None, 0.0) if place < len(self._names) else None
+        if place >= len(self._names):
+            return None
+        name = self._names[place]
+        image = self._sizes.get(name)
+        return FoundImage(name, None if image is None else image.size_bytes, 0.0)
 
 
 class _Arriving:
-    """The images of a download in order of arrival; its end is the verified end of the series."""
+    """The images of a download in order of arrival; its end is the verified end of the series.
+
+    The kernel may believe all but the first: who looks at what it listed then shows itself by one
+    lookup, and is no walker (du, rsync and ls -lR look at each folder before they go to the next).
+    """
 
     def __init__(self, download: "Download", patience_s: float) -> None:
         self._download = download
@@ -200,4 +234,4 @@ class _Arriving:
         images = self._download.images
         if place >= len(images):
             return None
-        return FoundImage(images[place].name, images[place].size_bytes, ARRIVING_S)
+        return FoundImage(images[place].name, images[place].size_bytes, ARRIVING_S if place else 0.0)

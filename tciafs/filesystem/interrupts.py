@@ -68,11 +68,13 @@ class Interrupts:
 
 
 def has_deliverable_signal(pid: int) -> bool:
-    """Return True if thread `pid` has a signal that it would act on, or is gone; see proc(5)."""
+    """Return True if thread `pid` has a signal that it would act on; see proc(5).
+
+    Who is gone has none: the kernel keeps a process until its request is answered, so it is not the one
+    who waits. It opened a folder that another thread, or a child of it, is reading now.
+    """
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return True
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
         return False
     masks = {

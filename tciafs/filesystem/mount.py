@@ -4,6 +4,7 @@ The only place that knows everybody. pyfuse3 keeps its session in module globals
 mount; the command runs this in a process of its own, which never touches the mounted folder itself.
 """
 
+import hashlib
 import logging
 import os
 import signal
@@ -77,10 +78,12 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
             interrupts,
             _presentation(settings),
         )
+        # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
+        signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))
         stack.enter_context(_mounted(operations, mountpoint, _fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(interrupts.run)
-        nursery.start_soon(_end_on_signal, interrupts, nursery.cancel_scope)
+        nursery.start_soon(_end_on_signal, signals, interrupts, nursery.cancel_scope)
         nursery.start_soon(_announce, catalogue, mountpoint, ready)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
@@ -114,7 +117,11 @@ def _store_config(settings: Settings) -> StoreConfig:
 
 
 def _catalogue_config(settings: Settings) -> CatalogueConfig:
-    return CatalogueConfig(_cache_folder(settings) / "listings", settings.listing_ttl, settings.offline)
+    # Series are the same wherever they come from, since their UIDs are; listings are one server's.
+    server = settings.archive if settings.archive == "sample" else settings.url.rstrip("/")
+    name = hashlib.blake2b(server.encode(), digest_size=8).hexdigest()
+    folder = _cache_folder(settings) / "listings" / name
+    return CatalogueConfig(folder, settings.listing_ttl, settings.offline)
 
 
 def _presentation(settings: Settings) -> Presentation:
@@ -160,20 +167,30 @@ async def _announce(catalogue: Catalogue, mountpoint: Path, ready: Callable[[str
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
 
 
-async def _end_on_signal(interrupts: Interrupts, scope: trio.CancelScope) -> None:
-    """End the mount on SIGTERM or SIGINT: let go of waiting requests, then stop serving."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _signal in signals:
-            interrupts.close()
-            pyfuse3.terminate()
-            await trio.sleep(CLOSING_S)
-            scope.cancel()
+def _ending_signals() -> list[signal.Signals]:
+    """Return the signals that end the mount: a closed terminal too, unless nohup says otherwise."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP])]
+
+
+async def _end_on_signal(
+    signals: AsyncIterator[int], interrupts: Interrupts, scope: trio.CancelScope
+) -> None:
+    """End the mount on the first signal: let go of waiting requests, then stop serving."""
+    await anext(signals)
+    interrupts.close()
+    pyfuse3.terminate()
+    with trio.move_on_after(CLOSING_S):
+        async for _impatience in signals:
+            log.info("already closing")
+    scope.cancel()
 
 
 @asynccontextmanager
 async def _sample_archive() -> AsyncIterator[str]:
     """Run the bundled sample archive as a process and give its address; it ends with us."""
-    command = [sys.executable, "-m", "tciafs.sample", "--until-eof"]
+    # -P: what happens to lie in the working folder is not imported.
+    command = [sys.executable, "-P", "-m", "tciafs.sample", "--until-eof"]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )

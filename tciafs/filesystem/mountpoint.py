@@ -1,13 +1,17 @@
 """Whether a folder can be mounted on, what is mounted where, and how to unmount.
 
-Reads /proc/self/mountinfo rather than touching mounts, since a dead or frozen one would block. Called
-by commands before and after a mount lives, never by the daemon on its own mount.
+Reads /proc/self/mountinfo rather than touching mounts, since a frozen one would block for ever; where
+only touching tells, a process that may be left behind does it. Called by commands before and after a
+mount lives, never by the daemon on its own mount.
 """
 
 import errno
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +21,23 @@ __all__ = ["FUSE_TYPE", "Mounted", "clear_dead_mount", "mounted_at", "prepare", 
 
 FUSE_TYPE = "fuse.tciafs"
 FUSE_DEVICE = Path("/dev/fuse")
+MOUNTINFO = Path("/proc/self/mountinfo")
 HELPER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 5.0
+"""A mount that is alive answers at once how full its cache is."""
+
+KILLED_TIMEOUT_S = 1.0
+MOST_LINKS = 40
+"""As many symbolic links in a row as the kernel follows."""
+
+# Unlike those of a stat, the answers of a statvfs are never the kernel's own memory.
+STATVFS_ERRNO = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit(error.errno)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +77,78 @@ def prepare(mountpoint: Path) -> Path:
 def _require_fuse() -> None:
     if not FUSE_DEVICE.exists():
         raise Unusable(
-            "/dev/fuse is not there; load it with: modprobe fuse (in a container: --device /dev/fuse "
+            f"{FUSE_DEVICE} is not there; load it with: modprobe fuse (in a container: --device /dev/fuse "
             "--cap-add SYS_ADMIN)"
         )
     if shutil.which("fusermount3") is None:
         raise Unusable("fusermount3 is missing; install it with: apt-get install fuse3")
     if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
-        raise Unusable("/dev/fuse may not be opened by this user; ask for mode 0666 on it")
+        raise Unusable(f"{FUSE_DEVICE} may not be opened by this user; ask for mode 0666 on it")
 
 
 def clear_dead_mount(mountpoint: Path) -> bool:
-    """Unmount what a dead daemon left behind and return True, if there is such a thing.
+    """Unmount what a dead daemon of ours left behind and return True, if there is such a thing.
 
     Its sign is ENOTCONN, "Transport endpoint is not connected".
     """
-    try:
-        mountpoint.stat()
-    except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            return False
-    else:
+    mounted = mounted_at(mountpoint)
+    if mounted is None or mounted.type != FUSE_TYPE or not _is_dead(_absolute(mountpoint)):
         return False
     unmount(mountpoint, lazily=True)
     return True
 
 
+def _is_dead(mountpoint: Path) -> bool:
+    """Return True if nobody serves a mount any more; one that is frozen is not dead."""
+    # Who waits for a frozen daemon cannot even be killed, so nobody waits for the one who asks.
+    asking = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", STATVFS_ERRNO, mountpoint],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        return asking.wait(ANSWER_TIMEOUT_S) == errno.ENOTCONN
+    except subprocess.TimeoutExpired:
+        asking.kill()
+    try:
+        asking.wait(KILLED_TIMEOUT_S)  # as long as it is there, the mount is in use
+    except subprocess.TimeoutExpired:
+        asking.returncode = -signal.SIGKILL  # some day; it is not ours to wait for any more
+    return False
+
+
 def mounted_at(mountpoint: Path) -> Mounted | None:
-    """Return what is mounted exactly at a path, on top if several are, None if nothing is."""
-    wanted = str(_absolute(mountpoint))
+    """Return what is mounted exactly at a path, on top if several are, None if nothing is.
+
+    The path may be relative, end in a slash, and lead through symbolic links.
+    """
+    wanted = os.fsencode(_absolute(mountpoint))
     found = None
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        fields, _, after = line.partition(" - ")  # see proc(5)
-        _id, _parent, device, _root, place = fields.split(" ")[:5]
-        if _unescape(place) == wanted:
-            major, _, minor = device.partition(":")
-            found = Mounted(after.split(" ")[0], os.makedev(int(major), int(minor)))
+    # Only a newline ends a line: the kernel leaves all other odd characters of a path as they are.
+    for line in MOUNTINFO.read_bytes().split(b"\n"):
+        fields, dash, after = line.partition(b" - ")  # see proc(5)
+        if not dash:
+            continue
+        _id, _parent, device, _root, place = fields.split(b" ")[:5]
+        if _unescaped(place) == wanted:
+            major, _, minor = device.partition(b":")
+            found = Mounted(os.fsdecode(after.split(b" ")[0]), os.makedev(int(major), int(minor)))
     return found
 
 
 def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
-    """Unmount. Raises Misuse if nothing of ours is mounted there, Unusable if it is in use."""
+    """Unmount; `lazily` also what is in use, as is done with a mount that is dead.
+
+    Raises Misuse if nothing of ours is mounted there, Unusable if it is alive and in use.
+    """
     mounted = mounted_at(mountpoint)
-    if mounted is None or mounted.type != FUSE_TYPE:
-        what = "nothing is mounted" if mounted is None else f"{mounted.type} is mounted"
-        raise Misuse(f"{what} at {mountpoint}, not tciafs")
-    command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", str(mountpoint)]
+    if mounted is None:
+        raise Misuse(f"nothing is mounted at {mountpoint}")
+    if mounted.type != FUSE_TYPE:
+        raise Misuse(f"{mounted.type} is mounted at {mountpoint}, not tciafs")
+    path = _absolute(mountpoint)
+    command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", str(path)]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=HELPER_TIMEOUT_S)
     except FileNotFoundError:
@@ -110,19 +157,30 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
         raise Unusable(f"{mountpoint} could not be unmounted within {HELPER_TIMEOUT_S:g} s") from None
     if done.returncode == 0:
         return
-    if "busy" in done.stderr:
+    if "busy" not in done.stderr:
+        raise Unusable(f"{mountpoint} could not be unmounted: {done.stderr.strip()}")
+    if lazily or not _is_dead(path):
         raise Unusable(f"{mountpoint} is in use; see who with: fuser -vm {mountpoint}")
-    raise Unusable(f"{mountpoint} could not be unmounted: {done.stderr.strip()}")
+    unmount(path, lazily=True)
 
 
 def _absolute(mountpoint: Path) -> Path:
-    """Return the path as the kernel knows it, without looking at what may be mounted there."""
-    name = mountpoint.absolute().name
-    return mountpoint.absolute().parent.resolve() / name
+    """Return the path as the kernel knows it, without looking at what may be mounted there.
+
+    Raises Unusable where symbolic links go in a circle.
+    """
+    path = mountpoint.absolute()
+    for _link in range(MOST_LINKS):
+        if path.name == "..":
+            return Path(os.path.realpath(path))
+        path = Path(os.path.realpath(path.parent)) / path.name
+        try:
+            path = path.parent / path.readlink()  # a folder that is mounted on is not asked: it is no link
+        except OSError:
+            return path
+    raise Unusable(f"{mountpoint} is a symbolic link that leads in a circle")
 
 
-def _unescape(field: str) -> str:
+def _unescaped(field: bytes) -> bytes:
     """Return a mountinfo field with its octal escapes (space, tab, newline, backslash) undone."""
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(escape, character)
-    return field
+    return re.sub(rb"\\([0-7]{3})", lambda escape: bytes([int(escape[1], 8)]), field)

@@ -19,6 +19,7 @@ import pyfuse3
 import trio
 
 from tciafs.errors import NoSuchName, ReadOnly, TciafsError
+from tciafs.filesystem.images import may_be_image
 from tciafs.filesystem.provenance import (
     SOP_INSTANCE_UID,
     sop_instance_uid,
@@ -41,6 +42,9 @@ BLOCK_BYTES = 4096
 LONGEST_NAME_BYTES = 255
 NEGATIVE_TIMEOUT_S = 30.0
 """How long the kernel remembers that a name does not exist: desktops probe the same ones for ever."""
+
+WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+"""Truncation too: the kernel leaves it to open, and is content with the right to read."""
 
 BY_HANDLE = frozenset(("readdir", "releasedir", "read", "flush", "release"))
 """Requests that name an open file or folder; the others name an inode."""
@@ -145,11 +149,12 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         parent = self._tree.node(parent_inode)
-        if parent.level is Level.SERIES:
+        wanted = _decoded(name)
+        if parent.level is Level.SERIES and may_be_image(wanted):
             self._guard.touches_image(ctx.pid)
         try:
             with self._interrupts.watching(ctx.pid):
-                child = await self._tree.child(parent, os.fsdecode(name))
+                child = await self._tree.child(parent, wanted)
         except NoSuchName:
             return _negative_entry()
         self._tree.remember(parent, child)
@@ -217,7 +222,7 @@ class Operations(pyfuse3.Operations):
 
     def _reply(self, token: pyfuse3.ReaddirToken, child: Child, next_place: int) -> bool:
         entry = self._fill(self._entry, child.attributes)
-        return bool(pyfuse3.readdir_reply(token, os.fsencode(child.name), entry, next_place))
+        return bool(pyfuse3.readdir_reply(token, _encoded(child.name), entry, next_place))
 
     @answered
     async def releasedir(self, handle: int) -> None:
@@ -227,17 +232,18 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        if flags & os.O_ACCMODE != os.O_RDONLY:
+        if flags & WRITING_FLAGS:
             raise ReadOnly("the archive cannot be written")
         node = self._tree.node(inode)
         if node.level is Level.LICENCE:
-            text = await self._tree.licence(node.record)
+            with self._interrupts.watching(ctx.pid):
+                text = await self._tree.licence(node.record)
             return pyfuse3.FileInfo(fh=self._new_handle(_OpenFile(node, _Text(text))))
         self._guard.touches_image(ctx.pid)
         # Bytes are awaited here and not in read: a read is a background request, of which the kernel
         # sends only twelve at once, and open knows whose signals to watch for.
         with self._interrupts.watching(ctx.pid):
-            image = await self._store.open(node.record, node.name)
+            image = await self._images.open(node.record, node.name)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
         # The kernel may keep the pages it has, unless they are of another version of the series.
@@ -291,9 +297,9 @@ class Operations(pyfuse3.Operations):
     @answered
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         node = self._tree.node(inode)
-        names = [os.fsencode(name) for name in self._xattrs(node)]
+        names = [_encoded(name) for name in self._xattrs(node)]
         if node.level is Level.IMAGE and self._store.state(node.record) == "local":
-            names.append(os.fsencode(SOP_INSTANCE_UID))
+            names.append(_encoded(SOP_INSTANCE_UID))
         return names
 
     @answered
@@ -301,14 +307,14 @@ class Operations(pyfuse3.Operations):
         if not name.startswith(b"user."):
             # ls asks each file for security labels, until it hears that there is no such thing.
             raise pyfuse3.FUSEError(errno.ENOTSUP)
-        node, wanted = self._tree.node(inode), os.fsdecode(name)
+        node, wanted = self._tree.node(inode), _decoded(name)
         if wanted == SOP_INSTANCE_UID:
             value = await self._sop_instance_uid(node)
         else:
             value = self._xattrs(node).get(wanted)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        return value.encode("utf-8", "surrogateescape")
+        return _encoded(value)
 
     def _xattrs(self, node: Node) -> Mapping[str, str]:
         if node.record is None:
@@ -335,6 +341,8 @@ class Operations(pyfuse3.Operations):
         """Return the FUSEError for an error, logged as it deserves."""
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
+        if isinstance(error, pyfuse3.FUSEError):
+            return error
         if isinstance(error, TciafsError):
             log.info("%s %s: %s", request, self._where(request, args), error)
             return pyfuse3.FUSEError(error.errno)
@@ -344,14 +352,25 @@ class Operations(pyfuse3.Operations):
 
     def _where(self, request: str, args: tuple[object, ...]) -> str:
         """Return the path a request was about, as far as its arguments tell; never raises."""
+        first, second = (*args, None)[:2]
+        if not isinstance(first, int):
+            return "/"  # about the whole mount
         try:
-            first, second = (*args, None)[:2]
-            assert isinstance(first, int)
             node = self._handles[first].node if request in BY_HANDLE else self._tree.node(first)
             path = self._tree.path(node)
         except Exception:
             return repr(args)
-        return f"{path}/{os.fsdecode(second)}" if isinstance(second, bytes) else path
+        # repr, without its quotes: whatever a program looks up, a line of the log stays a line.
+        return f"{path}/{repr(_decoded(second))[1:-1]}" if isinstance(second, bytes) else path
+
+
+def _decoded(name: bytes) -> str:
+    """Return a name as text: UTF-8 whatever the locale, since the names that tciafs gives are."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _negative_entry() -> pyfuse3.EntryAttributes:

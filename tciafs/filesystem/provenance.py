@@ -5,6 +5,7 @@ that is here; nothing here ever asks the archive or starts a download. Defined h
 attributes' names.
 """
 
+import zlib
 from collections.abc import Mapping
 from io import BytesIO
 
@@ -15,6 +16,7 @@ from tciafs.store.store import Store
 __all__ = ["sop_instance_uid", "xattrs_of_record", "xattrs_of_state"]
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
+SOP_INSTANCE_UID_TAG = 0x0008_0018
 HEADER_BYTES = 64 * 1024
 
 
@@ -43,9 +45,16 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
                 "Modality": record.modality,
                 "LicenseName": record.licence_name,
                 "LicenseURI": record.licence_uri,
+                "NonCommercial": "yes" if _is_noncommercial(record) else None,
                 "DataDescriptionURI": record.data_uri,
             }
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
+
+
+def _is_noncommercial(series: Series) -> bool:
+    """Return True if the licence of a series forbids commercial use; the retriever warns of it too."""
+    name, uri = (series.licence_name or "").lower(), (series.licence_uri or "").lower()
+    return "noncommercial" in name.replace("-", "").replace(" ", "") or "/by-nc" in uri
 
 
 def xattrs_of_state(store: Store, series: Series) -> Mapping[str, str]:
@@ -59,10 +68,25 @@ def xattrs_of_state(store: Store, series: Series) -> Mapping[str, str]:
 
 
 def sop_instance_uid(image: OpenImage) -> str | None:
-    """Return DICOM (0008,0018) of an image, None if it has none; reads the disk."""
-    # pydicom takes a fifth of a second to import, which only this rare question should pay.
-    import pydicom
+    """Return DICOM (0008,0018) of an image, None if it has none or is no DICOM; reads the disk."""
+    try:
+        return _read_sop_instance_uid(image.read(0, HEADER_BYTES))
+    except zlib.error:  # the deflated transfer syntax gives nothing before its end
+        return _read_sop_instance_uid(image.read(0, image.image.size_bytes))
 
-    header = BytesIO(image.read(0, HEADER_BYTES))
-    dataset = pydicom.dcmread(header, stop_before_pixels=True, specific_tags=["SOPInstanceUID"], force=True)
-    return str(dataset["SOPInstanceUID"].value) if "SOPInstanceUID" in dataset else None
+
+def _read_sop_instance_uid(header: bytes) -> str | None:
+    # pydicom takes a fifth of a second to import, which only this rare question should pay.
+    from pydicom.filereader import read_partial
+    from pydicom.tag import BaseTag
+
+    def is_behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return int(tag) > SOP_INSTANCE_UID_TAG
+
+    try:
+        dataset = read_partial(BytesIO(header), stop_when=is_behind, force=True)
+        return str(dataset.get("SOPInstanceUID", "")) or None
+    except zlib.error:
+        raise
+    except Exception:  # bytes that are no DICOM make the parser raise whatever comes to its hands
+        return None

@@ -72,8 +72,9 @@ class Attributes:
 
 @dataclass(slots=True)
 class Folder:
-    """The named children of a folder above the images, good for a while."""
+    """The named children of a folder above the images, made from `records` and good for a while."""
 
+    records: Sequence[Any]
     children: Mapping[str, Any]
     names: Sequence[str]
     fresh_until: float
@@ -182,7 +183,8 @@ class Tree:
             node = Node(inode, child.level, parent, child.name, child.record)
             self._nodes[inode] = node
         elif node.level is not Level.ROOT:
-            node.record = child.record  # the listing may have been refreshed since
+            # The listing may have been refreshed since, and the record described anew.
+            node.parent, node.name, node.record = parent, child.name, child.record
         node.lookups += 1
         return node
 
@@ -222,14 +224,14 @@ class Tree:
         if parent.level is Level.SERIES:
             found = await self._images.find(parent.record, name)
             if found is None:
-                raise NoSuchName(f"{name} is not an image of {self.path(parent)}")
+                raise NoSuchName(f"{name!r} is not an image of {self.path(parent)}")
             return self._image_child(parent, found)
         folder = await self._folder(parent)
         if parent.level is Level.COLLECTION and name == LICENCE_NAME and name not in folder.children:
             text = await self.licence(parent.record)
             return self._licence_child(parent, len(text), folder.timeout_s)
         if name not in folder.children:
-            raise NoSuchName(f"{name} is not in {self.path(parent)}")
+            raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
         return self._folder_child(parent, name, folder)
 
     async def attributes(self, node: Node) -> Attributes:
@@ -272,40 +274,41 @@ class Tree:
             return node.folder
         below = LEVELS[node.level]
         answer = await below.ask(self._catalogue, node.record)
-        children = below.name(answer.records, self._naming)
-        node.folder = Folder(children, tuple(children), answer.fresh_until)
+        if node.folder is not None and node.folder.records == answer.records:
+            # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
+            node.folder.fresh_until = answer.fresh_until
+        else:
+            children = below.name(answer.records, self._naming)
+            node.folder = Folder(answer.records, children, tuple(children), answer.fresh_until)
         return node.folder
 
     # -- children and their attributes ------------------------------------------------------------
 
     def _folder_child(self, parent: Node, name: str, folder: Folder) -> Child:
         level, record = LEVELS[parent.level].level, folder.children[name]
-        inode = self._inode(level, _identity(record))
+        inode = _inode(level, *_identity(record))
         attributes = self._folder_attributes(inode, record, folder.timeout_s)
         return Child(name, level, record, attributes)
 
     def _folder_attributes(self, inode: int, record: Record | None, timeout_s: float) -> Attributes:
-        return Attributes(inode, True, 0, _day_ns(_day_of(record)) or self._mounted_ns, timeout_s)
+        return Attributes(inode, True, 0, self._mtime_ns(record), timeout_s)
 
     def _image_child(self, series: Node, found: "FoundImage") -> Child:
         record: Series = series.record
-        inode = self._inode(Level.IMAGE, f"{_identity(record)}\0{found.name}")
-        mtime_ns = _day_ns(_day_of(record)) or self._mounted_ns
-        attributes = Attributes(inode, False, found.size_bytes or 0, mtime_ns, found.timeout_s)
+        inode = _inode(Level.IMAGE, *_identity(record), found.name)
+        size_bytes, mtime_ns = found.size_bytes or 0, self._mtime_ns(record)
+        attributes = Attributes(inode, False, size_bytes, mtime_ns, found.timeout_s)
         return Child(found.name, Level.IMAGE, record, attributes)
 
     def _licence_child(self, collection: Node, size_bytes: int, timeout_s: float) -> Child:
-        inode = self._inode(Level.LICENCE, _identity(collection.record))
+        inode = _inode(Level.LICENCE, *_identity(collection.record))
         attributes = Attributes(inode, False, size_bytes, self._mounted_ns, timeout_s)
         return Child(LICENCE_NAME, Level.LICENCE, collection.record, attributes)
 
-    def _inode(self, level: Level, identity: str) -> int:
-        digest = hashlib.blake2b(
-            identity.encode("utf-8", "surrogatepass"), digest_size=8, key=b"%d" % level
-        ).digest()
-        # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
-        # million images of TCIA share one with a probability of 1 in 5,000.
-        return max(2, int.from_bytes(digest, "big") >> 1)
+    def _mtime_ns(self, record: Record | None) -> int:
+        """Return the day of a record as a file time, or when the archive was mounted."""
+        day = _day_of(record)
+        return self._mounted_ns if day is None else _midnight_ns(day)
 
 
 class _Snapshot:
@@ -346,16 +349,26 @@ class _ImageFolder:
         return None if found is None else self._tree._image_child(self._series, found)
 
 
-def _identity(record: Record) -> str:
+def _inode(level: Level, *identity: str) -> int:
+    """Return the inode number of what these texts identify on a level: the same for ever."""
+    # With its length before each text no archive can make two identities read the same.
+    told_apart = "".join(f"{len(text)}:{text}" for text in identity)
+    digest = hashlib.blake2b(told_apart.encode("utf-8", "surrogatepass"), digest_size=8, key=b"%d" % level)
+    # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
+    # million images of TCIA share one with a probability of 1 in 5,000.
+    return max(2, int.from_bytes(digest.digest(), "big") >> 1)
+
+
+def _identity(record: Record) -> tuple[str, ...]:
     match record:
         case Collection():
-            return record.name
+            return (record.name,)
         case Patient():
-            return f"{record.collection}\0{record.patient_id}"
+            return record.collection, record.patient_id
         case Study():
-            return f"{record.collection}\0{record.patient_id}\0{record.study_uid}"
+            return record.collection, record.patient_id, record.study_uid
         case Series():
-            return f"{record.collection}\0{record.patient_id}\0{record.study_uid}\0{record.series_uid}"
+            return record.collection, record.patient_id, record.study_uid, record.series_uid
 
 
 def _day_of(record: Record | None) -> dt.date | None:
@@ -368,8 +381,6 @@ def _day_of(record: Record | None) -> dt.date | None:
             return None
 
 
-def _day_ns(day: dt.date | None) -> int | None:
-    """Return midnight UTC of a day in nanoseconds since 1970, None for None."""
-    if day is None:
-        return None
+def _midnight_ns(day: dt.date) -> int:
+    """Return midnight UTC of a day in nanoseconds since 1970, negative before."""
     return (day - dt.date(1970, 1, 1)).days * 86_400 * 10**9

@@ -1,0 +1,125 @@
+"""A file system without a kernel: the core of a mount, built over an archive and a fetcher that are fakes.
+
+`FakeCatalogue` answers from a fake archive without memory, with a freshness of one's choice. `running_core`
+builds all rooms of a mount but the kernel's, the store and the catalogue being the real ones.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import trio
+
+from tciafs.catalogue import Answer, Catalogue, CatalogueConfig
+from tciafs.filesystem.guard import Guard, ListingMode
+from tciafs.filesystem.images import Images
+from tciafs.filesystem.interrupts import Interrupts
+from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.tree import Node, Tree
+from tciafs.model import Collection, Patient, Series, Study
+from tciafs.naming import Naming
+from tciafs.store.store import Store, StoreConfig
+from tests.fakes import FakeArchive, FakeFetcher
+
+__all__ = ["CALLER", "Contents", "Core", "FakeCatalogue", "context", "descend", "running_core"]
+
+Contents = Mapping[str, Sequence[tuple[str, bytes]]]
+"""By series UID, the images that arrive at once when the series is fetched."""
+
+CALLER = 4_000_001
+"""A process id above any that Linux gives."""
+
+
+def context(pid: int = CALLER) -> Any:
+    """Return what pyfuse3 tells a handler of who asks."""
+    return SimpleNamespace(pid=pid, uid=1000, gid=1000, umask=0o22)
+
+
+@dataclass
+class FakeCatalogue:
+    """The listings of an archive without memory, each good for `fresh_for_s` from now."""
+
+    archive: FakeArchive
+    fresh_for_s: float = 1e6
+
+    def _answer(self, records: Iterable[Any]) -> Answer[Any]:
+        return Answer(tuple(records), time.time() + self.fresh_for_s)
+
+    async def collections(self) -> Answer[Collection]:
+        return self._answer(await self.archive.collections())
+
+    async def patients(self, collection: str) -> Answer[Patient]:
+        return self._answer(await self.archive.patients(collection))
+
+    async def studies(self, collection: str, patient: str) -> Answer[Study]:
+        return self._answer(await self.archive.studies(collection, patient))
+
+    async def series(self, collection: str, patient: str) -> Answer[Series]:
+        return self._answer(await self.archive.series(collection, patient))
+
+
+@dataclass(frozen=True)
+class Core:
+    """All rooms of a mount but the kernel's."""
+
+    archive: FakeArchive
+    fetcher: FakeFetcher
+    store: Store
+    images: Images
+    tree: Tree
+    interrupts: Interrupts
+    operations: Operations
+
+    async def node(self, *names: str) -> Node:
+        """Return the node at a path below the root, each step looked up once."""
+        return await descend(self.tree, *names)
+
+    async def fetch(self, series: Series) -> None:
+        """Have a series downloaded and published."""
+        download = self.store.fetch(series)
+        await download.over.wait()
+        download.raise_failure()
+
+    @property
+    def fetched(self) -> list[str]:
+        """The UIDs of the series whose download began, in that order."""
+        return [transfer.series.series_uid for transfer in self.fetcher.transfers]
+
+
+async def descend(tree: Tree, *names: str) -> Node:
+    """Return the node at a path below the root, each step looked up once."""
+    node = tree.root
+    for name in names:
+        node = tree.remember(node, await tree.child(node, name))
+    return node
+
+
+@asynccontextmanager
+async def running_core(
+    folder: Path,
+    *series: Series,
+    contents: Contents | None = None,
+    mode: ListingMode = "auto",
+    limit_bytes: int = 1_000_000,
+    offline: bool = False,
+) -> AsyncIterator[Core]:
+    """Build all rooms but the kernel's; what is left open at the end is closed."""
+    archive, fetcher = FakeArchive(*series), FakeFetcher(dict(contents or {}))
+    config = StoreConfig(folder / "cache", limit_bytes=limit_bytes, offline=offline)
+    async with Store.running(config, fetcher) as store, trio.open_nursery() as nursery:
+        catalogue = Catalogue(archive, CatalogueConfig(folder / "listings", 1e6, offline), nursery)
+        images, interrupts = Images(store), Interrupts()
+        tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
+        presentation = Presentation(uid=1000, gid=100, umask=0o022)
+        operations = Operations(tree, images, store, Guard(mode), interrupts, presentation)
+        nursery.start_soon(interrupts.run)
+        try:
+            yield Core(archive, fetcher, store, images, tree, interrupts, operations)
+        finally:
+            operations.close()
+            catalogue.close()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,199 @@
+"""Looks and walks: who is counted, when counting starts anew, and that memory is bounded."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tciafs.filesystem.guard import LOOKS_BEFORE_WALK, REMEMBERED_PROCESSES, Guard, process_identity
+
+GONE = 4_000_001
+"""A process id above any that Linux gives."""
+
+
+@contextmanager
+def child() -> Iterator[int]:
+    """A process that lives for the length of the block."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        yield process.pid
+    finally:
+        process.communicate()
+
+
+def looks(guard: Guard, pid: int, times: int) -> list[bool]:
+    """Return for each of so many listings in a row whether it counted as part of a walk."""
+    return [guard.lists_unknown_series(pid) for _ in range(times)]
+
+
+def test_three_looks_in_a_row_are_looks_and_all_after_them_a_walk() -> None:
+    with child() as pid:
+        assert looks(Guard(), pid, 6) == [False, False, False, True, True, True]
+
+
+def test_touching_an_image_makes_a_walker_a_looker_again() -> None:
+    guard = Guard()
+    with child() as pid:
+        looks(guard, pid, 5)
+        guard.touches_image(pid)
+        assert looks(guard, pid, 4) == [False, False, False, True]
+
+
+def test_who_touches_an_image_between_folders_never_walks() -> None:
+    guard = Guard()
+    with child() as pid:
+        for _ in range(10):
+            assert not guard.lists_unknown_series(pid)
+            guard.touches_image(pid)
+
+
+def test_touching_before_anything_was_listed_is_harmless() -> None:
+    guard = Guard()
+    guard.touches_image(os.getpid())
+    assert looks(guard, os.getpid(), 4) == [False, False, False, True]
+
+
+def test_processes_are_counted_apart() -> None:
+    guard = Guard()
+    with child() as one, child() as other:
+        assert looks(guard, one, 4)[-1]
+        assert not guard.lists_unknown_series(other)
+        guard.touches_image(other)
+        assert guard.lists_unknown_series(one)
+
+
+def test_threads_of_a_process_are_counted_together() -> None:
+    guard = Guard()
+    main = os.getpid()
+    ids: list[int] = []
+    may_end = threading.Event()
+    started = threading.Semaphore(0)
+
+    def wait() -> None:
+        ids.append(threading.get_native_id())
+        started.release()
+        may_end.wait()
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        started.acquire()
+    try:
+        first, second = ids
+        assert len({first, second, main}) == 3
+        assert process_identity(first) == process_identity(second) == process_identity(main)
+        assert [guard.lists_unknown_series(pid) for pid in (first, second, main)] == [False] * 3
+        assert guard.lists_unknown_series(first)
+        guard.touches_image(second)
+        assert not guard.lists_unknown_series(first)
+    finally:
+        may_end.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_process_that_gets_the_id_of_a_walker_is_not_one() -> None:
+    born = {"at": "100"}
+    now = {"s": 0.0}
+    guard = Guard(identify=lambda pid: f"{pid}@{born['at']}", now=lambda: now["s"])
+    assert looks(guard, 77, 4)[-1]
+    born["at"], now["s"] = "200", 5.0
+    assert not guard.lists_unknown_series(77)
+
+
+def test_who_a_process_is_is_not_asked_for_each_image_it_touches() -> None:
+    asked: list[int] = []
+
+    def identify(pid: int) -> str:
+        asked.append(pid)
+        return str(pid)
+
+    now = {"s": 0.0}
+    guard = Guard(identify=identify, now=lambda: now["s"])
+    guard.lists_unknown_series(1)
+    for _ in range(100):
+        guard.touches_image(2)
+    assert asked == [1, 2]
+    now["s"] = 1.5
+    guard.touches_image(2)
+    assert asked == [1, 2, 2]
+
+
+def test_two_processes_in_a_row_with_one_id_have_two_identities() -> None:
+    with child() as pid:
+        alive = process_identity(pid)
+        assert alive.startswith(f"{pid}@")
+    assert process_identity(pid) == str(pid)
+
+
+def test_a_process_whose_name_looks_like_its_status_is_known_all_the_same() -> None:
+    rename = (
+        "import ctypes; ctypes.CDLL(None).prctl(15, b') R 1 1 (x\\n', 0, 0, 0); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        before = process_identity(process.pid)
+        process.stdout.readline()
+        assert process_identity(process.pid) == before
+        process.communicate()
+
+
+@pytest.mark.parametrize("pid", [0, GONE])
+def test_a_process_that_proc_does_not_show_is_known_by_its_id(pid: int) -> None:
+    assert process_identity(pid) == str(pid)
+    assert looks(Guard(), pid, 4) == [False, False, False, True]
+
+
+def test_in_mode_names_every_listing_is_a_walk() -> None:
+    guard = Guard("names")
+    assert looks(guard, os.getpid(), 2) == [True, True]
+    guard.touches_image(os.getpid())
+    assert guard.lists_unknown_series(os.getpid())
+
+
+def test_in_mode_exact_no_listing_is_a_walk() -> None:
+    assert looks(Guard("exact"), os.getpid(), 10) == [False] * 10
+
+
+def test_of_ever_more_processes_the_longest_idle_are_forgotten() -> None:
+    guard = Guard(identify=str, now=lambda: 0.0)
+    assert looks(guard, 1, 4)[-1]
+    for pid in range(2, REMEMBERED_PROCESSES + 1):
+        guard.lists_unknown_series(pid)
+    assert guard.lists_unknown_series(1), "it is still among those remembered"
+    for pid in range(2 * REMEMBERED_PROCESSES, 3 * REMEMBERED_PROCESSES):
+        guard.lists_unknown_series(pid)
+    assert not guard.lists_unknown_series(1)
+    assert len(guard._looks) == REMEMBERED_PROCESSES
+
+
+def test_identities_are_not_collected_for_ever() -> None:
+    now = {"s": 0.0}
+    guard = Guard(identify=str, now=lambda: now["s"])
+    for pid in range(1000):
+        now["s"] += 0.5
+        guard.lists_unknown_series(pid)
+    assert len(guard._identities) <= 3
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=60))
+def test_a_listing_is_a_walk_exactly_after_three_of_the_same_process_without_a_touch(
+    events: list[tuple[int, bool]],
+) -> None:
+    guard = Guard(identify=str, now=lambda: 0.0)
+    in_a_row = dict.fromkeys((1, 2, 3), 0)
+    for pid, is_touch in events:
+        if is_touch:
+            guard.touches_image(pid)
+            in_a_row[pid] = 0
+        else:
+            assert guard.lists_unknown_series(pid) == (in_a_row[pid] >= LOOKS_BEFORE_WALK)
+            in_a_row[pid] += 1

@@ -6,14 +6,16 @@ heavy only where it is used, so that `--help` is instant.
 
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from tciafs import __version__
-from tciafs.errors import Misuse, TciafsError
+from tciafs.errors import Misuse, TciafsError, Unusable
 from tciafs.settings import Settings, declarations, load_settings
 
 __all__ = ["main"]
@@ -41,6 +43,7 @@ class MountOrCommand(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = args or ["--help"]
         # Options before the mount point (tciafs --offline /mnt/tcia) are those of mounting.
         if args and args[0].startswith("-") and args[0] not in ("--help", "-h", "--version"):
             args = ["mount", *args]
@@ -51,15 +54,9 @@ def setting_options(command: F) -> F:
     """Give a command the options that every mount understands."""
     for each in reversed(list(declarations())):
         text = each.help + (f"  [default: {each.default_text}]" if each.default_text else "")
-        command = click.option(
-            each.option,
-            each.name,
-            help=text,
-            metavar=each.metavar or None,
-            is_flag=each.is_flag,
-            flag_value="true" if each.is_flag else None,
-            default=None,
-        )(command)
+        # An option that is given any flag_value, None too, would no longer need its value.
+        kind = {"is_flag": True, "flag_value": "true"} if each.is_flag else {"metavar": each.metavar}
+        command = click.option(each.option, each.name, help=text, default=None, **kind)(command)
     command = click.option(
         "-o",
         "mount_options",
@@ -86,7 +83,8 @@ def _settings(
 @click.group(
     cls=MountOrCommand,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="tciafs --archive sample DIR mounts the bundled sample. Documentation: docs/ in the sources.",
+    epilog="Exit codes: 0 fine, 1 the work failed, 2 wrong use, 3 the mount point or FUSE is not usable, "
+    "4 the archive refused. Documentation: docs/ in the sources.",
 )
 @click.version_option(__version__, prog_name="tciafs")
 def commands() -> None:
@@ -96,11 +94,26 @@ def commands() -> None:
       tciafs /mnt/tcia              mount; ls, cp and open what you like
       tciafs umount /mnt/tcia       unmount
       tciafs demo                   try it on the bundled sample: no account, no network
+      tciafs mount --help           all options, which may also stand before the mount point
     """
 
 
+def _last_of_two(ctx: click.Context, _parameter: click.Parameter, words: tuple[Path, ...]) -> Path:
+    """Return the mount point; mount(8) puts the first field of a line in /etc/fstab before it."""
+    if len(words) > 2:
+        raise click.UsageError(f"Got unexpected extra argument ({words[2]})", ctx)
+    return words[-1]
+
+
 @commands.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument(
+    "mountpoint",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    required=True,
+    callback=_last_of_two,
+    metavar="[SOURCE] MOUNTPOINT",
+)
 @setting_options
 def mount(
     mountpoint: Path,
@@ -109,7 +122,10 @@ def mount(
     mount_options: tuple[str, ...],
     **options: str | None,
 ) -> None:
-    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers."""
+    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers.
+
+    SOURCE is what /etc/fstab has in its first field; it is not used.
+    """
     _mount(mountpoint, _settings(mount_options, config, options), foreground)
 
 
@@ -125,33 +141,57 @@ def demo(
 ) -> None:
     """Mount the bundled sample archive at MOUNTPOINT (default: a new folder)."""
     settings = _settings(mount_options, config, options | {"archive": "sample"})
-    if mountpoint is None:
-        mountpoint = Path(tempfile.mkdtemp(prefix="tciafs-demo-"))
-    mountpoint.mkdir(parents=True, exist_ok=True)
-    _mount(mountpoint, settings, foreground)
-    if not foreground:
-        click.echo(f"Look around in {mountpoint}, then: tciafs umount {mountpoint}")
+    folder = mountpoint or Path(tempfile.mkdtemp(prefix="tciafs-demo-"))
+    is_served = False
+    try:
+        _make_folder(folder)
+        _mount(folder, settings, foreground)
+        is_served = not foreground
+    finally:
+        if mountpoint is None and not is_served:
+            with suppress(OSError):
+                folder.rmdir()
+    if is_served:
+        _say(f"Look around in {folder}, then: tciafs umount {folder}")
 
 
 @commands.command()
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 def umount(mountpoint: Path) -> None:
     """Unmount MOUNTPOINT; also clears a mount whose daemon died."""
-    from tciafs.filesystem.mountpoint import clear_dead_mount, unmount
+    from tciafs.filesystem.mountpoint import unmount
 
-    if not clear_dead_mount(mountpoint):
-        unmount(mountpoint)
+    unmount(mountpoint)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        pass  # what it is, and whether it can be mounted on, is looked at later
+    except OSError as error:
+        raise Unusable(f"{folder} could not be made: {error.strerror}") from error
 
 
 def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
     from tciafs import daemon
     from tciafs.filesystem.mountpoint import prepare
 
-    mountpoint = prepare(mountpoint)
-    if foreground:
-        daemon.run_in_foreground(settings, mountpoint)
-    else:
-        click.echo(daemon.start(settings, mountpoint))
+    try:
+        mountpoint = prepare(mountpoint)
+        if foreground:
+            daemon.run_in_foreground(settings, mountpoint)
+        else:
+            _say(daemon.start(settings, mountpoint))
+    except Exception:
+        if settings.log_level == "debug":
+            traceback.print_exc()
+        raise
+
+
+def _say(message: str) -> None:
+    """Write a sentence to stdout; a path in it may be no UTF-8."""
+    click.echo(message.encode(errors="surrogateescape"))
 
 
 def main() -> None:
@@ -159,11 +199,30 @@ def main() -> None:
     try:
         code = commands.main(prog_name="tciafs", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _fail(_usage_sentence(error), error.exit_code)
     except click.Abort:
         code = 130
     except TciafsError as error:
-        click.echo(f"tciafs: {error}{f'. {error.hint}' if error.hint else ''}", err=True)
-        code = error.exit_code
+        code = _fail(_sentence(str(error), error.hint), error.exit_code)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        code = _fail(_sentence(said, TciafsError.hint), TciafsError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(sentence: str, exit_code: int) -> int:
+    click.echo(f"tciafs: {sentence}", err=True)
+    return exit_code
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return _sentence(said, f"See {context.command_path if context else 'tciafs'} --help.")
+
+
+def _sentence(said: str, hint: str) -> str:
+    """Return what went wrong and, where there is a hint, what to do about it."""
+    if not hint:
+        return said
+    return f"{said}{'' if said.endswith('?') else '.'} {hint}"

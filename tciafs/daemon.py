@@ -13,15 +13,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import msgspec
 import platformdirs
 
-from tciafs.errors import TciafsError, error_named
+from tciafs.errors import TciafsError, Unusable, error_named
 from tciafs.settings import Settings
 
 __all__ = ["run_in_foreground", "start"]
@@ -30,6 +31,9 @@ log = logging.getLogger("tciafs")
 
 START_TIMEOUT_S = 60.0
 """Python, FUSE, the lock of a daemon that is just leaving and the first look at the archive: 12 s."""
+
+END_TIMEOUT_S = 5.0
+"""How long a daemon that is told to end may take to unmount."""
 
 
 def run_in_foreground(settings: Settings, mountpoint: Path) -> None:
@@ -40,34 +44,40 @@ def run_in_foreground(settings: Settings, mountpoint: Path) -> None:
     _log_to(settings.log_file, settings.log_level)
 
     def ready(message: str) -> None:
-        click.echo(message)
-        _notify_systemd(f"READY=1\nSTATUS={message}")
+        click.echo(message.encode(errors="surrogateescape"))
+        _notify_systemd(f"READY=1\nSTATUS={' '.join(message.splitlines())}")
 
     _serve(settings, mountpoint, ready)
 
 
 def start(settings: Settings, mountpoint: Path) -> str:
-    """Start a daemon and return its first message once the mount answers. Raises TciafsError."""
+    """Start a daemon and return its first message once the mount answers. Raises TciafsError.
+
+    A daemon that does not come so far, because of Ctrl-C, its silence or an error, is told to end.
+    """
     log_file = settings.log_file or platformdirs.user_log_path("tciafs") / "tciafs.log"
-    log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with log_file.open("ab") as errors:
+    with _open_log(log_file) as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tciafs.daemon", str(mountpoint)],
+            [sys.executable, "-P", "-m", "tciafs.daemon", os.fsencode(mountpoint)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            bufsize=0,
             start_new_session=True,
             cwd="/",
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process.stdin, process.stdout:
-        process.stdin.write(_encode(settings))
-        process.stdin.close()
-        answered, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
-        answer = process.stdout.readline() if answered else b""
-    if not answered:
-        process.kill()
+    try:
+        message = _ready_message(process, _encode(settings), log_file)
+    except BaseException:
+        _end(process)
+        raise
+    process.returncode = 0  # it outlives us, and nobody is to wait for it
+    return message
+
+
+def _ready_message(process: "subprocess.Popen[bytes]", settings: bytes, log_file: Path) -> str:
+    answer = _first_line(process, settings)
+    if answer is None:
         raise TciafsError(f"the daemon did not answer within {START_TIMEOUT_S:g} s; see {log_file}")
     try:
         word = json.loads(answer)
@@ -76,6 +86,34 @@ def start(settings: Settings, mountpoint: Path) -> str:
     if "error" in word:
         raise error_named(word["error"], word["message"])
     return str(word["message"])
+
+
+def _open_log(file: Path) -> IO[bytes]:
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return file.open("ab")
+    except OSError as error:
+        raise Unusable(f"the log file {file} cannot be written: {error.strerror}") from error
+
+
+def _first_line(process: "subprocess.Popen[bytes]", settings: bytes) -> bytes | None:
+    """Return what a daemon says when given its settings: a line, nothing if it ended, None in time."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        with suppress(BrokenPipeError):  # it ended before it read them, which its silence will tell
+            process.stdin.write(settings)
+        process.stdin.close()
+        answered, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
+        return process.stdout.readline() if answered else None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for tell in (process.terminate, process.kill):
+        tell()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
+            return
 
 
 def main() -> None:
@@ -120,8 +158,9 @@ def _say(word: dict[str, str]) -> None:
     """Answer the process that started us, once; nobody reads what comes later."""
     if sys.stdout.closed:
         return
-    sys.stdout.write(json.dumps(word) + "\n")
-    sys.stdout.close()
+    with suppress(BrokenPipeError):  # it was killed while it waited
+        sys.stdout.write(json.dumps(word) + "\n")
+        sys.stdout.close()
     os.close(1)
     os.open(os.devnull, os.O_WRONLY)
 
@@ -138,7 +177,7 @@ def _decode_path(kind: type, value: Any) -> Any:
 
 def _log_to(file: Path | None, level: str) -> None:
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _open_log(file).close()
     logging.basicConfig(
         filename=file,
         level=logging.WARNING,
@@ -151,14 +190,17 @@ def _log_to(file: Path | None, level: str) -> None:
 
 
 def _notify_systemd(state: str) -> None:
-    """Send a state to systemd if it started us; see sd_notify(3)."""
+    """Send a state to systemd if it started us, as well as it goes; see sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        notify.sendto(state.encode(), address)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.sendto(state.encode(errors="surrogateescape"), address)
+    except OSError as error:
+        log.warning("systemd could not be told: %s", error)
 
 
 if __name__ == "__main__":

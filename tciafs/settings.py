@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +28,8 @@ T = TypeVar("T")
 SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 DURATION_UNITS = {"": 1, "S": 1, "M": 60, "H": 3600, "D": 86_400, "W": 7 * 86_400}
 IGNORED_MOUNT_OPTIONS = re.compile(
-    r"rw|ro|defaults|auto|noauto|user|nouser|users|owner|group|(no)?(suid|dev|exec|atime|diratime|relatime)"
-    r"|nofail|_netdev|(x-|comment=).*|(a)?sync"
+    r"rw|ro|defaults|(no)?(auto|user|users|owner|group|suid|dev|exec|fail|iversion|mand)|_netdev|(x-|comment=).*"
+    r"|(no)?(atime|diratime|relatime|strictatime|lazytime)|async|sync|dirsync|silent|loud"
 )
 """What mount(8) and /etc/fstab put among the options that is not for us; the mount is read-only anyway."""
 
@@ -57,24 +58,30 @@ class Declaration:
 
 
 def parse_size(text: str) -> int:
-    """Return bytes: "50G", "512M", "1000". Units are powers of 1024."""
-    return _with_unit(text, SIZE_UNITS, "a size such as 50G")
+    """Return bytes: "50G", "50 GiB", "512M", "1000". Units are powers of 1024."""
+    return _with_unit(re.sub(r"(?i)(?:(?<=[KMGT])i)?B$", "", text.strip()), SIZE_UNITS, "a size such as 50G")
 
 
 def parse_duration(text: str) -> int:
     """Return seconds: "1d", "12h", "30s", "90"."""
-    return _with_unit(text, DURATION_UNITS, "a time such as 1d, 12h or 30s")
+    return _with_unit(text.strip(), DURATION_UNITS, "a time such as 1d, 12h or 30s")
+
+
+def _parse_timeout(text: str) -> int:
+    if (seconds := parse_duration(text)) < 1:
+        raise ValueError("expected a time of at least 1s")
+    return seconds
 
 
 def _with_unit(text: str, units: Mapping[str, int], expected: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]?)(?:i?[bB])?", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]?)", text)
     if match is None or match[2].upper() not in units:
         raise ValueError(f"expected {expected}")
-    return int(float(match[1]) * units[match[2].upper()])
+    return int(Fraction(match[1]) * units[match[2].upper()])
 
 
 def _parse_count(text: str) -> int:
-    if not text.strip().isdecimal():
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
         raise ValueError("expected a whole number")
     return int(text)
 
@@ -90,7 +97,6 @@ def _parse_flag(text: str) -> bool:
         "true": True,
         "yes": True,
         "1": True,
-        "": True,
         "false": False,
         "no": False,
         "0": False,
@@ -107,7 +113,12 @@ def _parse_octal(text: str) -> int:
 
 
 def _parse_path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    if not text or "\0" in text:
+        raise ValueError("expected a path")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("expected a path in the home folder of a user that exists") from None
 
 
 def _setting(
@@ -170,7 +181,7 @@ class Settings:
         **_choice("descriptive", "classic"),
     )
     downloads: int = _setting("3", "Series fetched at the same time.", "N", _parse_positive)
-    retries: int = _setting("4", "How often a failed series is tried again.", "N", _parse_count)
+    retries: int = _setting("4", "How often a failed series or listing is tried again.", "N", _parse_count)
     listing: str = _setting(
         "auto",
         "Listing a series that is not known: auto fetches it when somebody looks and gives "
@@ -179,12 +190,12 @@ class Settings:
     )
     listing_ttl: int = _setting("1d", "How long a listing is believed.", "TIME", parse_duration)
     offline: bool = _setting("", "Never ask the archive; show and read what is cached.", "", _parse_flag)
-    connect_timeout: int = _setting("10s", "Longest wait for a connection.", "TIME", parse_duration)
+    connect_timeout: int = _setting("10s", "Longest wait for a connection.", "TIME", _parse_timeout)
     stall_timeout: int = _setting(
-        "60s", "Longest silence of the server in the middle of an answer.", "TIME", parse_duration
+        "60s", "Longest silence of the server in the middle of an answer.", "TIME", _parse_timeout
     )
     listing_timeout: int = _setting(
-        "120s", "Longest wait for a whole listing, all tries together.", "TIME", parse_duration
+        "120s", "Longest wait for a whole listing, all tries together.", "TIME", _parse_timeout
     )
     allow_other: bool = _setting("", "Let other users read the mount.", "", _parse_flag)
     uid: int | None = _setting("", "Owner of all files; default: you.", "N", _parse_count)
@@ -244,12 +255,13 @@ def load_settings(
 
 def parse_mount_options(text: str) -> dict[str, tuple[str, str]]:
     """Return the settings in `-o name=value,...` with their origin. Raises Misuse for unknown names."""
-    known = {each.name for each in declarations()}
+    known = {each.name: each for each in declarations()}
     values = {}
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
         if (name := name.replace("-", "_")) in known:
-            values[name] = (value, f"-o {name}")
+            is_bare_flag = known[name].is_flag and not equals
+            values[name] = ("true" if is_bare_flag else value, f"-o {name}")
         elif not IGNORED_MOUNT_OPTIONS.fullmatch(part):
             raise Misuse(f"-o {part}: unknown option{_nearest(name)}")
     return values
@@ -259,7 +271,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
     return {
         each.name: (environment[each.variable], each.variable)
         for each in declarations()
-        if each.variable in environment
+        if environment.get(each.variable)  # empty is how shells say that it is not set
     }
 
 
@@ -277,11 +289,21 @@ def _from_file(file: Path | None) -> dict[str, tuple[str, str]]:
     for name in table:
         if name not in known:
             raise Misuse(f"{path}: unknown setting {name}{_nearest(name)}")
-    return {name: (_toml_text(value), f"{name} in {path}") for name, value in table.items()}
+    return {name: (_toml_text(name, value, path), f"{name} in {path}") for name, value in table.items()}
 
 
-def _toml_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _toml_text(name: str, value: object, path: Path) -> str:
+    """Return a TOML value as the text that an option would have. Raises Misuse where none would do."""
+    if isinstance(value, str):
+        return value
+    if name == "umask":
+        # 0o022 has become 18 here, and who writes 22 does not mean 026.
+        raise Misuse(f'umask in {path}: expected an octal mask in quotes such as "022", not {value!r}')
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    raise Misuse(f"{name} in {path}: expected a text, a number, true or false, not {value!r}")
 
 
 def _nearest(name: str) -> str:

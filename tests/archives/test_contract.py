@@ -1,0 +1,284 @@
+"""What every archive promises (`model.Archive`), held against all that exist.
+
+`ArchiveContract` is the contract; a class below it brings an archive, and a table of what that archive holds.
+The public service is asked only where TCIAFS_CONTRACT_URL says so: one small collection, a few requests.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
+from tciafs.errors import AccessDenied, TciafsError
+from tciafs.model import Archive, Checksums, Collection, Delivery, Member, Patient, Series, Study
+from tciafs.sample.dicom import uid
+from tests.fakes import FakeArchive
+from tests.sample.running import RunningSample, running_sample
+
+NOWHERE = "No-Such-Collection-Of-Any-Archive"
+
+
+@dataclass(frozen=True)
+class Held:
+    """An archive and what is known of it: a small collection, and what guests may not have."""
+
+    archive: Archive
+    collection: str
+    denied: Series | None = None
+    brings_md5: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A member read to its end."""
+
+    name: str | None
+    promised_bytes: int | None
+    data: bytes
+    chunks: int
+
+
+async def fetch(archive: Archive, series: Series) -> tuple[list[Fetched], dict[str, str]]:
+    """Return the members of a series in the order they came, and the checksums that came with them."""
+    members: list[Fetched] = []
+    md5: dict[str, str] = {}
+    async with archive.images(series) as deliveries:
+        async for delivery in deliveries:
+            if isinstance(delivery, Checksums):
+                md5.update(delivery.md5_by_name)
+                continue
+            assert isinstance(delivery, Member)
+            chunks = [chunk async for chunk in delivery.chunks]
+            assert all(type(chunk) is bytes and chunk for chunk in chunks)
+            members.append(Fetched(delivery.name, delivery.size_bytes, b"".join(chunks), len(chunks)))
+    return members, md5
+
+
+async def smallest(held: Held) -> Series:
+    """Return the series of the collection with the fewest bytes, of several images if there is one."""
+    series = await held.archive.series(held.collection)
+    several = [one for one in series if (one.image_count or 0) > 1] or list(series)
+    return min(several, key=lambda one: one.size_bytes or 0)
+
+
+class ArchiveContract:
+    """Subclasses give the fixture `held`."""
+
+    async def test_collections_are_records_each_once(self, held: Held) -> None:
+        collections = await held.archive.collections()
+        assert isinstance(collections, Sequence)
+        assert all(type(each) is Collection for each in collections)
+        assert len(set(collections)) == len(collections)
+        assert Collection(held.collection) in collections
+
+    async def test_patients_are_those_of_the_collection_each_once(self, held: Held) -> None:
+        patients = await held.archive.patients(held.collection)
+        assert patients
+        assert all(type(each) is Patient and each.collection == held.collection for each in patients)
+        assert len({each.patient_id for each in patients}) == len(patients)
+
+    async def test_studies_belong_to_what_was_asked_for(self, held: Held) -> None:
+        patients = {each.patient_id for each in await held.archive.patients(held.collection)}
+        studies = await held.archive.studies(held.collection)
+        assert studies
+        assert all(type(each) is Study and each.collection == held.collection for each in studies)
+        assert {each.patient_id for each in studies} == patients
+        assert len({each.study_uid for each in studies}) == len(studies)
+
+    async def test_series_belong_to_what_was_asked_for(self, held: Held) -> None:
+        studies = {each.study_uid for each in await held.archive.studies(held.collection)}
+        series = await held.archive.series(held.collection)
+        assert series
+        assert all(type(each) is Series and each.collection == held.collection for each in series)
+        assert {each.study_uid for each in series} == studies
+        assert len({each.series_uid for each in series}) == len(series)
+
+    async def test_the_listings_of_all_patients_are_that_of_the_collection(self, held: Held) -> None:
+        archive, collection = held.archive, held.collection
+        studies: set[Study] = set()
+        series: set[Series] = set()
+        for patient in await archive.patients(collection):
+            of_patient = await archive.series(collection, patient.patient_id)
+            assert {each.patient_id for each in of_patient} == {patient.patient_id}
+            studies.update(await archive.studies(collection, patient.patient_id))
+            series.update(of_patient)
+        assert studies == set(await archive.studies(collection))
+        assert series == set(await archive.series(collection))
+
+    async def test_what_counts_and_adds_up_images_is_a_number_or_not_said(self, held: Held) -> None:
+        for each in await held.archive.series(held.collection):
+            assert each.image_count is None or each.image_count >= 0
+            assert each.size_bytes is None or each.size_bytes >= 0
+
+    async def test_a_listing_says_the_same_when_asked_again(self, held: Held) -> None:
+        first = await held.archive.series(held.collection)
+        assert set(await held.archive.series(held.collection)) == set(first)
+
+    async def test_an_unknown_collection_is_empty_and_no_error(self, held: Held) -> None:
+        assert list(await held.archive.patients(NOWHERE)) == []
+        assert list(await held.archive.studies(NOWHERE)) == []
+        assert list(await held.archive.series(NOWHERE)) == []
+
+    async def test_an_unknown_patient_is_empty_and_no_error(self, held: Held) -> None:
+        assert list(await held.archive.studies(held.collection, "no such patient")) == []
+        assert list(await held.archive.series(held.collection, "no such patient")) == []
+
+    async def test_members_come_whole_and_as_the_listing_says(self, held: Held) -> None:
+        series = await smallest(held)
+        members, md5 = await fetch(held.archive, series)
+        assert len(members) == series.image_count
+        assert sum(len(member.data) for member in members) == series.size_bytes
+        for member in members:
+            assert member.promised_bytes in (None, len(member.data))
+        names = [member.name for member in members]
+        assert len(set(names)) == len(names)
+        assert set(md5) == (set(names) if held.brings_md5 else set())
+
+    async def test_members_come_in_the_same_order_with_the_same_bytes_each_time(self, held: Held) -> None:
+        series = await smallest(held)
+        first, _ = await fetch(held.archive, series)
+        again, _ = await fetch(held.archive, series)
+        assert [(member.name, member.data) for member in first] == [
+            (member.name, member.data) for member in again
+        ]
+
+    async def test_a_fetch_that_is_left_early_harms_no_later_one(self, held: Held) -> None:
+        series = await smallest(held)
+        async with held.archive.images(series) as deliveries:
+            first = await anext(deliveries)
+            assert isinstance(first, Member)
+            assert [chunk async for chunk in first.chunks]
+        members, _ = await fetch(held.archive, series)
+        assert len(members) == series.image_count
+
+    async def test_a_fetch_that_is_cancelled_harms_no_later_one(self, held: Held) -> None:
+        series = await smallest(held)
+        with trio.CancelScope() as scope:
+            async with held.archive.images(series) as deliveries:
+                await anext(deliveries)
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        members, _ = await fetch(held.archive, series)
+        assert len(members) == series.image_count
+
+    async def test_many_may_ask_at_once(self, held: Held) -> None:
+        expected = set(await held.archive.series(held.collection))
+        answers: list[set[Series]] = []
+
+        async def ask() -> None:
+            answers.append(set(await held.archive.series(held.collection)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert answers == [expected] * 5
+
+    async def test_what_this_user_may_not_have_is_denied(self, held: Held) -> None:
+        if held.denied is None:
+            pytest.skip("nothing is known that this archive denies")
+        with pytest.raises(AccessDenied) as raised:
+            await fetch(held.archive, held.denied)
+        assert str(raised.value)
+
+    async def test_a_series_that_does_not_exist_is_an_error_of_ours_or_has_no_images(
+        self, held: Held
+    ) -> None:
+        unknown = Series(held.collection, "nobody", "1.2.3.4", "1.2.3.4.5", image_count=1, size_bytes=1)
+        members: list[Delivery] = []
+        try:
+            async with held.archive.images(unknown) as deliveries:
+                members = [delivery async for delivery in deliveries]
+        except TciafsError as error:
+            assert str(error)  # noqa: PT017
+        assert members == []
+
+
+# A fake
+
+
+class TestFakeArchive(ArchiveContract):
+    @pytest.fixture
+    async def held(self) -> AsyncIterator[Held]:
+        images = [("1-1.dcm", b"one"), ("1-2.dcm", b""), ("1-3.dcm", bytes(100))]
+        whole = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=103)
+        other = Series("Lung", "P2", "1.4", "1.4.5", "CT", image_count=1, size_bytes=5_000)
+        denied = Series("Secret", "P3", "1.6", "1.6.7", "CT", image_count=1, size_bytes=5)
+        archive = FakeArchive(whole, other, denied)
+        archive.bring(whole.series_uid, images)
+        archive.bring(denied.series_uid, [AccessDenied("not for guests")])
+        yield Held(archive, "Lung", denied)
+        await archive.aclose()
+
+
+# NBIA, over the sample archive
+
+
+class NbiaContract(ArchiveContract):
+    """Subclasses give the options of the sample server and the version that is spoken with it."""
+
+    options: tuple[str, ...] = ()
+    api: Api | None = None
+    brings_md5 = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sample(cls) -> Iterator[RunningSample]:
+        with running_sample(*cls.options) as sample:
+            yield sample
+
+    @pytest.fixture
+    async def held(self, sample: RunningSample) -> AsyncIterator[Held]:
+        archive = NbiaArchive(NbiaConfig(sample.url, self.api, retries=0))
+        denied = Series("Limited-Access", "LIMITED-001", uid("limited", "study"), uid("limited", "series"))
+        try:
+            yield Held(archive, "Numbering_Traps", denied, self.brings_md5)
+        finally:
+            await archive.aclose()
+
+    async def test_a_fetch_that_is_left_within_an_image_harms_no_later_one(self, held: Held) -> None:
+        series = await smallest(held)
+        for _ in range(30):
+            async with held.archive.images(series) as deliveries:
+                first = await anext(deliveries)
+                assert isinstance(first, Member)
+                assert await anext(first.chunks)
+        members, _md5 = await fetch(held.archive, series)
+        assert len(members) == series.image_count
+
+
+class TestNbiaV4(NbiaContract):
+    pass
+
+
+class TestNbiaV1(NbiaContract):
+    options = ("--api", "v1")
+    brings_md5 = False
+
+
+class TestNbiaV4ThatKnowsNoMd5(NbiaContract):
+    options = ("--no-md5",)
+    api: Api | None = "v4"
+    brings_md5 = False
+
+
+# The public service
+
+
+@pytest.mark.skipif(
+    "TCIAFS_CONTRACT_URL" not in os.environ,
+    reason="TCIAFS_CONTRACT_URL is not set: the public service is not asked",
+)
+class TestPublicService(ArchiveContract):
+    @pytest.fixture
+    async def held(self) -> AsyncIterator[Held]:
+        archive = NbiaArchive(NbiaConfig(os.environ["TCIAFS_CONTRACT_URL"]))
+        collection = os.environ.get("TCIAFS_CONTRACT_COLLECTION", "RIDER Pilot")
+        try:
+            await archive.collections()
+            yield Held(archive, collection, brings_md5=archive.config.api == "v4")
+        finally:
+            await archive.aclose()

@@ -2,9 +2,9 @@
 
 A question (which patients has this collection?) is answered from memory, else from the disk cache of
 an earlier run, else by the archive, once however many ask. An answer is fresh for the time to live;
-when the archive fails, an old answer is better than none. On disk an answer is MessagePack bytes in a
-diskcache table that can hold nothing else. Used from the daemon's one thread; the table is asked in
-another one. Must not know of names or inodes.
+after that it is shown all the same and refreshed behind, and kept when the archive fails. On disk an
+answer is MessagePack bytes in a diskcache table that can hold nothing else. Used from the daemon's one
+thread; the table is asked in another one. Must not know of names or inodes.
 """
 
 import logging
@@ -30,6 +30,15 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 FAILURE_MEMORY_S = 5.0
 """A failed question is not asked again at once: a viewer that probes ten names waits once."""
+
+REFRESH_AGAIN_S = 60.0
+"""An old listing that could not be refreshed is shown for so long before the archive is asked again."""
+
+EMPTY_TTL_S = 300.0
+"""That there is nothing is believed for this long at most."""
+
+EMPTY_CONFIRMED_S = 60.0
+"""A listing that had records and comes back empty is believed when an answer this much later agrees."""
 
 REMEMBERED_RECORDS = 200_000
 """Answers are kept in memory for about this many records: some 100 MB of the largest kind."""
@@ -121,6 +130,7 @@ class Catalogue:
         self._memory: OrderedDict[Question, Answer[Any]] = OrderedDict()
         self._memory_records = 0
         self._failed: dict[Question, tuple[float, TciafsError]] = {}
+        self._emptied_at: dict[Question, float] = {}
 
     def close(self) -> None:
         """Close the table."""
@@ -160,14 +170,16 @@ class Catalogue:
             remembered = self._memory.get(question) or recalled
             if remembered is not None and remembered is recalled:
                 self._remember(question, recalled)
-        if remembered is not None and (remembered.fresh_for_s or self._config.offline):
-            return remembered
-        try:
+        if remembered is None:
             return await self._ask_archive(question, fetch)
-        except TciafsError:
-            if remembered is None:
-                raise
-            return remembered
+        if not remembered.fresh_for_s:
+            self._refresh_behind(question, fetch)
+        return remembered
+
+    def _refresh_behind(self, question: Question, fetch: Callable[[], Awaitable[Sequence[R]]]) -> None:
+        """Ask the archive again without waiting: what is on the way to local bytes never does."""
+        if not (self._config.offline or question in self._asking or question in self._failed):
+            self._begin(question, fetch)
 
     async def _ask_archive(
         self, question: Question, fetch: Callable[[], Awaitable[Sequence[R]]]
@@ -177,16 +189,18 @@ class Catalogue:
             raise failure.with_traceback(None)
         if self._config.offline:
             raise Offline(f"{'/'.join(question)} was never listed, and --offline is set")
-        asking = self._asking.get(question)
-        if asking is None:
-            asking = self._asking[question] = _Asking(trio.Event())
-            # The request belongs to the catalogue: an asker who goes away does not end it.
-            self._nursery.start_soon(self._run, question, asking, fetch)
+        asking = self._asking.get(question) or self._begin(question, fetch)
         await asking.answered.wait()
         if asking.failure is not None:
             raise asking.failure.with_traceback(None)
         assert asking.answer is not None
         return asking.answer
+
+    def _begin(self, question: Question, fetch: Callable[[], Awaitable[Sequence[R]]]) -> _Asking:
+        asking = self._asking[question] = _Asking(trio.Event())
+        # The request belongs to the catalogue: an asker who goes away does not end it.
+        self._nursery.start_soon(self._run, question, asking, fetch)
+        return asking
 
     async def _run(
         self,
@@ -195,8 +209,7 @@ class Catalogue:
         fetch: Callable[[], Awaitable[Sequence[R]]],
     ) -> None:
         try:
-            records = await fetch()
-            asking.answer = Answer(tuple(records), time.time() + self._config.ttl_s)
+            asking.answer = self._believed(question, tuple(await fetch()))
             self._remember(question, asking.answer)
         except TciafsError as error:
             asking.failure = error
@@ -213,10 +226,33 @@ class Catalogue:
         if asking.answer is not None:
             await self._write_down(question, asking.answer)
 
+    def _believed(self, question: Question, records: tuple[R, ...]) -> Answer[R]:
+        """Return what to make of the records that the archive gave.
+
+        NBIA says nothing, with status 200, where it has nothing as well as where something of its own
+        fails: a listing that had records shrinks to none only when a later answer says so again.
+        """
+        if records:
+            self._emptied_at.pop(question, None)
+            return Answer(records, time.time() + self._config.ttl_s)
+        before: Answer[R] | None = self._memory.get(question)
+        if before is not None and before.records:
+            since = self._emptied_at.setdefault(question, trio.current_time())
+            if trio.current_time() - since < EMPTY_CONFIRMED_S:
+                log.warning(
+                    "the archive lists nothing under %s, which had %d records; keeping them "
+                    "until it says so again",
+                    "/".join(question),
+                    len(before.records),
+                )
+                return Answer(before.records, time.time() + EMPTY_CONFIRMED_S)
+            del self._emptied_at[question]
+        return Answer((), time.time() + min(self._config.ttl_s, EMPTY_TTL_S))
+
     def _conclude(self, question: Question, asking: _Asking) -> None:
         """Wake all who asked, and remember a failure for a moment."""
         now = trio.current_time()
-        self._failed = {q: entry for q, entry in self._failed.items() if now - entry[0] < FAILURE_MEMORY_S}
+        self._failed = {q: entry for q, entry in self._failed.items() if now - entry[0] < REFRESH_AGAIN_S}
         if asking.failure is not None:
             self._failed[question] = (now, asking.failure)
         del self._asking[question]

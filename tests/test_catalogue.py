@@ -17,7 +17,15 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs import catalogue as catalogue_module
-from tciafs.catalogue import FAILURE_MEMORY_S, Answer, Catalogue, CatalogueConfig
+from tciafs.catalogue import (
+    EMPTY_CONFIRMED_S,
+    EMPTY_TTL_S,
+    FAILURE_MEMORY_S,
+    REFRESH_AGAIN_S,
+    Answer,
+    Catalogue,
+    CatalogueConfig,
+)
 from tciafs.errors import Offline, TciafsError, Unreachable, Unusable
 from tciafs.model import Collection, Patient, Study
 from tests.fakes import FakeArchive, make_series
@@ -69,6 +77,11 @@ async def opened(archive: FakeArchive, config: CatalogueConfig) -> AsyncIterator
 async def catalogue(archive: FakeArchive, config: CatalogueConfig) -> AsyncIterator[Catalogue]:
     async with opened(archive, config) as catalogue:
         yield catalogue
+
+
+async def refreshed() -> None:
+    """Return when what goes on behind has come to its end, or to a wait for something outside."""
+    await wait_all_tasks_blocked(0.01)
 
 
 Ask = Callable[[Catalogue], Any]
@@ -162,8 +175,74 @@ async def test_an_answer_is_asked_for_again_when_its_time_has_passed(
     assert len(archive.asked) == 1
     wall.now += 1
     archive.holdings.append(replace(SERIES, collection="Brain"))
+    assert (await catalogue.collections()).records == (LUNG,)
+    await refreshed()
     assert (await catalogue.collections()).records == (LUNG, Collection("Brain"))
     assert len(archive.asked) == 2
+
+
+async def test_an_old_answer_is_shown_at_once_though_the_archive_is_frozen(
+    catalogue: Catalogue, archive: FakeArchive, wall: WallClock
+) -> None:
+    first = await catalogue.collections()
+    wall.now += TTL_S
+    archive.open = trio.Event()
+    for _ in range(3):
+        assert await catalogue.collections() == first
+    await refreshed()
+    assert len(archive.asked) == 2
+    archive.open.set()
+
+
+async def test_an_answer_that_is_not_known_is_waited_for_however_it_was_asked_before(
+    catalogue: Catalogue, archive: FakeArchive, nursery: trio.Nursery
+) -> None:
+    archive.open = trio.Event()
+    nursery.start_soon(catalogue.collections)
+    await refreshed()
+    archive.open.set()
+    assert (await catalogue.collections()).records == (LUNG,)
+    assert len(archive.asked) == 1
+
+
+# -- emptiness --
+
+
+async def test_that_there_is_nothing_is_believed_for_a_short_while_only(
+    catalogue: Catalogue, archive: FakeArchive, wall: WallClock
+) -> None:
+    nothing = await catalogue.patients("Heart")
+    assert nothing.records == ()
+    assert nothing.fresh_for_s == min(TTL_S, EMPTY_TTL_S)
+
+
+@pytest.mark.expect_log("the archive lists nothing under collections, which had 1 records; keeping them")
+async def test_a_listing_shrinks_to_nothing_only_when_a_later_answer_agrees(
+    catalogue: Catalogue, archive: FakeArchive, wall: WallClock, mock_clock: MockClock
+) -> None:
+    await catalogue.collections()
+    archive.holdings.clear()
+    for seconds in (TTL_S, EMPTY_CONFIRMED_S / 2, EMPTY_CONFIRMED_S):
+        wall.now += seconds
+        assert (await catalogue.collections()).records == (LUNG,)
+        await refreshed()
+        mock_clock.jump(seconds)
+    assert (await catalogue.collections()).records == ()
+
+
+@pytest.mark.expect_log("the archive lists nothing under collections")
+async def test_a_listing_that_was_empty_once_by_mistake_goes_on(
+    catalogue: Catalogue, archive: FakeArchive, wall: WallClock, mock_clock: MockClock
+) -> None:
+    await catalogue.collections()
+    held = list(archive.holdings)
+    for holdings in ([], held, []):
+        archive.holdings = holdings
+        wall.now += TTL_S + EMPTY_CONFIRMED_S
+        mock_clock.jump(EMPTY_CONFIRMED_S)
+        await catalogue.collections()
+        await refreshed()
+        assert (await catalogue.collections()).records == (LUNG,)
 
 
 async def test_a_clock_that_was_ahead_does_not_keep_an_answer_fresh_for_ever(
@@ -210,9 +289,29 @@ async def test_failures_are_not_kept_for_ever(
     for collection in ("Lung", "Brain"):
         with pytest.raises(Unreachable):
             await catalogue.patients(collection)
-        mock_clock.jump(FAILURE_MEMORY_S)
+        mock_clock.jump(REFRESH_AGAIN_S)
     await catalogue.collections()
     assert catalogue._failed == {}
+
+
+@pytest.mark.expect_log("away; showing an older listing of collections")
+async def test_an_old_answer_is_not_refreshed_again_right_after_that_failed(
+    catalogue: Catalogue, archive: FakeArchive, wall: WallClock, mock_clock: MockClock
+) -> None:
+    await catalogue.collections()
+    wall.now += TTL_S
+    archive.fail("collections", Unreachable("away"))
+    for _ in range(3):
+        await catalogue.collections()
+        await refreshed()
+    assert len(archive.asked) == 2
+    mock_clock.jump(REFRESH_AGAIN_S)
+    await catalogue.collections()
+    await refreshed()
+    await catalogue.patients("Lung")
+    await catalogue.collections()
+    await refreshed()
+    assert archive.asked.count(("collections",)) == 3
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -232,10 +331,12 @@ async def test_an_old_answer_is_better_than_none_and_one_line_says_so(
         if not restarted:
             for _ in range(5):
                 assert await catalogue.patients("Lung") == first
+                await refreshed()
     if restarted:
         async with opened(archive, config) as catalogue:
             for _ in range(5):
                 assert await catalogue.patients("Lung") == first
+                await refreshed()
     assert len([record for record in caplog.records if record.name == "tciafs.catalogue"]) == 1
     assert first.fresh_for_s == 0
 
@@ -306,6 +407,7 @@ async def test_a_renewed_answer_is_counted_once(
 ) -> None:
     for _ in range(3):
         await catalogue.collections()
+        await refreshed()
         wall.now += TTL_S
     assert (len(archive.asked), catalogue._memory_records) == (3, 1)
 

@@ -112,6 +112,10 @@ def _parse_octal(text: str) -> int:
     return int(text, 8)
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(":"))))
+
+
 def _parse_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("expected a path")
@@ -187,6 +191,13 @@ class Settings:
         "Listing a series that is not known: auto fetches it when somebody looks and gives "
         "provisional names to walkers, exact always fetches, names never does.",
         **_choice("auto", "names", "exact"),
+    )
+    crawlers: tuple[str, ...] = _setting(
+        "updatedb*:mlocate:tracker-*:localsearch-*:baloo_file*:recoll*:tumblerd:*thumbnail*:totem-video-thu*:"
+        "clamscan:clamd:clamonacc:aide:rkhunter:restic:borg:duplicity",
+        "Programs that never cause a download, whatever they read; patterns with colons between them.",
+        "NAMES",
+        _parse_names,
     )
     listing_ttl: int = _setting("1d", "How long a listing is believed.", "TIME", parse_duration)
     offline: bool = _setting("", "Never ask the archive; show and read what is cached.", "", _parse_flag)

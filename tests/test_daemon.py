@@ -85,7 +85,7 @@ def test_settings_travel_by_stdin_where_no_process_list_shows_them(replaced: Dae
     settings = settings_in(tmp_path, url="https://secret.example", cache_size=1 << 40, offline=True)
     daemon.start(settings, Path("/mnt/tcia"))
     words = (folder / "command").read_bytes().split(b"\0")
-    assert words[1:] == [b"-m", b"tciafs.daemon", b"/mnt/tcia"]
+    assert words[1:] == [b"-P", b"-m", b"tciafs.daemon", b"/mnt/tcia"]
     sent = (folder / "settings").read_bytes()
     assert msgspec.json.decode(sent, type=Settings, dec_hook=daemon._decode_path) == settings
 

@@ -1,16 +1,20 @@
-"""Who may cause a download: tells looks from walks, one row a process.
+"""Who may cause a download: tells looks from walks, one row a process, and knows crawlers by name.
 
 A process that has listed several series in a row whose names are not known, and touched no image in
-between, is walking (find, glob, updatedb): it gets provisional names and causes no download. Any
-touch of an image makes it a looker again. Defined here and only here: the walk rule. Crawler lists,
-budgets and pause belong here too. Used from the daemon's one thread; reads /proc, never waits.
+between, is walking (find, glob): it gets provisional names and causes no download. Any touch of an image
+makes it a looker again. A crawler (updatedb, a thumbnailer) always walks, and may read what is here and
+nothing else. Defined here and only here: both rules. Budgets and pause belong here too. Used from the
+daemon's one thread; reads /proc, never waits.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
+
+from tciafs.errors import Refused
 
 __all__ = ["Guard", "ListingMode"]
 
@@ -44,25 +48,59 @@ def process_identity(pid: int) -> str:
     return f"{group}@{start_time}"
 
 
+def program_names(pid: int) -> tuple[str, ...]:
+    """Return what a process is called: its comm, of at most 15 characters, and its program's file name.
+
+    Empty if /proc does not show it; only the first where the program is another user's.
+    """
+    names = []
+    try:
+        names.append((_PROC / str(pid) / "comm").read_text(errors="replace").rstrip("\n"))
+        names.append((_PROC / str(pid) / "exe").readlink().name)
+    except OSError:
+        pass
+    return tuple(names)
+
+
 class Guard:
-    """Counts, for each process, the unknown series it listed since it last touched an image."""
+    """Counts, for each process, the unknown series it listed since it last touched an image.
+
+    `crawlers` are patterns of program names, as in a shell.
+    """
 
     def __init__(
         self,
         mode: ListingMode = "auto",
+        crawlers: Sequence[str] = (),
         *,
+        names: Callable[[int], tuple[str, ...]] = program_names,
         identify: Callable[[int], str] = process_identity,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mode = mode
+        self._crawlers = crawlers
+        self._names = names
         self._identify = identify
         self._now = now
         self._identities: dict[int, str] = {}
         self._identities_until = now()
         self._looks: OrderedDict[str, int] = OrderedDict()
 
+    def admit(self, pid: int) -> None:
+        """Return if a process may cause a download. Raises Refused."""
+        if (name := self._crawler(pid)) is not None:
+            raise Refused(f"{name} is not allowed to cause downloads (see --crawlers)")
+
+    def _crawler(self, pid: int) -> str | None:
+        for name in self._names(pid):
+            if any(fnmatchcase(name, pattern) for pattern in self._crawlers):
+                return name
+        return None
+
     def lists_unknown_series(self, pid: int) -> bool:
         """Count a listing of a series whose names are not known; return True if it is part of a walk."""
+        if self._crawler(pid) is not None:
+            return True
         if self._mode != "auto":
             return self._mode == "names"
         process = self._process(pid)

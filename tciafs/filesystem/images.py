@@ -66,6 +66,15 @@ class Images:
         self._store = store
         self._aliases: OrderedDict[tuple[str, str], Mapping[str, int]] = OrderedDict()
 
+    def finding_fetches(self, series: Series, name: str) -> bool:
+        """Return whether `find` would begin a download."""
+        known = self._store.peek(series) is not None or _lone_image(series) is not None
+        return not known and may_be_image(name) and self._store.peek_download(series) is None
+
+    def opening_fetches(self, series: Series) -> bool:
+        """Return whether `open` would begin a download."""
+        return self._store.state(series) not in ("local", "arriving")
+
     async def find(self, series: Series, name: str) -> FoundImage | None:
         """Return the image that `name` stands for, None if there is none.
 

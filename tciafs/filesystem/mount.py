@@ -74,7 +74,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
             Tree(catalogue, images, Naming(settings.naming)),
             images,
             store,
-            Guard(cast(ListingMode, settings.listing)),
+            Guard(cast(ListingMode, settings.listing), settings.crawlers),
             interrupts,
             _presentation(settings),
         )

@@ -152,6 +152,8 @@ class Operations(pyfuse3.Operations):
         wanted = _decoded(name)
         if parent.level is Level.SERIES and may_be_image(wanted):
             self._guard.touches_image(ctx.pid)
+            if self._images.finding_fetches(parent.record, wanted):
+                self._guard.admit(ctx.pid)
         try:
             with self._interrupts.watching(ctx.pid):
                 child = await self._tree.child(parent, wanted)
@@ -162,8 +164,11 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        node = self._tree.node(inode)
+        if node.level is Level.IMAGE and self._images.finding_fetches(node.record, node.name):
+            self._guard.admit(ctx.pid)
         with self._interrupts.watching(ctx.pid):
-            attributes = await self._tree.attributes(self._tree.node(inode))
+            attributes = await self._tree.attributes(node)
         return self._fill(pyfuse3.EntryAttributes(), attributes)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -240,6 +245,8 @@ class Operations(pyfuse3.Operations):
                 text = await self._tree.licence(node.record)
             return pyfuse3.FileInfo(fh=self._new_handle(_OpenFile(node, _Text(text))))
         self._guard.touches_image(ctx.pid)
+        if self._images.opening_fetches(node.record):
+            self._guard.admit(ctx.pid)
         # Bytes are awaited here and not in read: a read is a background request, of which the kernel
         # sends only twelve at once, and open knows whose signals to watch for.
         with self._interrupts.watching(ctx.pid):

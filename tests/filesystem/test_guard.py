@@ -6,12 +6,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.filesystem.guard import LOOKS_BEFORE_WALK, REMEMBERED_PROCESSES, Guard, process_identity
+from tciafs.errors import Refused
+from tciafs.filesystem.guard import (
+    LOOKS_BEFORE_WALK,
+    REMEMBERED_PROCESSES,
+    Guard,
+    process_identity,
+    program_names,
+)
+from tciafs.settings import Settings
 
 GONE = 4_000_001
 """A process id above any that Linux gives."""
@@ -197,3 +206,49 @@ def test_a_listing_is_a_walk_exactly_after_three_of_the_same_process_without_a_t
         else:
             assert guard.lists_unknown_series(pid) == (in_a_row[pid] >= LOOKS_BEFORE_WALK)
             in_a_row[pid] += 1
+
+
+# -- crawlers --
+
+
+def test_a_crawler_always_walks_and_may_not_cause_a_download() -> None:
+    guard = Guard(crawlers=("updatedb*",), names=lambda pid: ("updatedb.plocat", "updatedb.plocate"))
+    assert looks(guard, 1, 2) == [True, True]
+    with pytest.raises(Refused, match=r"updatedb\.plocat is not allowed to cause downloads"):
+        guard.admit(1)
+
+
+def test_in_mode_exact_too_a_crawler_walks() -> None:
+    assert Guard("exact", ("clamd",), names=lambda pid: ("clamd",)).lists_unknown_series(1)
+
+
+@pytest.mark.parametrize("names", [(), ("cat",), ("my-updatedb",), ("Updatedb",)])
+def test_others_may_download(names: tuple[str, ...]) -> None:
+    guard = Guard(crawlers=("updatedb*",), names=lambda pid: names)
+    guard.admit(1)
+    assert not guard.lists_unknown_series(1)
+
+
+def test_a_program_is_known_by_its_comm_and_by_its_file() -> None:
+    with child() as pid:
+        comm, file = program_names(pid)
+    assert comm == Path(sys.executable).name[:15]
+    assert file == Path(sys.executable).resolve().name
+
+
+def test_a_program_that_is_gone_has_no_name() -> None:
+    assert program_names(GONE) == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["updatedb", "updatedb.plocate", "tracker-miner-fs-3", "baloo_file_extractor", "tumblerd", "clamscan"],
+)
+def test_the_usual_crawlers_are_known_by_default(name: str) -> None:
+    with pytest.raises(Refused):
+        Guard(crawlers=Settings().crawlers, names=lambda pid: (name,)).admit(1)
+
+
+@pytest.mark.parametrize("name", ["find", "cat", "cp", "python3", "dcmdump", "Slicer", "rsync", "tar"])
+def test_readers_are_no_crawlers_by_default(name: str) -> None:
+    Guard(crawlers=Settings().crawlers, names=lambda pid: (name,)).admit(1)

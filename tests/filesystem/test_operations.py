@@ -20,6 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tciafs import errors
 from tciafs.errors import NoSuchName, SeriesDamaged, SlowDown, TciafsError, Unreachable
+from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.operations import NEGATIVE_TIMEOUT_S, Operations
 from tciafs.filesystem.tree import ROOT_INODE, Node
 from tciafs.model import Series
@@ -385,6 +386,39 @@ async def test_who_probes_each_folder_for_a_name_of_its_own_still_walks(core: Co
         await core.operations.lookup(folder.st_ino, b".nomedia", context())
     await core.fetcher.begun(3)
     assert set(core.fetched) == {one.series_uid for one in UNKNOWN[:3]}
+
+
+async def test_a_crawler_reads_what_is_here_and_causes_no_download(
+    core: Core, replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await core.fetch(SERIES)
+    image = await core.node(*IMAGE)
+    study = await core.node(*STUDY)
+    crawlers = Guard(crawlers=("crawler",), names=lambda pid: ("crawler",))
+    monkeypatch.setattr(core.operations, "_guard", crawlers)
+    opened = await core.operations.open(inode_of(image), os.O_RDONLY, context())
+    assert await core.operations.read(opened.fh, 0, 100) == b"second"
+    unknown = await core.operations.lookup(inode_of(study), b"NA-.2.40", context())
+    handle = await core.operations.opendir(unknown.st_ino, context())
+    await read_folder(core.operations, handle, replies)
+    assert replies.names == ["1-1.dcm", "1-2.dcm"]
+    assert await errno_of(core.operations.lookup(unknown.st_ino, b"1-1.dcm", context())) == errno.EPERM
+    assert await errno_of(core.operations.getattr(replies.taken[0][1], context())) == errno.EPERM
+    assert core.fetched == [SERIES.series_uid]
+
+
+async def test_a_crawler_sees_a_lone_image_and_may_not_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lone = make_series("1.2.5", 1, size_bytes=4)
+    async with running_core(tmp_path, lone, contents={lone.series_uid: [("1-1.dcm", b"lone")]}) as core:
+        image = await core.node(*STUDY, "NA-1.2.5", "1-1.dcm")
+        crawlers = Guard(crawlers=("crawler",), names=lambda pid: ("crawler",))
+        monkeypatch.setattr(core.operations, "_guard", crawlers)
+        assert (await core.operations.getattr(inode_of(image), context())).st_size == 4
+        opening = core.operations.open(inode_of(image), os.O_RDONLY, context())
+        assert await errno_of(opening) == errno.EPERM
+        assert core.fetched == []
 
 
 async def test_a_lone_image_opens_though_it_came_in_under_another_name(tmp_path: Path) -> None:

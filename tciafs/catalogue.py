@@ -188,7 +188,7 @@ class Catalogue:
         if failure is not None and trio.current_time() - failed_at < FAILURE_MEMORY_S:
             raise failure.with_traceback(None)
         if self._config.offline:
-            raise Offline(f"{'/'.join(question)} was never listed, and --offline is set")
+            raise Offline(f"the listing of {'/'.join(question)} is not in the cache, and --offline is set")
         asking = self._asking.get(question) or self._begin(question, fetch)
         await asking.answered.wait()
         if asking.failure is not None:

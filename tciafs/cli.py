@@ -4,6 +4,7 @@
 heavy only where it is used, so that `--help` is instant.
 """
 
+import shlex
 import sys
 import tempfile
 import traceback
@@ -98,39 +99,42 @@ def commands() -> None:
     """
 
 
-def _last_of_two(ctx: click.Context, _parameter: click.Parameter, words: tuple[Path, ...]) -> Path:
-    """Return the mount point; mount(8) puts the first field of a line in /etc/fstab before it."""
-    if len(words) > 2:
-        raise click.UsageError(f"Got unexpected extra argument ({words[2]})", ctx)
-    return words[-1]
+def _mountpoint(words: tuple[str, ...], mount_options: tuple[str, ...]) -> Path:
+    """Return the mount point; mount(8) puts the first field of a line in /etc/fstab before it.
+
+    mount(8) always adds -o. Without, a second word is a mistake: of who writes unmount, for example.
+    """
+    places = 2 if mount_options else 1
+    if len(words) > places:
+        raise click.UsageError(f"Got unexpected extra argument ({words[places]})")
+    if not words[-1]:
+        raise Misuse("the mount point is an empty word")
+    return Path(words[-1])
 
 
 @commands.command()
 @click.argument(
-    "mountpoint",
-    type=click.Path(path_type=Path),
+    "words",
+    type=click.Path(readable=False),
     nargs=-1,
     required=True,
-    callback=_last_of_two,
-    metavar="[SOURCE] MOUNTPOINT",
+    metavar="MOUNTPOINT",
 )
 @setting_options
 def mount(
-    mountpoint: Path,
+    words: tuple[str, ...],
     foreground: bool,
     config: Path | None,
     mount_options: tuple[str, ...],
     **options: str | None,
 ) -> None:
-    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers.
-
-    SOURCE is what /etc/fstab has in its first field; it is not used.
-    """
+    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers."""
+    mountpoint = _mountpoint(words, mount_options)
     _mount(mountpoint, _settings(mount_options, config, options), foreground)
 
 
 @commands.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), required=False)
 @setting_options
 def demo(
     mountpoint: Path | None,
@@ -152,11 +156,11 @@ def demo(
             with suppress(OSError):
                 folder.rmdir()
     if is_served:
-        _say(f"Look around in {folder}, then: tciafs umount {folder}")
+        _say(f"Look around in {folder}, then: tciafs umount {shlex.quote(str(folder))}")
 
 
 @commands.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
 def umount(mountpoint: Path) -> None:
     """Unmount MOUNTPOINT; also clears a mount whose daemon died."""
     from tciafs.filesystem.mountpoint import unmount

@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 DURATION_UNITS = {"": 1, "S": 1, "M": 60, "H": 3600, "D": 86_400, "W": 7 * 86_400}
+NO_ID = 2**32 - 1
+"""What the kernel takes for no user and no group; see chown(2)."""
+
 IGNORED_MOUNT_OPTIONS = re.compile(
     r"rw|ro|defaults|(no)?(auto|user|users|owner|group|suid|dev|exec|fail|iversion|mand)|_netdev|(x-|comment=).*"
     r"|(no)?(atime|diratime|relatime|strictatime|lazytime)|async|sync|dirsync|silent|loud"
@@ -84,6 +87,12 @@ def _parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
         raise ValueError("expected a whole number")
     return int(text)
+
+
+def _parse_id(text: str) -> int:
+    if (number := _parse_count(text)) >= NO_ID:
+        raise ValueError(f"expected a number below {NO_ID}")
+    return number
 
 
 def _parse_positive(text: str) -> int:
@@ -209,8 +218,8 @@ class Settings:
         "120s", "Longest wait for a whole listing, all tries together.", "TIME", _parse_timeout
     )
     allow_other: bool = _setting("", "Let other users read the mount.", "", _parse_flag)
-    uid: int | None = _setting("", "Owner of all files; default: you.", "N", _parse_count)
-    gid: int | None = _setting("", "Group of all files; default: yours.", "N", _parse_count)
+    uid: int | None = _setting("", "Owner of all files; default: you.", "N", _parse_id)
+    gid: int | None = _setting("", "Group of all files; default: yours.", "N", _parse_id)
     umask: int = _setting("022", "Permissions to take from 0444 and 0555.", "MASK", _parse_octal)
     log_file: Path | None = _setting(
         "", "Where the background daemon logs; default: the user's log folder.", "FILE", _parse_path

@@ -271,8 +271,17 @@ def test_ctrl_c_ends_it_as_shells_expect(run: Run, mounts: Mounts) -> None:
     ("words", "sentence"),
     [
         (("--ofline", "/mnt"), r"No such option '?--ofline'?\. .*--offline.*\? See tciafs mount --help\."),
-        (("x", "/mnt", "/other"), r"Got unexpected extra argument \(/other\)\. See tciafs mount --help\."),
-        (("mount",), r"Missing argument '\[SOURCE\] MOUNTPOINT'\. See tciafs mount --help\."),
+        (("unmount", "/mnt"), r"Got unexpected extra argument \(/mnt\)\. See tciafs mount --help\."),
+        (
+            ("--offline", "demo", "/mnt"),
+            r"Got unexpected extra argument \(/mnt\)\. See tciafs mount --help\.",
+        ),
+        (
+            ("x", "/mnt", "/other", "-o", "ro"),
+            r"Got unexpected extra argument \(/other\)\. See tciafs mount --help\.",
+        ),
+        (("mount",), r"Missing argument 'MOUNTPOINT'\. See tciafs mount --help\."),
+        (("",), r"the mount point is an empty word\. See tciafs --help\."),
         (("umount",), r"Missing argument 'MOUNTPOINT'\. See tciafs umount --help\."),
         (
             ("/mnt", "--downloads"),

@@ -158,6 +158,7 @@ BAD = [
     ("connect_timeout", "0s", "expected a time of at least 1s"),
     ("listing_timeout", "0.5s", "expected a time of at least 1s"),
     ("uid", "root", "expected a whole number"),
+    ("uid", "99999999999", "expected a number below 4294967295"),
     ("umask", "088", "expected an octal mask such as 022"),
     ("umask", "07777", "expected an octal mask such as 022"),
     ("cache_dir", "~no-such-user-here/x", "expected a path in the home folder of a user that exists"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -42,6 +43,9 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 3.0
 """How long the first message waits for the archive; the mount serves from the start."""
+
+SECOND_LOOK_S = 2.0
+"""How long a single try may then take that is to say why the archive does not answer."""
 
 CLOSING_S = 3.0
 """How long requests may take to end when the mount goes away, before they are cut off."""
@@ -84,7 +88,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(interrupts.run)
         nursery.start_soon(_end_on_signal, signals, interrupts, nursery.cancel_scope)
-        nursery.start_soon(_announce, catalogue, mountpoint, ready)
+        nursery.start_soon(_announce, catalogue, archive.config, mountpoint, ready)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
 
@@ -141,6 +145,9 @@ def _fuse_options(settings: Settings, url: str) -> set[str]:
 
 @contextmanager
 def _mounted(operations: Operations, mountpoint: Path, options: set[str]) -> Iterator[None]:
+    mounted = mountpoints.mounted_at(mountpoint)
+    if mounted is not None and mounted.type == mountpoints.FUSE_TYPE:
+        raise Unusable(f"{mountpoint} has got another tciafs mounted meanwhile")
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
@@ -153,18 +160,34 @@ def _mounted(operations: Operations, mountpoint: Path, options: set[str]) -> Ite
         operations.close()
 
 
-async def _announce(catalogue: Catalogue, mountpoint: Path, ready: Callable[[str], None]) -> None:
+async def _announce(
+    catalogue: Catalogue, archive: NbiaConfig, mountpoint: Path, ready: Callable[[str], None]
+) -> None:
     """Tune the kernel's side of the mount, and say that it is there and what is behind it."""
     if mounted := mountpoints.mounted_at(mountpoint):
         await trio.to_thread.run_sync(tune, mounted.device)
-    state = "the archive has not answered yet; what is cached is readable"
-    with trio.move_on_after(FIRST_LOOK_S):
+    with trio.move_on_after(FIRST_LOOK_S) as first_look:
         try:
-            collections = (await catalogue.collections()).records
-            state = f"{len(collections)} collections"
+            state = f"{len((await catalogue.collections()).records)} collections"
         except TciafsError as error:
             state = f"the archive is not available ({error}); what is cached is readable"
+    if first_look.cancelled_caught:
+        state = f"{await _why_silent(archive)}; what is cached is readable"
+        log.warning("%s", state)
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
+
+
+async def _why_silent(config: NbiaConfig) -> str:
+    """Return why the archive has not answered: what a single try says, while others are repeated behind."""
+    archive = NbiaArchive(replace(config, retries=0))
+    try:
+        with trio.move_on_after(SECOND_LOOK_S):
+            await archive.collections()
+    except TciafsError as error:
+        return f"the archive is not available ({error})"
+    finally:
+        await archive.aclose()
+    return "the archive has not answered yet"
 
 
 def _ending_signals() -> list[signal.Signals]:

@@ -8,6 +8,7 @@ mount lives, never by the daemon on its own mount.
 import errno
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -56,21 +57,24 @@ def prepare(mountpoint: Path) -> Path:
     _require_fuse()
     mountpoint = _absolute(mountpoint)
     clear_dead_mount(mountpoint)
+    quoted = shlex.quote(str(mountpoint))
     mounted = mounted_at(mountpoint)
     if mounted is not None and mounted.type == FUSE_TYPE:
-        raise Unusable(f"{mountpoint} already has tciafs mounted; see tciafs umount {mountpoint}")
+        raise Unusable(f"{mountpoint} already has tciafs mounted; see tciafs umount {quoted}")
     if mounted is not None and mounted.type.startswith("fuse"):
         raise Unusable(f"{mountpoint} already has something mounted ({mounted.type})")
     try:
         occupied = any(mountpoint.iterdir())
     except FileNotFoundError:
-        raise Unusable(f"{mountpoint} does not exist; make it with: mkdir -p {mountpoint}") from None
+        raise Unusable(f"{mountpoint} does not exist; make it with: mkdir -p {quoted}") from None
     except NotADirectoryError:
         raise Unusable(f"{mountpoint} is not a folder") from None
     except OSError as error:
         raise Unusable(f"{mountpoint} cannot be used: {error.strerror}") from error
     if occupied:
         raise Unusable(f"{mountpoint} is not empty; mount on an empty folder, or its files would be hidden")
+    if os.geteuid() != 0 and not os.access(mountpoint, os.W_OK):
+        raise Unusable(f"{mountpoint} is not yours to write, as FUSE asks; mount on a folder of your own")
     return mountpoint
 
 

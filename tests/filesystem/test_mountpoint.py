@@ -219,6 +219,18 @@ def test_a_folder_with_something_in_it_would_hide_it(
         prepare(tmp_path / "mnt")
 
 
+def test_an_ordinary_user_needs_a_folder_that_is_theirs_to_write(
+    tmp_path: Path, fuse: Path, mountinfo: Mountinfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    assert prepare(folder) == folder
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder or not mode & os.W_OK)
+    with pytest.raises(Unusable, match="is not yours to write, as FUSE asks; mount on a folder of your own"):
+        prepare(folder)
+
+
 def test_a_folder_that_may_not_be_read_is_not_usable(
     tmp_path: Path, fuse: Path, mountinfo: Mountinfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

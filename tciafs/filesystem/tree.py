@@ -11,6 +11,7 @@ import datetime as dt
 import enum
 import hashlib
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -78,6 +79,7 @@ class Folder:
     children: Mapping[str, Any]
     names: Sequence[str]
     fresh_until: float
+    inodes: "array[int] | None" = None
 
     @property
     def timeout_s(self) -> float:
@@ -290,6 +292,14 @@ class Tree:
         attributes = self._folder_attributes(inode, record, folder.timeout_s)
         return Child(name, level, record, attributes)
 
+    def _inodes(self, parent: Node, folder: Folder) -> "array[int]":
+        """Return the inode numbers of all children of a folder, in the order of their names."""
+        if folder.inodes is None:
+            level = LEVELS[parent.level].level
+            numbers = (_inode(level, *_identity(folder.children[name])) for name in folder.names)
+            folder.inodes = array("Q", numbers)
+        return folder.inodes
+
     def _folder_attributes(self, inode: int, record: Record | None, timeout_s: float) -> Attributes:
         return Attributes(inode, True, 0, self._mtime_ns(record), timeout_s)
 
@@ -318,6 +328,9 @@ class _Snapshot:
         self._tree = tree
         self._node = node
         self._folder = folder
+        self._level = LEVELS[node.level].level
+        self._inodes = tree._inodes(node, folder)  # hashing them is half of the work of a listing
+        self._timeout_s = folder.timeout_s
         self._with_licence = node.level is Level.COLLECTION and LICENCE_NAME not in folder.children
 
     async def wait_for(self, place: int) -> None:
@@ -326,7 +339,9 @@ class _Snapshot:
     def at(self, place: int) -> Child | None:
         names = self._folder.names
         if place < len(names):
-            return self._tree._folder_child(self._node, names[place], self._folder)
+            record = self._folder.children[names[place]]
+            attributes = self._tree._folder_attributes(self._inodes[place], record, self._timeout_s)
+            return Child(names[place], self._level, record, attributes)
         if place == len(names) and self._with_licence:
             # Its size costs a request, which only who asks for the size should cause.
             return self._tree._licence_child(self._node, 0, 0.0)

@@ -44,6 +44,7 @@ class _OpenPack:
 
     key: tuple[str, str]
     descriptor: int
+    identity: str | None
     readers: int = 0
 
     def close(self) -> None:
@@ -65,6 +66,18 @@ class OpenImage:
     def version(self) -> str:
         """The version of the series that these bytes belong to."""
         return self._pack.key[1]
+
+    @property
+    def identity(self) -> str | None:
+        """What names the published pack these bytes are in, across all times it is opened.
+
+        None for a pack that was opened while it grew: it may still prove to be damaged.
+        """
+        return self._pack.identity
+
+    def is_beside(self, other: "OpenImage") -> bool:
+        """Return whether two images are read from one open pack."""
+        return self._pack is other._pack
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`, fewer only at the end of the image."""
@@ -200,10 +213,12 @@ class Shelf:
     def open(self, series: Series, image: PackedImage, path: Path | None = None) -> OpenImage:
         """Return an image of the pack at `path` (None: its place) open for reading. Raises OSError."""
         key = (series.series_uid, series.version)
-        pack = self._open.get(key)
+        # A pack that is coming in is never one that is open, though it may be of the same version.
+        pack = None if path else self._open.get(key)
         if pack is None:
             descriptor = os.open(path or self._place(series.series_uid), os.O_RDONLY | os.O_CLOEXEC)
-            pack = self._open[key] = _OpenPack(key, descriptor)
+            identity = None if path else _file_identity(descriptor)
+            pack = self._open[key] = _OpenPack(key, descriptor, identity)
         pack.readers += 1
         self._used_at[series.series_uid] = time.time()
         return OpenImage(image, pack, self)
@@ -232,7 +247,18 @@ class Shelf:
             yield
         finally:
             self._replacing -= {series_uid}
+            self._share_replaced_no_more(series_uid)
             self.used_bytes += self._ledger.pack_bytes(series_uid) - replaced_bytes
+
+    def _share_replaced_no_more(self, series_uid: str) -> None:
+        """Hand out only what is in its place now: an archive may go back to a version that is still open."""
+        try:
+            in_place = self._place(series_uid).stat().st_ino
+        except OSError:
+            in_place = None
+        for key, pack in list(self._open.items()):
+            if key[0] == series_uid and os.fstat(pack.descriptor).st_ino != in_place:
+                del self._open[key]
 
     def publish(self, layout: Layout, incoming: Path) -> None:
         """Put a finished pack in its place; blocking, and to be done inside `replacing`.
@@ -299,6 +325,11 @@ class Shelf:
         digest = hashlib.blake2b(series_uid.encode("utf-8", "surrogatepass"), digest_size=16)
         name = digest.hexdigest()
         return self._packs_folder / name[:2] / f"{name}.pack"
+
+
+def _file_identity(descriptor: int) -> str:
+    status = os.fstat(descriptor)
+    return f"{status.st_ino}:{status.st_mtime_ns}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -307,7 +307,8 @@ class Store:
             while self._shelf.used_bytes + others_bytes + wanted_bytes > self._config.limit_bytes:
                 # INVARIANT: no await between finding out who is in use and taking a pack away.
                 in_use = self._shelf.in_use()
-                kept_bytes = others_bytes + self._shelf.bytes_of(in_use)
+                # What is being published has its room reserved still: it counts once.
+                kept_bytes = others_bytes + self._shelf.bytes_of(in_use - self._reserved.keys())
                 unused = (
                     uid for uid in self._shelf.least_recently_used(len(in_use) + 1) if uid not in in_use
                 )
@@ -321,7 +322,7 @@ class Store:
 
     def _no_space(self, series: Series, wanted_bytes: int) -> NoSpace:
         others_bytes = sum(size for uid, size in self._reserved.items() if uid != series.series_uid)
-        kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use())
+        kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use() - self._reserved.keys())
         return NoSpace(
             f"series {series.series_uid} needs {wanted_bytes:,} bytes, and of the "
             f"{self._config.limit_bytes:,} of the cache {kept_bytes:,} are open or coming in"

@@ -427,3 +427,47 @@ def test_a_shelf_that_cannot_recover_leaves_no_ledger_open(
     with pytest.raises(OSError, match="folder"):
         Shelf(tmp_path)
     assert descriptors(tmp_path) == []
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_a_version_that_comes_back_while_it_is_open_is_read_from_its_own_pack(
+    shelf: Shelf, announced: bool
+) -> None:
+    def publish(series: Series, *images: tuple[str, bytes]) -> None:
+        layout, file = incoming(shelf, series, *images)
+        opened = shelf.open(series, layout.images[0], file) if announced else None
+        with shelf.replacing(series.series_uid):
+            shelf.publish(layout, file)
+        if opened is not None:
+            opened.close()
+
+    publish(SERIES, *IMAGES)
+    before = shelf.open_local(SERIES, "1-1.dcm")
+    assert before is not None
+    publish(NEWER, *NEWER_IMAGES)
+    publish(SERIES, ("1-2.dcm", b"SECOND"), ("1-1.dcm", b"FIRST IMAGE"))
+    with closing(before):
+        for name, content in (("1-2.dcm", b"SECOND"), ("1-1.dcm", b"FIRST IMAGE")):
+            after = shelf.open_local(SERIES, name)
+            assert after is not None
+            with closing(after):
+                assert after.read(0, 99) == content
+        assert before.read(0, 99) == b"first image"
+
+
+def test_a_published_pack_is_the_same_each_time_it_is_opened_and_a_growing_one_is_not_named(
+    shelf: Shelf,
+) -> None:
+    layout, file = incoming(shelf, SERIES, *IMAGES)
+    with closing(shelf.open(SERIES, layout.images[0], file)) as growing:
+        assert growing.identity is None
+    with shelf.replacing(SERIES.series_uid):
+        shelf.publish(layout, file)
+    identities = set()
+    for _ in range(2):
+        opened = shelf.open_local(SERIES, "1-1.dcm")
+        assert opened is not None
+        with closing(opened):
+            identities.add(opened.identity)
+    assert len(identities) == 1
+    assert None not in identities

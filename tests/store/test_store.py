@@ -22,6 +22,7 @@ from tciafs.errors import (
     Unusable,
 )
 from tciafs.model import Series
+from tciafs.store import shelf as shelf_module
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Download
 from tciafs.store.pack import Layout
@@ -725,3 +726,32 @@ async def test_a_series_that_is_verified_is_still_published_when_the_store_close
         nursery.start_soon(finish_while_the_store_closes)
     async with Store.running(config, FakeFetcher()) as store:
         assert store.state(series) == "local"
+
+
+async def test_what_is_being_published_counts_once_when_another_needs_room(
+    store: Store, fetcher: FakeFetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store, fetcher, "1.1", 400_000)
+    publishing, may_go_on = trio.Event(), threading.Event()
+    token, really_sync = trio.lowlevel.current_trio_token(), shelf_module._sync_folder
+
+    def sync_slowly(folder: Path) -> None:
+        token.run_sync_soon(publishing.set)
+        may_go_on.wait()
+        really_sync(folder)
+
+    monkeypatch.setattr(shelf_module, "_sync_folder", sync_slowly)
+    unknown = store.fetch(make_series("1.3", image_count=1))
+    of_unknown_size = await fetcher.begun(2)
+    of_unknown_size.bring("1-1.dcm", bytes(450_000))
+    store.fetch(large("1.2", 300_000, image_count=1))
+    other = await fetcher.begun(3)
+    other.bring("1-1.dcm", bytes(300_000))
+    other.finish()
+    await publishing.wait()
+    of_unknown_size.finish()
+    await wait_all_tasks_blocked(0.01)
+    may_go_on.set()
+    await unknown.over.wait()
+    assert unknown.failure is None
+    await settled(store)

@@ -8,6 +8,7 @@ thread; the table is asked in another one. Must not know of names or inodes.
 """
 
 import logging
+import math
 import sqlite3
 import time
 from collections import OrderedDict
@@ -178,7 +179,9 @@ class Catalogue:
 
     def _refresh_behind(self, question: Question, fetch: Callable[[], Awaitable[Sequence[R]]]) -> None:
         """Ask the archive again without waiting: what is on the way to local bytes never does."""
-        if not (self._config.offline or question in self._asking or question in self._failed):
+        failed_at, _failure = self._failed.get(question, (-math.inf, None))
+        failed_lately = trio.current_time() - failed_at < REFRESH_AGAIN_S
+        if not (self._config.offline or question in self._asking or failed_lately):
             self._begin(question, fetch)
 
     async def _ask_archive(

@@ -308,10 +308,7 @@ async def test_an_old_answer_is_not_refreshed_again_right_after_that_failed(
     mock_clock.jump(REFRESH_AGAIN_S)
     await catalogue.collections()
     await refreshed()
-    await catalogue.patients("Lung")
-    await catalogue.collections()
-    await refreshed()
-    assert archive.asked.count(("collections",)) == 3
+    assert len(archive.asked) == 3
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -149,7 +149,7 @@ def checked_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise Misuse(f"the archive's address must begin with https:// or http://, not {url!r}")
     if parsed.query or parsed.fragment:
-        raise Misuse(f"the archive's address must end before any ? or #: {url!r}")
+        raise Misuse("the archive's address must end before any ? or #")
     return parsed
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
     from tciafs.filesystem.images import Images
     from tciafs.filesystem.interrupts import Interrupts
+    from tciafs.store.shelf import OpenImage
     from tciafs.store.store import Store
 
 __all__ = ["Operations", "Presentation"]
@@ -82,11 +83,23 @@ class _Text:
 
 
 @dataclass(slots=True)
+class _Pages:
+    """What the kernel has cached of an inode: pages of the pack `of_pack`, None if that is not certain.
+
+    `readers` are the images that are open and may fill it.
+    """
+
+    of_pack: str | None = None
+    readers: "list[OpenImage]" = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _OpenFile:
-    """A file being read."""
+    """A file being read; `pages` None where the kernel caches nothing of it for long."""
 
     node: Node
     content: _Readable
+    pages: _Pages | None = None
 
 
 @dataclass(slots=True)
@@ -139,7 +152,7 @@ class Operations(pyfuse3.Operations):
         self._presentation = presentation
         self._handles: dict[int, _OpenFile | _OpenFolder] = {}
         self._last_handle = 0
-        self._page_cache_version: dict[int, str] = {}
+        self._pages: dict[int, _Pages] = {}
         self._entry = pyfuse3.EntryAttributes()  # reused by readdir: half of its time was making these
 
     # -- names and attributes ---------------------------------------------------------------------
@@ -174,8 +187,8 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
             self._tree.forget(inode, lookups)
-            if inode in self._page_cache_version and not self._tree.knows(inode):
-                del self._page_cache_version[inode]
+            if inode in self._pages and not self._tree.knows(inode):
+                del self._pages[inode]
 
     @answered
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
@@ -253,10 +266,16 @@ class Operations(pyfuse3.Operations):
             image = await self._images.open(node.record, node.name)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
-        # The kernel may keep the pages it has, unless they are of another version of the series.
-        keep_cache = self._page_cache_version.get(inode, image.version) == image.version
-        self._page_cache_version[inode] = image.version
-        handle = self._new_handle(_OpenFile(node, image))
+        pages = self._pages.setdefault(inode, _Pages())
+        if any(not image.is_beside(reader) for reader in pages.readers):
+            # The kernel has one page cache an inode: while others fill it from another pack, stay out.
+            pages.of_pack = None
+            return pyfuse3.FileInfo(fh=self._new_handle(_OpenFile(node, image)), direct_io=True)
+        # It may keep the pages it has if they are of this very pack, and that is known to be good.
+        keep_cache = image.identity is not None and pages.of_pack == image.identity
+        pages.of_pack = image.identity
+        pages.readers.append(image)
+        handle = self._new_handle(_OpenFile(node, image, pages))
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache)
 
     @answered
@@ -270,6 +289,8 @@ class Operations(pyfuse3.Operations):
     async def release(self, handle: int) -> None:
         file = self._handles.pop(handle, None)
         if isinstance(file, _OpenFile):
+            if file.pages is not None:
+                file.pages.readers = [each for each in file.pages.readers if each is not file.content]
             file.content.close()
 
     @answered

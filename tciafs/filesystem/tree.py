@@ -231,7 +231,8 @@ class Tree:
         folder = await self._folder(parent)
         if parent.level is Level.COLLECTION and name == LICENCE_NAME and name not in folder.children:
             text = await self.licence(parent.record)
-            return self._licence_child(parent, len(text), folder.timeout_s)
+            # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
+            return self._licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
         if name not in folder.children:
             raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
         return self._folder_child(parent, name, folder)

@@ -528,13 +528,42 @@ async def test_the_kernel_keeps_its_pages_until_the_series_has_another_version(c
         await core.operations.release(opened.fh)
         return bool(opened.keep_cache)
 
-    assert await keeps()
-    assert await keeps()
-    node.record = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=16)
     assert not await keeps()
     assert await keeps()
+    node.record = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=16)
+    assert not await keeps()  # opened while it came in
+    if (coming_in := core.store.peek_download(node.record)) is not None:
+        await coming_in.over.wait()
+    assert not await keeps()  # published
+    assert await keeps()
     await core.operations.forget([(node.inode, node.lookups)])
-    assert core.operations._page_cache_version == {}
+    assert core.operations._pages == {}
+
+
+async def test_while_two_versions_are_open_the_newer_stays_out_of_the_page_cache(core: Core) -> None:
+    await core.fetch(SERIES)
+    node = await core.node(*IMAGE)
+    old = await core.operations.open(inode_of(node), os.O_RDONLY, context())
+    node.record = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=16)
+    new = await core.operations.open(inode_of(node), os.O_RDONLY, context())
+    assert (old.direct_io, new.direct_io) == (False, True)
+    await core.operations.release(new.fh)
+    await core.operations.release(old.fh)
+    later = await core.operations.open(inode_of(node), os.O_RDONLY, context())
+    assert (later.direct_io, later.keep_cache) == (False, False)
+
+
+@pytest.mark.expect_log("ended without being verified")
+async def test_pages_of_a_series_that_failed_its_checks_are_not_kept(slow: Core) -> None:
+    slow.store.fetch(SERIES)
+    transfer = await slow.fetcher.begun()
+    for name, data in IMAGES:
+        transfer.bring(name, data)
+    node = await slow.node(*IMAGE)
+    opened = await slow.operations.open(inode_of(node), os.O_RDONLY, context())
+    await slow.operations.release(opened.fh)
+    assert slow.operations._pages[node.inode].of_pack is None
+    transfer.end()
 
 
 async def test_an_image_that_is_no_longer_in_its_series_does_not_open(core: Core) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tciafs import cli
 from tciafs.filesystem import mount
 from tciafs.filesystem.images import Images
-from tciafs.filesystem.tree import Tree
+from tciafs.filesystem.tree import Tree, _Snapshot
 from tciafs.settings import Settings
 from tciafs.store.shelf import OpenImage
 from tciafs.store.store import Store, StoreConfig
@@ -21,7 +21,7 @@ PLANTED = {
     "lookup": (Tree, "child"),
     "getattr": (Tree, "attributes"),
     "opendir": (Tree, "listing"),
-    "readdir": (Tree, "_folder_child"),
+    "readdir": (_Snapshot, "at"),
     "open": (Store, "open"),
     "read": (OpenImage, "read"),
     "statfs": (Store, "usage"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of, middle_of_an_image
-from tests.mounting import Mount, mounted, run
+from tests.mounting import Mount, mounted, run, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -186,7 +186,7 @@ def test_a_damaged_series_says_what_happened_to_it(
         assert sentence
         assert sentence.partition(". ")[0] in mount.log()
         assert series.uid in mount.log()
-        assert mount.incoming() == []
+        until(lambda: mount.incoming() == [], "the removal of the damaged pack")
     assert len(sample.requests("getImage")) == 1
 
 

@@ -36,6 +36,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http": "tciafs errors archives.http_body archives.http_limits",
         "archives.http_body": "errors",
         "archives.http_limits": "",
+        "archives.json_rows": "errors",
         "archives.nbia_rows": "errors model",
         # What is remembered: listings and series. Neither knows the other, or an archive.
         "catalogue": "errors model",
@@ -88,8 +89,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming settings archives.unzip archives.http_body archives.http_limits archives.nbia_rows "
-    "archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
+    "errors model naming settings archives.unzip archives.http_body archives.http_limits archives.json_rows "
+    "archives.nbia_rows archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
     "filesystem.guard filesystem.images filesystem.provenance filesystem.tree"
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""

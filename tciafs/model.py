@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 __all__ = [
     "Archive",
+    "Change",
     "Checksums",
     "Collection",
     "Delivery",
@@ -85,6 +86,15 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A patient of whom the archive has released series, and the latest day on which it did."""
+
+    collection: str
+    patient_id: str
+    released: dt.date
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One image in transfer; it is good only once `chunks` has ended without an error.
 
@@ -112,8 +122,7 @@ Delivery: TypeAlias = Member | Checksums
 class Archive(Protocol):
     """Somebody's image archive.
 
-    Listings come in no particular order. `patient=None` means the whole collection in one request;
-    the catalogue decides when that is cheaper. All raise AccessDenied, Unreachable, DeadlinePassed,
+    Listings come in no particular order. All raise AccessDenied, Unreachable, DeadlinePassed,
     SlowDown or UnreadableAnswer, after the retries. An unknown collection or patient is an empty
     listing, not an error: NBIA cannot tell the two apart.
     """
@@ -126,12 +135,32 @@ class Archive(Protocol):
         """Return the patients of a collection."""
         ...
 
-    async def studies(self, collection: str, patient: str | None = None) -> Sequence[Study]:
-        """Return the studies of a patient, or of a whole collection."""
+    async def studies(self, collection: str, patient: str) -> Sequence[Study]:
+        """Return the studies of a patient."""
         ...
 
-    async def series(self, collection: str, patient: str | None = None) -> Sequence[Series]:
-        """Return the series of a patient, or of a whole collection."""
+    async def series(self, collection: str, patient: str) -> Sequence[Series]:
+        """Return the series of a patient."""
+        ...
+
+    def every_study(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Study]]]:
+        """Ask once, without retries, for all studies of a collection, which come in batches.
+
+        Memory is bounded however many there are. A record may come twice. What has come is only
+        good once the iteration has ended without an error; entering and iterating raise what the
+        other questions raise.
+        """
+        ...
+
+    def every_series(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Series]]]:
+        """Ask once, without retries, for all series of a collection, as `every_study` does."""
+        ...
+
+    async def changes(self, since: dt.date) -> Sequence[Change] | None:
+        """Return what has been released after the day `since`, each patient once.
+
+        None: this archive cannot tell.
+        """
         ...
 
     def images(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:

@@ -4,16 +4,17 @@ Both record what they were asked and fail by plan. They hold no clock and never 
 something happens, by calling a method or setting an event.
 """
 
+import datetime as dt
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from tciafs.model import Checksums, Collection, Delivery, Member, Patient, Series, Study
+from tciafs.model import Change, Checksums, Collection, Delivery, Member, Patient, Series, Study
 from tciafs.store.download import Announcements
 from tciafs.store.pack import Layout, PackedImage, PackWriter
 
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 CHUNK_BYTES = 7
 """Odd and small, so that every member comes in several chunks."""
+
+BATCH_RECORDS = 2
+"""Few, so that every listing of a whole collection comes in several batches."""
 
 
 def make_series(uid: str = "1.2.3", image_count: int | None = 2, size_bytes: int | None = None) -> Series:
@@ -62,12 +66,14 @@ Brought = tuple[str | None, bytes] | Broken | Checksums | Exception
 class FakeArchive:
     """An archive of these series; see `model.Archive`.
 
-    `asked` records the questions as they come, for example ("series", "Lung", "P1"). While `open` is not
-    set, all answers wait.
+    `asked` records the questions as they come, for example ("series", "Lung", "P1") or
+    ("changes", "2026-01-01"). While `open` is not set, all answers wait. `changed` is what `changes`
+    chooses from; None: it cannot tell.
     """
 
     def __init__(self, *series: Series) -> None:
         self.holdings = list(series)
+        self.changed: list[Change] | None = []
         self.asked: list[tuple[str, ...]] = []
         self.open = trio.Event()
         self.open.set()
@@ -88,16 +94,25 @@ class FakeArchive:
 
     async def patients(self, collection: str) -> Sequence[Patient]:
         await self._be_asked("patients", collection)
-        return _distinct(Patient(collection, each.patient_id) for each in self._of(collection, None))
+        return _distinct(Patient(collection, each.patient_id) for each in self._of(collection))
 
-    async def studies(self, collection: str, patient: str | None = None) -> Sequence[Study]:
+    async def studies(self, collection: str, patient: str) -> Sequence[Study]:
         await self._be_asked("studies", collection, patient)
-        held = self._of(collection, patient)
-        return _distinct(Study(collection, each.patient_id, each.study_uid, each.studied) for each in held)
+        return _studies(self._of(collection, patient))
 
-    async def series(self, collection: str, patient: str | None = None) -> Sequence[Series]:
+    async def series(self, collection: str, patient: str) -> Sequence[Series]:
         await self._be_asked("series", collection, patient)
         return self._of(collection, patient)
+
+    def every_study(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Study]]]:
+        return self._every("every_study", collection, lambda: _studies(self._of(collection)))
+
+    def every_series(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Series]]]:
+        return self._every("every_series", collection, lambda: self._of(collection))
+
+    async def changes(self, since: dt.date) -> Sequence[Change] | None:
+        await self._be_asked("changes", since.isoformat())
+        return None if self.changed is None else [each for each in self.changed if each.released > since]
 
     @asynccontextmanager
     async def images(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
@@ -113,15 +128,26 @@ class FakeArchive:
     async def aclose(self) -> None:
         self.asked.append(("aclose",))
 
-    def _of(self, collection: str, patient: str | None) -> list[Series]:
+    @asynccontextmanager
+    async def _every(
+        self, question: str, collection: str, select: Callable[[], Sequence[T]]
+    ) -> AsyncIterator[AsyncIterator[Sequence[T]]]:
+        await self._be_asked(question, collection)
+        batches = _batches(select())
+        try:
+            yield batches
+        finally:
+            await batches.aclose()
+
+    def _of(self, collection: str, patient: str | None = None) -> list[Series]:
         return [
             each
             for each in self.holdings
             if each.collection == collection and patient in (None, each.patient_id)
         ]
 
-    async def _be_asked(self, question: str, *about: str | None) -> None:
-        self.asked.append((question, *(text for text in about if text is not None)))
+    async def _be_asked(self, question: str, *about: str) -> None:
+        self.asked.append((question, *about))
         await self.open.wait()
         await trio.lowlevel.checkpoint()
         if failures := self._failures[question]:
@@ -130,6 +156,16 @@ class FakeArchive:
 
 def _distinct(records: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(records))
+
+
+def _studies(series: Iterable[Series]) -> list[Study]:
+    return _distinct(Study(each.collection, each.patient_id, each.study_uid, each.studied) for each in series)
+
+
+async def _batches(records: Sequence[T]) -> AsyncGenerator[Sequence[T], None]:
+    for start in range(0, len(records), BATCH_RECORDS):
+        await trio.lowlevel.checkpoint()
+        yield records[start : start + BATCH_RECORDS]
 
 
 async def _deliveries(brought: Sequence[Brought]) -> AsyncGenerator[Delivery, None]:

@@ -33,11 +33,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http": "tciafs errors archives.http_body archives.http_limits",
+        "archives.http": "tciafs errors archives.http_body archives.http_errors archives.http_limits",
         "archives.http_body": "errors",
+        "archives.http_errors": "errors",
         "archives.http_limits": "",
         "archives.json_rows": "errors",
-        "archives.nbia_rows": "errors model",
+        "archives.nbia_rows": "model",
+        "archives.nbia_listings": "model archives.json_rows archives.nbia_rows",
         # What is remembered: listings and series. Neither knows the other, or an archive.
         "catalogue": "errors model",
         "store": "errors model store",
@@ -74,7 +76,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     library: names(rooms)
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
-        "httpx": "archives.http archives.nbia",  # nbia names the type of a transport that it passes on
+        "httpx": "archives.http archives.http_errors archives.nbia",  # nbia: the type of a transport
         "diskcache": "catalogue",
         "sqlite3": "catalogue store",
         "pydicom": "worker.fetching filesystem.provenance sample",
@@ -89,8 +91,9 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming settings archives.unzip archives.http_body archives.http_limits archives.json_rows "
-    "archives.nbia_rows archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
+    "errors model naming settings archives.unzip archives.http_body archives.http_errors "
+    "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
+    "archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
     "filesystem.guard filesystem.images filesystem.provenance filesystem.tree"
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""

@@ -1,22 +1,22 @@
 """HTTP as the archives need it: deadlines, retries, bounded bodies, and errors in our own words.
 
-Defined here and only here: `HttpClient` and the translation of httpx's exceptions.
-One client may serve many trio tasks at once; each answer belongs to the task that opened it.
-Knows nothing of NBIA, of records or of ZIP.
+Defined here and only here: `HttpClient`, and what it hands the body of an answer to. One client may serve
+many trio tasks at once; each answer belongs to the task that opened it, and others get their turn between
+the pieces of a listing. Knows nothing of NBIA, of records or of ZIP.
 """
 
 import datetime as dt
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Protocol, TypeAlias, TypeVar
 
 import httpx
 import stamina
 import trio
 
 from tciafs import __version__
-from tciafs.archives.http_body import Body
+from tciafs.archives.http_body import Inflater
+from tciafs.archives.http_errors import FOREIGN, RequestRejected, translate
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.errors import (
     AccessDenied,
@@ -28,14 +28,7 @@ from tciafs.errors import (
     UnreadableAnswer,
 )
 
-__all__ = [
-    "USER_AGENT",
-    "Bearer",
-    "HttpClient",
-    "RequestRejected",
-    "checked_url",
-    "translate",
-]
+__all__ = ["USER_AGENT", "Bearer", "HttpClient", "Reader", "RowReader", "checked_url"]
 
 USER_AGENT = f"tciafs/{__version__}"
 
@@ -43,95 +36,36 @@ Bearer: TypeAlias = Callable[[], Awaitable[str | None]]
 """Gives the token for the next request (None: ask as a guest); called for each attempt."""
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Piece = TypeVar("Piece")
 
 _EXCERPT_SIZE_BYTES = 4096
 _EXCERPT_LENGTH = 200
 _MAX_REDIRECTS = 5
 
 
-class RequestRejected(UnreadableAnswer):
-    """The server understood, and refused with a status that asking again does not change.
+class Reader(Protocol[T_co]):
+    """Takes one body in pieces of at most 64 KiB; raises UnreadableAnswer for what it cannot read."""
 
-    `text` is the start of what it wrote, one line of printable characters. For the archives, which
-    know what a status means to their server and raise the error that says so.
-    """
+    def feed(self, piece: bytes, /) -> None:
+        """Take the next piece."""
+        ...
 
-    retryable = False
-
-    def __init__(self, message: str, status: int, text: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.text = text
+    def finish(self) -> T_co:
+        """Return what was read, once the body has come to its end; no pieces are an empty body."""
+        ...
 
 
-_TRANSLATIONS: tuple[tuple[type[Exception], type[TciafsError], str], ...] = (
-    (httpx.ConnectTimeout, DeadlinePassed, "{host} could not be connected to in time for {asked}"),
-    (httpx.ReadTimeout, DeadlinePassed, "{host} stopped sending during {asked}"),
-    (httpx.WriteTimeout, DeadlinePassed, "{host} did not take the request {asked} in time"),
-    (httpx.PoolTimeout, DeadlinePassed, "no connection to {host} became free for {asked}"),
-    (httpx.TimeoutException, DeadlinePassed, "{host} did not answer {asked} in time"),
-    (httpx.ConnectError, Unreachable, "{host} could not be reached for {asked}"),
-    (httpx.ReadError, Unreachable, "the connection to {host} broke during {asked}"),
-    (httpx.WriteError, Unreachable, "the connection to {host} broke during the request {asked}"),
-    (httpx.CloseError, Unreachable, "the connection to {host} could not be closed after {asked}"),
-    (httpx.NetworkError, Unreachable, "the connection to {host} failed during {asked}"),
-    (httpx.RemoteProtocolError, Unreachable, "{host} broke off its answer to {asked}"),
-    (httpx.LocalProtocolError, UnreadableAnswer, "{asked} could not be put to {host} as HTTP"),
-    (httpx.ProtocolError, UnreadableAnswer, "{host} did not speak HTTP in answer to {asked}"),
-    (httpx.ProxyError, Unreachable, "the proxy did not let {asked} through to {host}"),
-    (httpx.UnsupportedProtocol, UnreadableAnswer, "{host} sent {asked} to no web address"),
-    (httpx.TransportError, Unreachable, "the line to {host} failed during {asked}"),
-    (httpx.DecodingError, UnreadableAnswer, "{host} compressed its answer to {asked} wrongly"),
-    (httpx.TooManyRedirects, UnreadableAnswer, "{host} redirects {asked} in circles"),
-    (httpx.RequestError, UnreadableAnswer, "the request {asked} to {host} failed"),
-    (httpx.HTTPStatusError, UnreadableAnswer, "{host} answered {asked} with an error status"),
-    (httpx.HTTPError, UnreadableAnswer, "the request {asked} to {host} failed"),
-    (httpx.InvalidURL, UnreadableAnswer, "{host} sent {asked} to an address that is none"),
-    (httpx.CookieConflict, UnreadableAnswer, "{host} sent cookies that contradict each other"),
-    (httpx.StreamConsumed, UnreadableAnswer, "the answer of {host} to {asked} was read twice"),
-    (httpx.StreamClosed, UnreadableAnswer, "the answer of {host} to {asked} was closed early"),
-    (httpx.ResponseNotRead, UnreadableAnswer, "the answer of {host} to {asked} was not read"),
-    (httpx.RequestNotRead, UnreadableAnswer, "the request {asked} to {host} was not read"),
-    (httpx.StreamError, UnreadableAnswer, "the answer of {host} to {asked} could not be read"),
-    # A redirect can name a host that no resolver takes; that surfaces as a plain UnicodeError.
-    (UnicodeError, UnreadableAnswer, "{host} sent {asked} to a host name that is none"),
-)
+class RowReader(Protocol[T_co]):
+    """As a Reader, but gives what it has read with each piece: rows that are complete."""
 
-_FOREIGN = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.CookieConflict,
-    httpx.StreamError,
-    UnicodeError,
-)
+    def feed(self, piece: bytes, /) -> Sequence[T_co]:
+        """Return the rows that are complete with this piece."""
+        ...
 
-
-def translate(error: Exception, host: str, asked: str) -> TciafsError:
-    """Return our error for one of httpx, with a sentence that names the host and what was asked.
-
-    The text of `error` is added only where it comes from the operating system or from httpx itself:
-    never an address, which might hold a secret.
-    """
-    certificate = _certificate_failure(error)
-    if certificate is not None:
-        untrusted = Unreachable(
-            f"the certificate of {host} is not trusted: {certificate.verify_message} "
-            "(SSL_CERT_FILE names a file of certificates to trust)"
-        )
-        untrusted.retryable = False
-        return untrusted
-    _, ours, sentence = next(row for row in _TRANSLATIONS if isinstance(error, row[0]))
-    detail = str(error) if isinstance(error, httpx.NetworkError | httpx.ProtocolError) else ""
-    return ours(sentence.format(host=host, asked=asked) + (f": {detail}" if detail else ""))
-
-
-def _certificate_failure(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Return the refused certificate among the causes of `error`, None if that is not why."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    def finish(self) -> Sequence[T_co]:
+        """Return the rows that are left, once the body has come to its end."""
+        ...
 
 
 def checked_url(url: str) -> httpx.URL:
@@ -195,17 +129,31 @@ class HttpClient:
             wait_jitter=limits.backoff_initial_s,
         )
 
-    async def fetch(self, path: str, params: Mapping[str, str], decode: Callable[[bytes], T]) -> T:
-        """Return the decoded answer of `path`, asking again where that may help.
+    async def fetch(self, path: str, params: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
+        """Return what a reader makes of the answer of `path`, asking again where that may help.
 
-        `decode` gets the whole body (empty for 204) and raises UnreadableAnswer for what it cannot
-        read, which counts as a failed attempt. Raises AccessDenied, RequestRejected,
-        UnreadableAnswer, Unreachable, DeadlinePassed or SlowDown.
+        Each attempt has a new reader; an answer that it cannot read counts as a failed attempt.
+        Raises AccessDenied, RequestRejected, UnreadableAnswer, Unreachable, DeadlinePassed or
+        SlowDown.
         """
-        limit_s = self._limits.listing_timeout_s
-        with trio.move_on_after(limit_s):
-            return await self._caller(self._pause, self._fetch_once, path, params, decode)
-        raise DeadlinePassed(f"{self.host} did not finish {_asked(path)} within {limit_s:g} s")
+        with self._within(self._limits.listing_timeout_s, trio.current_time(), _asked(path)):
+            return await self._caller(self._pause, self._fetch_once, path, params, reader)
+
+    @asynccontextmanager
+    async def stream_rows(
+        self, path: str, params: Mapping[str, str], reader: RowReader[T]
+    ) -> AsyncIterator[AsyncIterator[Sequence[T]]]:
+        """Open one answer and yield its rows in batches while it comes; never retried.
+
+        Each piece has the stall deadline, the whole has `whole_timeout_s`. Entering and iterating
+        raise what `fetch` raises.
+        """
+        begun, asked = trio.current_time(), _asked(path)
+        async with AsyncExitStack() as stack:
+            with self._within(self._limits.whole_timeout_s, begun, asked):
+                response = await stack.enter_async_context(self._answer(path, params, "gzip"))
+            rows = self._rows(response, asked, reader, begun)
+            yield await stack.enter_async_context(_unwound(rows))
 
     @asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -224,16 +172,28 @@ class HttpClient:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _fetch_once(self, path: str, params: Mapping[str, str], decode: Callable[[bytes], T]) -> T:
-        limit_bytes = self._limits.listing_size_bytes
+    async def _fetch_once(self, path: str, params: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
         async with self._answer(path, params, "gzip") as response:
-            try:
-                body = await self._body(response, _asked(path), limit_bytes)
-                if body.is_too_long:
-                    raise UnreadableAnswer(f"more than {limit_bytes} bytes")
-                return decode(body.finish())
-            except UnreadableAnswer as error:
-                raise UnreadableAnswer(f"{self.host} answered {_asked(path)} unreadably: {error}") from error
+            reading = reader()
+            with self._complaining(_asked(path)):
+                async with _unwound(self._inflated(response, _asked(path))) as pieces:
+                    async for piece in pieces:
+                        reading.feed(piece)
+                return reading.finish()
+
+    async def _rows(
+        self, response: httpx.Response, asked: str, reader: RowReader[T], begun: float
+    ) -> AsyncGenerator[Sequence[T], None]:
+        """Yield the rows of the body in batches; none is empty."""
+        with self._complaining(asked):
+            async with _unwound(self._inflated(response, asked)) as pieces:
+                piece: bytes | None = b""
+                while piece is not None:
+                    with self._within(self._limits.whole_timeout_s, begun, asked):
+                        piece = await anext(pieces, None)
+                    rows = reader.finish() if piece is None else reader.feed(piece)
+                    if rows:
+                        yield rows
 
     @asynccontextmanager
     async def _answer(
@@ -288,25 +248,32 @@ class HttpClient:
             async for piece in response.aiter_raw():
                 yield piece
 
-    async def _body(self, response: httpx.Response, asked: str, limit_bytes: int) -> Body:
-        """Read the body to its end, or a little beyond `limit_bytes`."""
-        body = Body(response.headers.get("Content-Encoding", ""), limit_bytes)
-        async with _unwound(self._pieces(response, asked)) as pieces:
-            async for piece in pieces:
-                body.add(piece)
-                if body.is_too_long:
-                    break
-        return body
+    async def _inflated(self, response: httpx.Response, asked: str) -> AsyncGenerator[bytes, None]:
+        """Yield the body inflated, in pieces that are small and never empty; others run between them."""
+        inflater = Inflater(response.headers.get("Content-Encoding", ""), self._limits.listing_size_bytes)
+        async with _unwound(self._pieces(response, asked)) as sent:
+            async for taken in sent:
+                for piece in inflater.inflate(taken):
+                    await trio.lowlevel.checkpoint()
+                    yield piece
+        inflater.finish()
+
+    async def _excerpt(self, response: httpx.Response, asked: str) -> str:
+        """Return a line from the start of what the server wrote; "" where that cannot be read."""
+        start = bytearray()
+        with suppress(TciafsError):  # the status says more than how its explanation went wrong
+            async with _unwound(self._inflated(response, asked)) as pieces:
+                async for piece in pieces:
+                    start += piece
+                    if len(start) >= _EXCERPT_SIZE_BYTES:
+                        break
+        return _printable(start[:_EXCERPT_SIZE_BYTES].decode(errors="replace"))
 
     async def _check(self, response: httpx.Response, asked: str) -> None:
         """Raise the error that the status of `response` stands for; return if it is good."""
         if response.is_success:
             return
-        text = ""
-        with suppress(TciafsError):  # the status says more than how its explanation went wrong
-            excerpt = await self._body(response, asked, _EXCERPT_SIZE_BYTES)
-            text = _printable(excerpt.finish().decode(errors="replace"))
-        raise self._refusal(response, asked, text)
+        raise self._refusal(response, asked, await self._excerpt(response, asked))
 
     def _refusal(self, response: httpx.Response, asked: str, text: str) -> TciafsError:
         status = response.status_code
@@ -336,8 +303,24 @@ class HttpClient:
     def _translated(self, asked: str) -> Iterator[None]:
         try:
             yield
-        except _FOREIGN as error:
+        except FOREIGN as error:
             raise translate(error, self.host, asked) from error
+
+    @contextmanager
+    def _within(self, limit_s: float, begun: float, asked: str) -> Iterator[None]:
+        """Bound what began at a time of trio's clock."""
+        try:
+            with trio.fail_at(begun + limit_s):
+                yield
+        except trio.TooSlowError as error:
+            raise DeadlinePassed(f"{self.host} did not finish {asked} within {limit_s:g} s") from error
+
+    @contextmanager
+    def _complaining(self, asked: str) -> Iterator[None]:
+        try:
+            yield
+        except UnreadableAnswer as error:
+            raise UnreadableAnswer(f"{self.host} answered {asked} unreadably: {error}") from error
 
 
 def _asked(path: str) -> str:
@@ -375,8 +358,8 @@ def _open_client(
 
 @asynccontextmanager
 async def _unwound(
-    chunks: AsyncGenerator[bytes, None],
-) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    chunks: AsyncGenerator[Piece, None],
+) -> AsyncIterator[AsyncGenerator[Piece, None]]:
     """Give out `chunks`, and end it for certain when the caller leaves before its end.
 
     httpx nests async generators. Closing the outermost leaves the inner ones to the garbage

@@ -16,8 +16,10 @@ class HttpLimits:
 
     `stall_timeout_s` bounds the silence before each piece of an answer, `pool_timeout_s` the wait
     for one of `connections`. `listing_timeout_s` bounds a whole listing with its retries and the
-    pauses between them. A server that asks for a pause longer than `retry_after_max_s` is not
-    asked again: the request fails at once, so that nobody hangs and nobody is impolite.
+    pauses between them, `whole_timeout_s` one whose rows are handed on while they come; no more
+    than `listing_size_bytes` is inflated of either. A server that asks for a pause longer than
+    `retry_after_max_s` is not asked again: the request fails at once, so that nobody hangs and
+    nobody is impolite.
     """
 
     connect_timeout_s: float = 10
@@ -25,6 +27,7 @@ class HttpLimits:
     write_timeout_s: float = 30
     pool_timeout_s: float = 60
     listing_timeout_s: float = 120
+    whole_timeout_s: float = 600
     listing_size_bytes: int = 1 << 30
     connections: int = 8
     retry_after_max_s: float = 60

@@ -7,9 +7,10 @@ to the caller for series, who knows what has arrived.
 
 import copy
 import dataclasses
+import datetime as dt
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
@@ -17,12 +18,22 @@ from typing import Literal, TypeAlias, TypeVar
 import httpx
 import trio
 
-from tciafs.archives.http import USER_AGENT, Bearer, HttpClient, RequestRejected
+from tciafs.archives.http import USER_AGENT, Bearer, HttpClient, Reader
+from tciafs.archives.http_errors import RequestRejected
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia_images import SeriesReader
-from tciafs.archives.nbia_rows import read_collections, read_patients, read_series, read_studies
+from tciafs.archives.nbia_listings import (
+    Changes,
+    Records,
+    collections_listing,
+    every_series,
+    every_study,
+    patients_listing,
+    series_listing,
+    studies_listing,
+)
 from tciafs.errors import AccessDenied, TciafsError, UnreadableAnswer
-from tciafs.model import Collection, Delivery, Patient, Series, Study
+from tciafs.model import Change, Collection, Delivery, Patient, Series, Study
 
 __all__ = ["DEFAULT_URL", "Api", "NbiaArchive", "NbiaConfig"]
 
@@ -31,6 +42,7 @@ DEFAULT_URL = "https://nbia.cancerimagingarchive.net/nbia-api/services"
 Api: TypeAlias = Literal["v4", "v1"]
 
 T = TypeVar("T")
+Record = TypeVar("Record", Study, Series)
 
 # How servers say that a version of the API, or one endpoint of it, is not there.
 _ABSENT = (404, 405, 410, 501)
@@ -92,22 +104,45 @@ class NbiaArchive:
 
     async def collections(self) -> tuple[Collection, ...]:
         """Return the collections that this user may see (getCollectionValues)."""
-        return await self._listing("getCollectionValues", {}, read_collections)
+        return await self._listing("getCollectionValues", {}, collections_listing)
 
     async def patients(self, collection: str) -> tuple[Patient, ...]:
         """Return the patients of a collection (getPatient)."""
-        read = partial(read_patients, collection=collection)
-        return await self._listing("getPatient", {"Collection": collection}, read)
+        query = {"Collection": collection}
+        return await self._listing("getPatient", query, partial(patients_listing, collection))
 
-    async def studies(self, collection: str, patient: str | None = None) -> tuple[Study, ...]:
-        """Return the studies of a patient, or of a whole collection (getPatientStudy)."""
-        read = partial(read_studies, collection=collection, patient=patient)
-        return await self._listing("getPatientStudy", _query(collection, patient), read)
+    async def studies(self, collection: str, patient: str) -> tuple[Study, ...]:
+        """Return the studies of a patient (getPatientStudy)."""
+        query = {"Collection": collection, "PatientID": patient}
+        return await self._listing("getPatientStudy", query, partial(studies_listing, collection, patient))
 
-    async def series(self, collection: str, patient: str | None = None) -> tuple[Series, ...]:
-        """Return the series of a patient, or of a whole collection (getSeries)."""
-        read = partial(read_series, collection=collection, patient=patient)
-        return await self._listing("getSeries", _query(collection, patient), read)
+    async def series(self, collection: str, patient: str) -> tuple[Series, ...]:
+        """Return the series of a patient (getSeries)."""
+        query = {"Collection": collection, "PatientID": patient}
+        return await self._listing("getSeries", query, partial(series_listing, collection, patient))
+
+    def every_study(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Study]]]:
+        """Ask once for all studies of a collection (getPatientStudy), which come in batches."""
+        return self._every("getPatientStudy", collection, every_study(collection))
+
+    def every_series(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Series]]]:
+        """Ask once for all series of a collection (getSeries), which come in batches."""
+        return self._every("getSeries", collection, every_series(collection))
+
+    async def changes(self, since: dt.date) -> tuple[Change, ...] | None:
+        """Return who has had something released after a day (getUpdatedSeries of v4), each once.
+
+        None for v1, which reads dates in an order that is not known, and for a server without it.
+        """
+        if await self._settled_api() == "v1":
+            return None
+        query = {"fromDate": f"{since.month:02}-{since.day:02}-{since.year:04}"}
+        try:
+            return await self._http.fetch("v4/getUpdatedSeries", query, partial(Changes, since))
+        except RequestRejected as rejected:
+            if rejected.status in _ABSENT:
+                return None
+            raise _explained(rejected) from rejected
 
     @asynccontextmanager
     async def images(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
@@ -124,12 +159,25 @@ class NbiaArchive:
         """Close all connections."""
         await self._http.aclose()
 
-    async def _listing(self, endpoint: str, params: Mapping[str, str], read: Callable[[bytes], T]) -> T:
+    async def _listing(self, endpoint: str, query: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
         api = await self._settled_api()
         try:
-            return await self._http.fetch(f"{api}/{endpoint}", params, read)
+            return await self._http.fetch(f"{api}/{endpoint}", query, reader)
         except RequestRejected as rejected:
             raise _explained(rejected) from rejected
+
+    @asynccontextmanager
+    async def _every(
+        self, endpoint: str, collection: str, records: Records[Record]
+    ) -> AsyncIterator[AsyncIterator[Sequence[Record]]]:
+        api = await self._settled_api()
+        async with AsyncExitStack() as stack:
+            rows = self._http.stream_rows(f"{api}/{endpoint}", {"Collection": collection}, records)
+            try:
+                batches = await stack.enter_async_context(rows)
+            except RequestRejected as rejected:
+                raise _explained(rejected) from rejected
+            yield batches
 
     async def _open_zip(self, stack: AsyncExitStack, series_uid: str) -> AsyncIterator[bytes]:
         """Enter the answer of getImage into `stack`, with checksums in it if the server can."""
@@ -178,7 +226,7 @@ class NbiaArchive:
 
     async def _offers(self, api: Api) -> bool:
         try:
-            await self._http.fetch(f"{api}/getCollectionValues", {}, read_collections)
+            await self._http.fetch(f"{api}/getCollectionValues", {}, collections_listing)
         except RequestRejected as rejected:
             if rejected.status in _ABSENT:
                 return False
@@ -193,10 +241,6 @@ def _split_url(url: str) -> tuple[str, Api | None]:
         if url.endswith(f"/{api}"):
             return url.removesuffix(f"/{api}"), api
     return url, None
-
-
-def _query(collection: str, patient: str | None) -> dict[str, str]:
-    return {"Collection": collection} | ({} if patient is None else {"PatientID": patient})
 
 
 def _says(rejected: RequestRejected, phrases: tuple[str, ...]) -> bool:

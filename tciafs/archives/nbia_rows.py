@@ -1,30 +1,34 @@
-"""The rows of NBIA's listings: JSON bytes as a server of any version writes them -> records.
+"""The rows of NBIA's listings, as a server of any version writes them: one row -> one record.
 
 Defined here and only here: the columns, their spellings in v1 and v4, and what is forgiven. Pure
-functions without I/O. Null columns are missing from NBIA's JSON, and an empty answer has no body.
+functions without I/O. Null columns are missing from NBIA's JSON. A row whose identifiers are missing
+or malformed is no record: None.
 """
 
 import datetime as dt
 import functools
-import logging
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from tciafs.errors import UnreadableAnswer
-from tciafs.model import Collection, Patient, Series, Study
+from tciafs.model import Change, Collection, Patient, Series, Study
 
-__all__ = ["read_collections", "read_date", "read_patients", "read_series", "read_studies"]
+__all__ = [
+    "ChangeRow",
+    "CollectionRow",
+    "PatientRow",
+    "SeriesRow",
+    "StudyRow",
+    "change_of",
+    "collection_of",
+    "patient_of",
+    "read_date",
+    "series_of",
+    "study_of",
+]
 
-log = logging.getLogger(__name__)
-
-Row = TypeVar("Row", bound=msgspec.Struct)
-Record = TypeVar("Record", bound=Hashable)
-
-_UTF8_MARK = b"\xef\xbb\xbf"
 _MAX_UID_LENGTH = 64
 _MAX_COUNT = (1 << 63) - 1
 
@@ -39,30 +43,36 @@ _DATE_FORMS = (
 
 
 # Any column may come as a text, a number or something absurd: no type is asked for here, so that
-# one odd value costs that value and not the listing.
+# one odd value costs that value and not the listing. What JSON brings has no cycles to be collected.
 
 
-class _CollectionRow(msgspec.Struct, frozen=True, rename={"collection": "Collection"}):
+class CollectionRow(msgspec.Struct, frozen=True, gc=False, rename={"collection": "Collection"}):
+    """A row of getCollectionValues."""
+
     collection: Any = None
 
 
-class _PatientRow(
+class PatientRow(
     msgspec.Struct,
     frozen=True,
+    gc=False,
     rename={
         "collection": "Collection",
         "patient_id": "PatientId",
         "patient_id_as_elsewhere": "PatientID",
     },
 ):
+    """A row of getPatient."""
+
     collection: Any = None
     patient_id: Any = None
     patient_id_as_elsewhere: Any = None
 
 
-class _StudyRow(
+class StudyRow(
     msgspec.Struct,
     frozen=True,
+    gc=False,
     rename={
         "collection": "Collection",
         "patient_id": "PatientID",
@@ -73,6 +83,8 @@ class _StudyRow(
         "description": "StudyDescription",
     },
 ):
+    """A row of getPatientStudy."""
+
     collection: Any = None
     patient_id: Any = None
     patient_id_as_elsewhere: Any = None
@@ -82,9 +94,10 @@ class _StudyRow(
     description: Any = None
 
 
-class _SeriesRow(
+class SeriesRow(
     msgspec.Struct,
     frozen=True,
+    gc=False,
     rename={
         "collection": "Collection",
         "patient_id": "PatientID",
@@ -110,6 +123,8 @@ class _SeriesRow(
         "third_party": "ThirdPartyAnalysis",
     },
 ):
+    """A row of getSeries."""
+
     collection: Any = None
     patient_id: Any = None
     patient_id_as_elsewhere: Any = None
@@ -134,82 +149,63 @@ class _SeriesRow(
     third_party: Any = None
 
 
-def read_collections(body: bytes) -> tuple[Collection, ...]:
-    """Return the collections in an answer of getCollectionValues; raises UnreadableAnswer."""
+class ChangeRow(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    rename={
+        "collection": "Collection",
+        "patient_id": "PatientID",
+        "patient_id_as_elsewhere": "PatientId",
+        "released": "DateReleased",
+    },
+):
+    """A row of getUpdatedSeries, of which little is used: the columns are those of getSeries."""
 
-    def build(row: _CollectionRow) -> Collection | None:
-        name = _key(row.collection)
-        return None if name is None else Collection(name)
+    collection: Any = None
+    patient_id: Any = None
+    patient_id_as_elsewhere: Any = None
+    released: Any = None
 
-    return _unique(_records("collections", _decode(body, _CollectionRow), build), lambda record: record.name)
+
+def collection_of(row: CollectionRow) -> Collection | None:
+    """Return the collection of a row of getCollectionValues."""
+    name = _key(row.collection)
+    return None if name is None else Collection(name)
 
 
-def read_patients(body: bytes, collection: str) -> tuple[Patient, ...]:
-    """Return the patients of exactly `collection` in an answer of getPatient.
+def patient_of(row: PatientRow, collection: str) -> Patient | None:
+    """Return the patient of a row of getPatient; of `collection` where it names none."""
+    patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere)
+    if patient_id is None:
+        return None
+    return Patient(_key(row.collection) or collection, patient_id)
 
-    The server compares names without regard to case, so an answer can hold rows of another
-    collection. A row that names no collection is of the one asked for. Raises UnreadableAnswer.
+
+def study_of(row: StudyRow, collection: str, patient: str | None) -> Study | None:
+    """Return the study of a row of getPatientStudy.
+
+    Where the row does not name them, it is of `collection` and of `patient` (None: of nobody).
     """
-
-    def build(row: _PatientRow) -> Patient | None:
-        patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere)
-        if patient_id is None:
-            return None
-        return Patient(_key(row.collection) or collection, patient_id)
-
-    records = _records("patients", _decode(body, _PatientRow), build)
-    return _unique(
-        (record for record in records if record.collection == collection),
-        lambda record: record.patient_id,
+    patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere) or patient
+    study_uid = _uid(row.study_uid)
+    if patient_id is None or study_uid is None:
+        return None
+    return Study(
+        collection=_key(row.collection) or collection,
+        patient_id=patient_id,
+        study_uid=study_uid,
+        date=read_date(row.date),
+        study_id=_text(row.study_id),
+        description=_text(row.description),
     )
 
 
-def read_studies(body: bytes, collection: str, patient: str | None) -> tuple[Study, ...]:
-    """Return the studies in an answer of getPatientStudy, of exactly what was asked for.
+def series_of(row: SeriesRow, collection: str, patient: str | None) -> Series | None:
+    """Return the series of a row of getSeries.
 
-    `patient` None means all patients. A row without a usable UID, or without a patient when none
-    was asked for, is left out with a warning. Raises UnreadableAnswer.
+    Collection and patient as in `study_of`. `studied` is the study's day, or else the series' own.
     """
-
-    def build(row: _StudyRow) -> Study | None:
-        patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere) or patient
-        study_uid = _uid(row.study_uid)
-        if patient_id is None or study_uid is None:
-            return None
-        return Study(
-            collection=_key(row.collection) or collection,
-            patient_id=patient_id,
-            study_uid=study_uid,
-            date=read_date(row.date),
-            study_id=_text(row.study_id),
-            description=_text(row.description),
-        )
-
-    records = _records("studies", _decode(body, _StudyRow), build)
-    return _unique(
-        (record for record in records if _is_asked(record, collection, patient)),
-        lambda record: (record.patient_id, record.study_uid),
-    )
-
-
-def read_series(body: bytes, collection: str, patient: str | None) -> tuple[Series, ...]:
-    """Return the series in an answer of getSeries, of exactly what was asked for.
-
-    As `read_studies`. `studied` is the study's day, or else the series' own. Raises
-    UnreadableAnswer.
-    """
-    records = _records(
-        "series",
-        _decode(body, _SeriesRow),
-        functools.partial(_series, collection=collection, patient=patient),
-    )
-    return _unique(
-        (record for record in records if _is_asked(record, collection, patient)),
-        lambda record: (record.patient_id, record.study_uid, record.series_uid),
-    )
-
-
-def _series(row: _SeriesRow, collection: str, patient: str | None) -> Series | None:
     patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere) or patient
     study_uid = _uid(row.study_uid)
     series_uid = _uid(row.series_uid)
@@ -237,57 +233,14 @@ def _series(row: _SeriesRow, collection: str, patient: str | None) -> Series | N
     )
 
 
-def _is_asked(record: Study | Series, collection: str, patient: str | None) -> bool:
-    return record.collection == collection and patient in (None, record.patient_id)
-
-
-def _decode(body: bytes, row_type: type[Row]) -> list[Row]:
-    """Return the rows that are not empty: of an array, of a single object, or of no body at all."""
-    body = body.removeprefix(_UTF8_MARK).strip()
-    if body in (b"", b"null"):
-        return []
-    try:
-        rows = _decoder(row_type).decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        seen = "a web page" if body.startswith(b"<") else f"something else ({error})"
-        raise UnreadableAnswer(f"the archive sent {seen} instead of the JSON of a listing") from error
-    nothing = row_type()
-    if isinstance(rows, row_type):
-        if rows == nothing and msgspec.json.decode(body) != {}:
-            raise UnreadableAnswer("the archive sent an object that is no row instead of a listing")
-        rows = [rows]
-    return [row for row in rows if row is not None and row != nothing]
-
-
-@functools.cache
-def _decoder(row_type: type[msgspec.Struct]) -> "msgspec.json.Decoder[Any]":
-    return msgspec.json.Decoder(list[row_type | None] | row_type)  # type: ignore[valid-type]
-
-
-def _records(what: str, rows: list[Row], build: Callable[[Row], Record | None]) -> Iterable[Record]:
-    """Yield what `build` makes of the rows, and warn once of those it makes nothing of."""
-    unusable = 0
-    for row in rows:
-        record = build(row)
-        if record is None:
-            unusable += 1
-        else:
-            yield record
-    if unusable:
-        log.warning(
-            "%d of %d rows of %s left out: their identifiers are missing or malformed",
-            unusable,
-            len(rows),
-            what,
-        )
-
-
-def _unique(records: Iterable[Record], identity: Callable[[Record], Hashable]) -> tuple[Record, ...]:
-    """Return the records without repetitions: of those with one identity, the first."""
-    by_identity: dict[Hashable, Record] = {}
-    for record in records:
-        by_identity.setdefault(identity(record), record)
-    return tuple(by_identity.values())
+def change_of(row: ChangeRow) -> Change | None:
+    """Return whom a row of getUpdatedSeries is of, and when it was released."""
+    collection = _key(row.collection)
+    patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere)
+    released = read_date(row.released)
+    if collection is None or patient_id is None or released is None:
+        return None
+    return Change(collection, patient_id, released)
 
 
 def _text(value: object) -> str | None:

@@ -4,19 +4,34 @@
 The public service is asked only where TCIAFS_CONTRACT_URL says so: one small collection, a few requests.
 """
 
+import datetime as dt
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
 import trio
 
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
-from tciafs.errors import AccessDenied, TciafsError
-from tciafs.model import Archive, Checksums, Collection, Delivery, Member, Patient, Series, Study
+from tciafs.errors import AccessDenied, TciafsError, Unreachable, UnreadableAnswer
+from tciafs.model import (
+    Archive,
+    Change,
+    Checksums,
+    Collection,
+    Delivery,
+    Member,
+    Patient,
+    Series,
+    Study,
+)
 from tciafs.sample.dicom import uid
 from tests.fakes import FakeArchive
 from tests.sample.running import RunningSample, running_sample
+
+T = TypeVar("T")
 
 NOWHERE = "No-Such-Collection-Of-Any-Archive"
 
@@ -29,6 +44,7 @@ class Held:
     collection: str
     denied: Series | None = None
     brings_md5: bool = False
+    tells_changes: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,17 @@ class Fetched:
     promised_bytes: int | None
     data: bytes
     chunks: int
+
+
+async def gathered(every: AbstractAsyncContextManager[AsyncIterator[Sequence[T]]]) -> set[T]:
+    """Return all that comes in batches."""
+    found: set[T] = set()
+    async with every as batches:
+        async for batch in batches:
+            assert isinstance(batch, Sequence)
+            assert batch
+            found.update(batch)
+    return found
 
 
 async def fetch(archive: Archive, series: Series) -> tuple[list[Fetched], dict[str, str]]:
@@ -59,9 +86,9 @@ async def fetch(archive: Archive, series: Series) -> tuple[list[Fetched], dict[s
 
 async def smallest(held: Held) -> Series:
     """Return the series of the collection with the fewest bytes, of several images if there is one."""
-    series = await held.archive.series(held.collection)
-    several = [one for one in series if (one.image_count or 0) > 1] or list(series)
-    return min(several, key=lambda one: one.size_bytes or 0)
+    series = await gathered(held.archive.every_series(held.collection))
+    several = [one for one in series if (one.image_count or 0) > 1] or series
+    return min(several, key=lambda one: (one.size_bytes or 0, one.series_uid))
 
 
 class ArchiveContract:
@@ -80,17 +107,17 @@ class ArchiveContract:
         assert all(type(each) is Patient and each.collection == held.collection for each in patients)
         assert len({each.patient_id for each in patients}) == len(patients)
 
-    async def test_studies_belong_to_what_was_asked_for(self, held: Held) -> None:
+    async def test_all_studies_belong_to_what_was_asked_for(self, held: Held) -> None:
         patients = {each.patient_id for each in await held.archive.patients(held.collection)}
-        studies = await held.archive.studies(held.collection)
+        studies = await gathered(held.archive.every_study(held.collection))
         assert studies
         assert all(type(each) is Study and each.collection == held.collection for each in studies)
         assert {each.patient_id for each in studies} == patients
         assert len({each.study_uid for each in studies}) == len(studies)
 
-    async def test_series_belong_to_what_was_asked_for(self, held: Held) -> None:
-        studies = {each.study_uid for each in await held.archive.studies(held.collection)}
-        series = await held.archive.series(held.collection)
+    async def test_all_series_belong_to_what_was_asked_for(self, held: Held) -> None:
+        studies = {each.study_uid for each in await gathered(held.archive.every_study(held.collection))}
+        series = await gathered(held.archive.every_series(held.collection))
         assert series
         assert all(type(each) is Series and each.collection == held.collection for each in series)
         assert {each.study_uid for each in series} == studies
@@ -98,29 +125,67 @@ class ArchiveContract:
 
     async def test_the_listings_of_all_patients_are_that_of_the_collection(self, held: Held) -> None:
         archive, collection = held.archive, held.collection
-        studies: set[Study] = set()
-        series: set[Series] = set()
+        studies: list[Study] = []
+        series: list[Series] = []
         for patient in await archive.patients(collection):
-            of_patient = await archive.series(collection, patient.patient_id)
-            assert {each.patient_id for each in of_patient} == {patient.patient_id}
-            studies.update(await archive.studies(collection, patient.patient_id))
-            series.update(of_patient)
-        assert studies == set(await archive.studies(collection))
-        assert series == set(await archive.series(collection))
+            for found in (
+                await archive.studies(collection, patient.patient_id),
+                await archive.series(collection, patient.patient_id),
+            ):
+                assert isinstance(found, Sequence)
+                assert {each.patient_id for each in found} == {patient.patient_id}
+                assert len(set(found)) == len(found)
+            studies += await archive.studies(collection, patient.patient_id)
+            series += await archive.series(collection, patient.patient_id)
+        assert set(studies) == await gathered(archive.every_study(collection))
+        assert set(series) == await gathered(archive.every_series(collection))
 
     async def test_what_counts_and_adds_up_images_is_a_number_or_not_said(self, held: Held) -> None:
-        for each in await held.archive.series(held.collection):
+        for each in await gathered(held.archive.every_series(held.collection)):
             assert each.image_count is None or each.image_count >= 0
             assert each.size_bytes is None or each.size_bytes >= 0
 
     async def test_a_listing_says_the_same_when_asked_again(self, held: Held) -> None:
-        first = await held.archive.series(held.collection)
-        assert set(await held.archive.series(held.collection)) == set(first)
+        first = await gathered(held.archive.every_series(held.collection))
+        assert await gathered(held.archive.every_series(held.collection)) == first
+
+    async def test_all_series_that_are_left_early_harm_no_later_question(self, held: Held) -> None:
+        for _ in range(5):
+            async with held.archive.every_series(held.collection) as batches:
+                assert await anext(batches)
+        with trio.CancelScope() as scope:
+            async with held.archive.every_study(held.collection) as studies:
+                scope.cancel()
+                await anext(studies)
+        assert scope.cancelled_caught
+        assert await gathered(held.archive.every_study(held.collection))
+
+    async def test_changes_are_the_patients_with_later_releases_each_once(self, held: Held) -> None:
+        series = await gathered(held.archive.every_series(held.collection))
+        days = sorted({each.released for each in series if each.released is not None})
+        assert days
+        for since in (days[0] - dt.timedelta(1), days[-1] - dt.timedelta(1), days[-1]):
+            changes = await held.archive.changes(since)
+            if not held.tells_changes:
+                assert changes is None
+                continue
+            assert changes is not None
+            assert all(type(each) is Change and each.released > since for each in changes)
+            assert len({(each.collection, each.patient_id) for each in changes}) == len(changes)
+            latest: dict[str, dt.date] = {}
+            for each in series:
+                if each.released is not None and each.released > since:
+                    known = latest.get(each.patient_id, each.released)
+                    latest[each.patient_id] = max(known, each.released)
+            told = {each.patient_id: each.released for each in changes if each.collection == held.collection}
+            assert told == latest
 
     async def test_an_unknown_collection_is_empty_and_no_error(self, held: Held) -> None:
         assert list(await held.archive.patients(NOWHERE)) == []
-        assert list(await held.archive.studies(NOWHERE)) == []
-        assert list(await held.archive.series(NOWHERE)) == []
+        assert list(await held.archive.studies(NOWHERE, "nobody")) == []
+        assert list(await held.archive.series(NOWHERE, "nobody")) == []
+        assert await gathered(held.archive.every_study(NOWHERE)) == set()
+        assert await gathered(held.archive.every_series(NOWHERE)) == set()
 
     async def test_an_unknown_patient_is_empty_and_no_error(self, held: Held) -> None:
         assert list(await held.archive.studies(held.collection, "no such patient")) == []
@@ -166,11 +231,11 @@ class ArchiveContract:
         assert len(members) == series.image_count
 
     async def test_many_may_ask_at_once(self, held: Held) -> None:
-        expected = set(await held.archive.series(held.collection))
+        expected = await gathered(held.archive.every_series(held.collection))
         answers: list[set[Series]] = []
 
         async def ask() -> None:
-            answers.append(set(await held.archive.series(held.collection)))
+            answers.append(await gathered(held.archive.every_series(held.collection)))
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -204,14 +269,32 @@ class TestFakeArchive(ArchiveContract):
     @pytest.fixture
     async def held(self) -> AsyncIterator[Held]:
         images = [("1-1.dcm", b"one"), ("1-2.dcm", b""), ("1-3.dcm", bytes(100))]
-        whole = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=103)
+        day = dt.date(2026, 1, 2)
+        whole = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=103, released=day)
         other = Series("Lung", "P2", "1.4", "1.4.5", "CT", image_count=1, size_bytes=5_000)
         denied = Series("Secret", "P3", "1.6", "1.6.7", "CT", image_count=1, size_bytes=5)
         archive = FakeArchive(whole, other, denied)
+        archive.changed = [Change("Lung", "P1", day)]
         archive.bring(whole.series_uid, images)
         archive.bring(denied.series_uid, [AccessDenied("not for guests")])
         yield Held(archive, "Lung", denied)
         await archive.aclose()
+
+    async def test_what_is_planned_to_fail_fails_once_and_is_noted(self, held: Held) -> None:
+        archive = held.archive
+        assert isinstance(archive, FakeArchive)
+        archive.asked.clear()
+        for question, ask in (
+            ("every_study", lambda: gathered(archive.every_study("Lung"))),
+            ("every_series", lambda: gathered(archive.every_series("Lung"))),
+            ("changes", lambda: archive.changes(dt.date(2026, 1, 1))),
+        ):
+            archive.fail(question, Unreachable("away"))
+            with pytest.raises(Unreachable):
+                await ask()
+            assert await ask()
+        about = {"every_study": "Lung", "every_series": "Lung", "changes": "2026-01-01"}
+        assert archive.asked == [question for pair in about.items() for question in (pair, pair)]
 
 
 # NBIA, over the sample archive
@@ -223,6 +306,7 @@ class NbiaContract(ArchiveContract):
     options: tuple[str, ...] = ()
     api: Api | None = None
     brings_md5 = True
+    tells_changes = True
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -235,7 +319,7 @@ class NbiaContract(ArchiveContract):
         archive = NbiaArchive(NbiaConfig(sample.url, self.api, retries=0))
         denied = Series("Limited-Access", "LIMITED-001", uid("limited", "study"), uid("limited", "series"))
         try:
-            yield Held(archive, "Numbering_Traps", denied, self.brings_md5)
+            yield Held(archive, "Numbering_Traps", denied, self.brings_md5, self.tells_changes)
         finally:
             await archive.aclose()
 
@@ -249,6 +333,19 @@ class NbiaContract(ArchiveContract):
         members, _md5 = await fetch(held.archive, series)
         assert len(members) == series.image_count
 
+    @pytest.mark.parametrize("kind", ["html", "truncate_json", "status"])
+    async def test_a_whole_collection_that_goes_wrong_is_an_error_of_ours(
+        self, held: Held, sample: RunningSample, kind: str
+    ) -> None:
+        assert await held.archive.collections()
+        sample.fault(kind, "getSeries")
+        try:
+            with pytest.raises(Unreachable if kind == "status" else UnreadableAnswer):
+                await gathered(held.archive.every_series(held.collection))
+        finally:
+            sample.clear_faults()
+        assert await gathered(held.archive.every_series(held.collection))
+
 
 class TestNbiaV4(NbiaContract):
     pass
@@ -257,6 +354,7 @@ class TestNbiaV4(NbiaContract):
 class TestNbiaV1(NbiaContract):
     options = ("--api", "v1")
     brings_md5 = False
+    tells_changes = False
 
 
 class TestNbiaV4ThatKnowsNoMd5(NbiaContract):
@@ -279,6 +377,7 @@ class TestPublicService(ArchiveContract):
         collection = os.environ.get("TCIAFS_CONTRACT_COLLECTION", "RIDER Pilot")
         try:
             await archive.collections()
-            yield Held(archive, collection, brings_md5=archive.config.api == "v4")
+            is_v4 = archive.config.api == "v4"
+            yield Held(archive, collection, brings_md5=is_v4, tells_changes=is_v4)
         finally:
             await archive.aclose()

@@ -4,10 +4,9 @@ import datetime as dt
 import email.utils
 import gzip
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -18,9 +17,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tciafs import __version__
-from tciafs.archives import http
-from tciafs.archives.http import HttpClient, RequestRejected, checked_url, translate
-from tciafs.archives.http_body import Body
+from tciafs.archives import http_errors
+from tciafs.archives.http import HttpClient, checked_url
+from tciafs.archives.http_body import PIECE_BYTES
+from tciafs.archives.http_errors import RequestRejected, translate
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.errors import (
     AccessDenied,
@@ -93,8 +93,17 @@ def compressed(body: bytes) -> httpx.Response:
     return answer(body, headers={"Content-Encoding": "gzip"})
 
 
-def same(body: bytes) -> bytes:
-    return body
+class Whole:
+    """A reader that keeps the body as it is, and notes the pieces."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def feed(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+
+    def finish(self) -> bytes:
+        return b"".join(self.pieces)
 
 
 # Translation
@@ -118,11 +127,11 @@ def of_httpx() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("cls", of_httpx())
 def test_every_exception_of_httpx_has_a_row_of_its_own(cls: type[Exception]) -> None:
-    assert cls in [row[0] for row in http._TRANSLATIONS]
+    assert cls in [row[0] for row in http_errors._TRANSLATIONS]
 
 
 def test_no_exception_is_shadowed_by_a_more_general_one_above_it() -> None:
-    rows = [row[0] for row in http._TRANSLATIONS]
+    rows = [row[0] for row in http_errors._TRANSLATIONS]
     assert not [
         (above, below)
         for place, below in enumerate(rows)
@@ -169,7 +178,7 @@ def refused_certificate() -> httpx.ConnectError:
 async def test_a_refused_certificate_is_named_and_not_asked_again() -> None:
     script = Script(refused_certificate())
     with pytest.raises(Unreachable, match=r"certificate of archive\.example .* self-signed"):
-        await client(script).fetch(*QUESTION, same)
+        await client(script).fetch(*QUESTION, Whole)
     assert len(script.requests) == 1
 
 
@@ -178,7 +187,7 @@ async def test_a_refused_certificate_is_named_and_not_asked_again() -> None:
 
 async def test_a_listing_is_asked_for_by_name_version_and_compressed() -> None:
     script = Script(compressed(gzip.compress(b"[]")))
-    assert await client(script).fetch(*QUESTION, same) == b"[]"
+    assert await client(script).fetch(*QUESTION, Whole) == b"[]"
     (request,) = script.requests
     assert str(request.url.copy_with(query=None)) == f"{BASE}/v4/getSeries"
     assert dict(request.url.params) == {"Collection": "CT Lymph Nodes"}
@@ -189,7 +198,7 @@ async def test_a_listing_is_asked_for_by_name_version_and_compressed() -> None:
 
 async def test_the_deadlines_reach_the_transport() -> None:
     script = Script(answer(b"", 200))
-    await client(script, connect_timeout_s=1, stall_timeout_s=2, write_timeout_s=3).fetch(*QUESTION, same)
+    await client(script, connect_timeout_s=1, stall_timeout_s=2, write_timeout_s=3).fetch(*QUESTION, Whole)
     timeout = script.requests[0].extensions["timeout"]
     assert (timeout["connect"], timeout["read"], timeout["write"]) == (1, 2, 3)
 
@@ -258,19 +267,20 @@ async def test_what_may_pass_is_asked_again(
     failure: httpx.Response | Exception, autojump_clock: MockClock
 ) -> None:
     script = Script(failure, answer(b"ok"))
-    assert await client(script).fetch(*QUESTION, same) == b"ok"
+    assert await client(script).fetch(*QUESTION, Whole) == b"ok"
 
 
 async def test_an_answer_that_cannot_be_decoded_is_asked_for_again(
     autojump_clock: MockClock,
 ) -> None:
-    def decode(body: bytes) -> str:
-        if body != b"rows":
-            raise UnreadableAnswer("a web page")
-        return body.decode()
+    class Rows(Whole):
+        def finish(self) -> bytes:
+            if super().finish() != b"rows":
+                raise UnreadableAnswer("a web page")
+            return b"read"
 
     script = Script(answer(b"<html>"), answer(b"rows"))
-    assert await client(script).fetch(*QUESTION, decode) == "rows"
+    assert await client(script).fetch(*QUESTION, Rows) == b"read"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +298,7 @@ async def test_an_answer_that_cannot_be_decoded_is_asked_for_again(
 async def test_what_will_not_pass_is_asked_once(status: int, expected: type[TciafsError]) -> None:
     script = Script(answer(b"because", status))
     with pytest.raises(expected, match=rf"archive\.example .* getSeries .* {status}: because"):
-        await client(script).fetch(*QUESTION, same)
+        await client(script).fetch(*QUESTION, Whole)
     assert len(script.requests) == 1
 
 
@@ -310,7 +320,7 @@ async def test_when_the_retries_are_used_up_the_error_says_why(
 ) -> None:
     script = Script(*(answer() for _ in range(3)))
     with pytest.raises(expected) as caught:
-        await client(script, retries=2).fetch(*QUESTION, same)
+        await client(script, retries=2).fetch(*QUESTION, Whole)
     assert type(caught.value) is expected
     assert len(script.requests) == 3
 
@@ -318,13 +328,13 @@ async def test_when_the_retries_are_used_up_the_error_says_why(
 async def test_without_retries_there_is_one_attempt() -> None:
     script = Script(answer(b"", 500))
     with pytest.raises(Unreachable):
-        await client(script, retries=0).fetch(*QUESTION, same)
+        await client(script, retries=0).fetch(*QUESTION, Whole)
 
 
 async def test_pauses_grow_up_to_their_bound(autojump_clock: MockClock) -> None:
     script = Script(*(answer(b"", 500) for _ in range(8)))
     with pytest.raises(Unreachable):
-        await client(script, retries=7, backoff_initial_s=1, backoff_max_s=5).fetch(*QUESTION, same)
+        await client(script, retries=7, backoff_initial_s=1, backoff_max_s=5).fetch(*QUESTION, Whole)
     pauses = [later - sooner for sooner, later in zip(script.times, script.times[1:], strict=False)]
     assert 1 <= pauses[0] <= 2 <= pauses[1] <= 3
     assert pauses[-1] == 5
@@ -335,7 +345,7 @@ async def test_the_pause_that_the_server_asks_for_is_kept(
 ) -> None:
     busy = answer(b"", 503, headers={"Retry-After": "7"})
     script = Script(busy, answer(b"", 200))
-    await client(script).fetch(*QUESTION, same)
+    await client(script).fetch(*QUESTION, Whole)
     assert script.times[1] - script.times[0] == 7
 
 
@@ -344,7 +354,7 @@ async def test_a_pause_beyond_all_patience_fails_at_once(patience_s: float, dead
     script = Script(answer(b"", 429, headers={"Retry-After": "3600"}))
     with pytest.raises(SlowDown) as caught:
         await client(script, retry_after_max_s=patience_s, listing_timeout_s=deadline_s).fetch(
-            *QUESTION, same
+            *QUESTION, Whole
         )
     assert caught.value.retry_after_s == 3600
 
@@ -394,7 +404,7 @@ async def test_a_listing_ends_at_its_deadline_retries_included(
         raise AssertionError
 
     with pytest.raises(DeadlinePassed, match="getSeries within 30 s"):
-        await client(never, listing_timeout_s=30).fetch(*QUESTION, same)
+        await client(never, listing_timeout_s=30).fetch(*QUESTION, Whole)
     assert trio.current_time() == pytest.approx(30)
 
 
@@ -404,7 +414,7 @@ async def test_a_listing_that_is_too_long_is_not_read_to_its_end(
     body = Pieces(*[b"x" * 100] * 50)
     script = Script(httpx.Response(200, stream=body))
     with pytest.raises(UnreadableAnswer, match="more than 250 bytes"):
-        await client(script, retries=0, listing_size_bytes=250).fetch(*QUESTION, same)
+        await client(script, retries=0, listing_size_bytes=250).fetch(*QUESTION, Whole)
     assert body.sent == 3
     assert body.closed
 
@@ -412,40 +422,44 @@ async def test_a_listing_that_is_too_long_is_not_read_to_its_end(
 async def test_a_listing_that_inflates_beyond_its_bound_is_not_inflated_to_its_end() -> None:
     script = Script(compressed(gzip.compress(bytes(10_000_000))))
     with pytest.raises(UnreadableAnswer, match="more than 250 bytes"):
-        await client(script, retries=0, listing_size_bytes=250).fetch(*QUESTION, same)
+        await client(script, retries=0, listing_size_bytes=250).fetch(*QUESTION, Whole)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
 async def test_a_compression_that_was_not_asked_for_is_unreadable(encoding: str) -> None:
     script = Script(answer(b"x", headers={"Content-Encoding": encoding}))
     with pytest.raises(UnreadableAnswer, match="not by gzip"):
-        await client(script, retries=0).fetch(*QUESTION, same)
-
-
-@given(st.binary(max_size=2000), st.integers(1, 100), st.integers(-15, 31), st.integers(0, 3000))
-def test_a_body_is_the_same_however_it_is_cut_and_compressed(
-    content: bytes, size: int, wbits: int, limit_bytes: int
-) -> None:
-    is_plain = abs(wbits) < 9 or wbits < 0 or 15 < wbits < 25
-    sent = content if is_plain else zlib.compress(content, wbits=wbits)
-    body = Body("" if is_plain else "gzip", limit_bytes)
-    for start in range(0, len(sent), size):
-        body.add(sent[start : start + size])
-    assert body.is_too_long == (len(content) > limit_bytes)
-    assert body.finish() == content[: limit_bytes + 1]
-
-
-@given(st.binary(max_size=200))
-def test_bytes_that_are_not_compressed_are_unreadable_or_a_body(sent: bytes) -> None:
-    body = Body("deflate", 100)
-    with suppress(UnreadableAnswer):
-        body.add(sent)
-        assert len(body.finish()) <= 101
+        await client(script, retries=0).fetch(*QUESTION, Whole)
 
 
 async def test_a_listing_of_exactly_the_limit_is_read() -> None:
     script = Script(answer(b"x" * 250))
-    assert await client(script, listing_size_bytes=250).fetch(*QUESTION, same) == b"x" * 250
+    assert await client(script, listing_size_bytes=250).fetch(*QUESTION, Whole) == b"x" * 250
+
+
+async def test_others_have_their_turn_between_the_pieces_of_a_listing() -> None:
+    reader = Whole()
+    turns: list[int] = []
+
+    async def others() -> None:
+        while True:
+            turns.append(len(reader.pieces))
+            await trio.lowlevel.checkpoint()
+
+    script = Script(compressed(gzip.compress(bytes(1_000_000))))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await client(script).fetch(*QUESTION, lambda: reader)
+        nursery.cancel_scope.cancel()
+    assert len(reader.pieces) == 16
+    # Of two tasks that are ready, trio lets either go first, so two pieces can come between two turns.
+    assert all(later - sooner <= 2 for sooner, later in pairwise(turns))
+
+
+async def test_each_attempt_has_a_new_reader(autojump_clock: MockClock) -> None:
+    cut_off = httpx.Response(200, stream=Pieces(b"one", httpx.ReadError("reset")))
+    script = Script(cut_off, answer(b"two"))
+    assert await client(script).fetch(*QUESTION, Whole) == b"two"
 
 
 async def test_a_busy_pool_is_waited_for_only_so_long(
@@ -455,8 +469,8 @@ async def test_a_busy_pool_is_waited_for_only_so_long(
     archive = client(script, retries=0, connections=1, pool_timeout_s=5)
     async with archive.stream(*QUESTION):
         with pytest.raises(DeadlinePassed, match="all 1 connections"):
-            await archive.fetch(*QUESTION, same)
-    assert await archive.fetch(*QUESTION, same) == b"a"
+            await archive.fetch(*QUESTION, Whole)
+    assert await archive.fetch(*QUESTION, Whole) == b"a"
 
 
 async def test_cancelling_a_listing_between_attempts_is_not_taken_for_a_failure(
@@ -466,7 +480,7 @@ async def test_cancelling_a_listing_between_attempts_is_not_taken_for_a_failure(
         return answer(b"", 500)
 
     with trio.move_on_after(3) as scope:
-        await client(busy, retries=100, backoff_initial_s=2).fetch(*QUESTION, same)
+        await client(busy, retries=100, backoff_initial_s=2).fetch(*QUESTION, Whole)
     assert scope.cancelled_caught
 
 
@@ -482,7 +496,7 @@ async def test_cancelling_an_attempt_is_not_followed_by_another() -> None:
         raise AssertionError
 
     with scope:
-        await client(cancelling).fetch(*QUESTION, same)
+        await client(cancelling).fetch(*QUESTION, Whole)
     assert scope.cancelled_caught
     assert asked == 1
 
@@ -490,7 +504,7 @@ async def test_cancelling_an_attempt_is_not_followed_by_another() -> None:
 async def test_what_a_server_writes_reaches_the_message_as_one_short_printable_line() -> None:
     script = Script(answer(b"no\x1b[31m\n\x00such  thing" + b"x" * 9999, 400))
     with pytest.raises(RequestRejected) as caught:
-        await client(script).fetch(*QUESTION, same)
+        await client(script).fetch(*QUESTION, Whole)
     assert caught.value.status == 400
     assert caught.value.text.startswith("no [31m such thing")
     assert str(caught.value).isprintable()
@@ -515,20 +529,20 @@ def moved(address: str) -> httpx.Response:
 
 async def test_a_redirect_is_followed_with_the_token_on_the_same_host() -> None:
     script = Script(moved("/elsewhere"), answer(b"there"))
-    assert await with_token(script).fetch(*QUESTION, same) == b"there"
+    assert await with_token(script).fetch(*QUESTION, Whole) == b"there"
     assert [r.headers.get("Authorization") for r in script.requests] == ["Bearer s3cret"] * 2
 
 
 async def test_a_token_never_goes_to_another_host() -> None:
     script = Script(moved("https://other.example/"), answer(b"there"))
-    assert await with_token(script).fetch(*QUESTION, same) == b"there"
+    assert await with_token(script).fetch(*QUESTION, Whole) == b"there"
     assert [r.headers.get("Authorization") for r in script.requests] == ["Bearer s3cret", None]
 
 
 async def test_a_redirect_away_from_https_is_not_followed() -> None:
     script = Script(moved("http://archive.example/"))
     with pytest.raises(UnreadableAnswer, match="not encrypted"):
-        await with_token(script).fetch(*QUESTION, same)
+        await with_token(script).fetch(*QUESTION, Whole)
     assert len(script.requests) == 1
 
 
@@ -536,7 +550,7 @@ async def test_the_body_of_a_redirect_is_not_read() -> None:
     body = Pieces(*[b"x"] * 9)
     address = {"Location": "/elsewhere"}
     script = Script(httpx.Response(302, stream=body, headers=address), answer(b"there"))
-    assert await client(script).fetch(*QUESTION, same) == b"there"
+    assert await client(script).fetch(*QUESTION, Whole) == b"there"
     assert body.closed
     assert body.sent == 0
 
@@ -547,13 +561,13 @@ async def test_a_redirect_to_nowhere_is_an_error_of_ours(address: str) -> None:
         return moved(address)
 
     with pytest.raises((UnreadableAnswer, Unreachable)):
-        await client(go, retries=0).fetch(*QUESTION, same)
+        await client(go, retries=0).fetch(*QUESTION, Whole)
 
 
 async def test_neither_token_nor_parameters_appear_in_messages() -> None:
     script = Script(answer(b"", 401))
     with pytest.raises(AccessDenied) as caught:
-        await with_token(script).fetch("v4/getSeries", {"PatientID": "P-1"}, same)
+        await with_token(script).fetch("v4/getSeries", {"PatientID": "P-1"}, Whole)
     assert "s3cret" not in str(caught.value)
     assert "P-1" not in str(caught.value)
 
@@ -611,6 +625,107 @@ async def test_a_stream_with_a_bad_status_is_an_error_at_once() -> None:
             pass
 
 
+# Rows
+
+
+class Lines:
+    """A reader of rows: what is before each slash, and at the end what is left."""
+
+    def __init__(self) -> None:
+        self.left = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        *rows, self.left = (self.left + piece).split(b"/")
+        return rows
+
+    def finish(self) -> list[bytes]:
+        if self.left == b"bad":
+            raise UnreadableAnswer("a bad end")
+        return [self.left] if self.left else []
+
+
+async def test_rows_come_in_batches_while_the_rest_is_still_to_come() -> None:
+    body = Pieces(b"a/b/c", b"c", b"/d/", b"e")
+    script = Script(httpx.Response(200, stream=body))
+    async with client(script).stream_rows(*QUESTION, Lines()) as batches:
+        assert await anext(aiter(batches)) == [b"a", b"b"]
+        assert body.sent == 1
+        assert [batch async for batch in batches] == [[b"cc", b"d"], [b"e"]]
+    assert body.closed
+    assert script.requests[0].headers["Accept-Encoding"] == "gzip"
+
+
+async def test_compressed_rows_are_inflated_while_they_come() -> None:
+    sent = gzip.compress(b"a/" * 500_000)
+    script = Script(compressed(sent))
+    async with client(script).stream_rows(*QUESTION, Lines()) as batches:
+        sizes = [len(batch) async for batch in batches]
+    assert sum(sizes) == 500_000
+    assert max(sizes) <= PIECE_BYTES // 2
+
+
+async def rows_of(archive: HttpClient, path: str = QUESTION[0]) -> list[bytes]:
+    async with archive.stream_rows(path, {}, Lines()) as batches:
+        return [row async for batch in batches for row in batch]
+
+
+@pytest.mark.parametrize(
+    ("response", "expected", "said"),
+    [
+        (partial(httpx.Response, 200, stream=Pieces(b"a/", httpx.ReadError("reset"))), Unreachable, "broke"),
+        (partial(answer, b"a/bad"), UnreadableAnswer, "answered getSeries unreadably: a bad end"),
+        (partial(compressed, gzip.compress(b"a/b/")[:-1]), UnreadableAnswer, "ended early"),
+        (partial(answer, b"a/" * 100), UnreadableAnswer, "more than 150 bytes"),
+        (partial(answer, b"", 500), Unreachable, "500"),
+        (partial(answer, b"", 404), RequestRejected, "404"),
+    ],
+)
+async def test_rows_that_end_in_an_error_say_which_and_are_asked_for_once(
+    response: Callable[[], httpx.Response], expected: type[TciafsError], said: str
+) -> None:
+    script = Script(response())
+    with pytest.raises(expected, match=said) as caught:
+        await rows_of(client(script, listing_size_bytes=150))
+    assert type(caught.value) is expected
+    assert len(script.requests) == 1
+
+
+async def test_rows_that_are_left_early_are_closed() -> None:
+    body = Pieces(*[b"a/"] * 10)
+    script = Script(httpx.Response(200, stream=body))
+    async with client(script).stream_rows(*QUESTION, Lines()) as batches:
+        async for _ in batches:
+            break
+    assert body.closed
+    assert body.sent == 1
+
+
+class Trickle(httpx.AsyncByteStream):
+    """A body without end, of which something comes each second."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await trio.sleep(1)
+            yield b"a/"
+
+
+async def test_rows_without_end_meet_their_deadline_between_two_batches(autojump_clock: MockClock) -> None:
+    script = Script(httpx.Response(200, stream=Trickle()))
+    with pytest.raises(DeadlinePassed, match="did not finish getSeries within 30 s"):
+        await rows_of(client(script, whole_timeout_s=30, listing_timeout_s=5))
+    assert trio.current_time() == pytest.approx(30)
+
+
+async def test_rows_of_which_nothing_comes_meet_their_deadline(autojump_clock: MockClock) -> None:
+    async def never(request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with pytest.raises(DeadlinePassed, match="did not finish getSeries within 30 s"):
+        await rows_of(client(never, whole_timeout_s=30))
+    assert trio.current_time() == pytest.approx(30)
+
+
 # A real socket: httpcore's pool and h11 are in play
 
 
@@ -664,7 +779,7 @@ async def test_after_fifty_cancelled_streams_the_next_request_is_answered(server
             readers.start_soon(begin_and_leave, scope)
             if number % 3 == 0:
                 scope.cancel()  # while it waits for its connection
-    assert await archive.fetch("quick", {}, same) == b"quick"
+    assert await archive.fetch("quick", {}, Whole) == b"quick"
     await archive.aclose()
 
 
@@ -685,6 +800,27 @@ async def test_a_server_that_falls_silent_meets_the_stall_deadline(server: str, 
     await archive.aclose()
 
 
+@pytest.mark.parametrize("path", ["slow", "silent"])
+async def test_rows_of_a_server_that_falls_silent_meet_the_stall_deadline(server: str, path: str) -> None:
+    archive = direct(server, stall_timeout_s=0.05)
+    with pytest.raises(DeadlinePassed, match="stopped sending"):
+        await rows_of(archive, path)
+    await archive.aclose()
+
+
+async def test_cancelled_and_failing_rows_leave_nothing_behind(server: str) -> None:
+    archive = direct(server, connections=1)
+    for _ in range(5):
+        with trio.CancelScope() as scope:
+            async with archive.stream_rows("slow", {}, Lines()) as batches:
+                scope.cancel()
+                [batch async for batch in batches]
+        with pytest.raises(Unreachable, match="broke off"):
+            await rows_of(archive, "cut")
+    assert await archive.fetch("quick", {}, Whole) == b"quick"
+    await archive.aclose()
+
+
 async def test_a_connection_cut_within_a_chunked_body_is_unreachable(server: str) -> None:
     archive = direct(server)
     with pytest.raises(Unreachable, match="broke off"):
@@ -698,5 +834,5 @@ async def test_a_port_where_nobody_listens_is_unreachable() -> None:
         port = unused.getsockname()[1]
         archive = direct(f"http://127.0.0.1:{port}")
         with pytest.raises(Unreachable, match=f"127.0.0.1:{port} could not be reached"):
-            await archive.fetch("quick", {}, same)
+            await archive.fetch("quick", {}, Whole)
         await archive.aclose()

@@ -1,12 +1,14 @@
 """NbiaArchive against a scripted server that answers as NBIA's source says it does."""
 
+import datetime as dt
 import hashlib
 import io
 import json
 import logging
 import zipfile
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -27,7 +29,19 @@ from tciafs.errors import (
     Unreachable,
     UnreadableAnswer,
 )
-from tciafs.model import Archive, Checksums, Collection, Delivery, Member, Patient, Series
+from tciafs.model import (
+    Archive,
+    Change,
+    Checksums,
+    Collection,
+    Delivery,
+    Member,
+    Patient,
+    Series,
+    Study,
+)
+
+T = TypeVar("T")
 
 URL = "https://archive.example/nbia-api/services"
 SERIES = Series("LIDC-IDRI", "LIDC-IDRI-0001", "1.2", "1.2.3", image_count=3, size_bytes=60_000)
@@ -279,16 +293,16 @@ async def test_listings_ask_with_the_names_of_the_api() -> None:
     server = Server(v4_getPatient=always(), v4_getPatientStudy=always(), v4_getSeries=always("", 204))
     nbia = archive(server)
     assert await nbia.patients("CT Lymph Nodes") == ()
-    assert await nbia.studies("X") == ()
     assert await nbia.studies("X", "P & Q") == ()
-    assert await nbia.series("X") == ()
     assert await nbia.series("X", "P") == ()
+    assert await rows_of(nbia.every_study("X")) == []
+    assert await rows_of(nbia.every_series("X")) == []
     assert [dict(request.url.params) for request in server.requests] == [
         {"Collection": "CT Lymph Nodes"},
-        {"Collection": "X"},
         {"Collection": "X", "PatientID": "P & Q"},
-        {"Collection": "X"},
         {"Collection": "X", "PatientID": "P"},
+        {"Collection": "X"},
+        {"Collection": "X"},
     ]
 
 
@@ -297,7 +311,8 @@ async def test_a_listing_holds_exactly_what_was_asked_for() -> None:
     body = json.dumps([row | {"Collection": "Lung"}, row | {"Collection": "LUNG"}])
     server = Server(v4_getSeries=always(body), v4_getPatientStudy=always(body))
     nbia = archive(server)
-    assert [record.collection for record in await nbia.series("LUNG")] == ["LUNG"]
+    assert [record.collection for record in await rows_of(nbia.every_series("LUNG"))] == ["LUNG"]
+    assert [record.collection for record in await nbia.series("LUNG", "p")] == ["LUNG"]
     assert [record.collection for record in await nbia.studies("Lung", "p")] == ["Lung"]
     assert await nbia.studies("Lung", "P") == ()
 
@@ -335,7 +350,117 @@ async def test_a_refusal_says_what_it_means(
         await nbia.series("X", "P")
     assert type(caught.value) is expected
     with pytest.raises(expected, match=said) as caught:
+        await rows_of(nbia.every_series("X"))
+    assert type(caught.value) is expected
+    with pytest.raises(expected, match=said) as caught:
         await delivered(nbia)
+    assert type(caught.value) is expected
+
+
+# Whole collections
+
+
+Batches = AbstractAsyncContextManager[AsyncIterator[Sequence[T]]]
+
+
+async def rows_of(every: Batches[T]) -> list[T]:
+    async with every as batches:
+        return [record async for batch in batches for record in batch]
+
+
+def series_rows(count: int) -> bytes:
+    row = {"StudyInstanceUID": "1.2", "Collection": "X", "SeriesDescription": "},{" * 20}
+    return json.dumps(
+        [row | {"SeriesInstanceUID": f"1.3.{number}", "PatientID": f"P{number}"} for number in range(count)]
+    ).encode()
+
+
+async def test_all_series_come_in_batches_while_the_rest_is_still_to_come() -> None:
+    body = Body(series_rows(5_000), size=8_192)
+    nbia = archive(Server(v4_getSeries=lambda request: httpx.Response(200, stream=body)))
+    sent: list[int] = []
+    found: list[Series] = []
+    async with nbia.every_series("X") as batches:
+        async for batch in batches:
+            sent.append(body.sent)
+            found += batch
+    assert [series.series_uid for series in found] == [f"1.3.{number}" for number in range(5_000)]
+    assert len(sent) > 5
+    assert sent[0] < 12
+
+
+@pytest.mark.parametrize(
+    ("content", "failure", "expected"),
+    [
+        (series_rows(500)[:-1], None, UnreadableAnswer),
+        (series_rows(500) + b"]", None, UnreadableAnswer),
+        (series_rows(500)[:-1], httpx.ReadError("reset"), Unreachable),
+        (series_rows(500)[:-1], httpx.ReadTimeout(""), DeadlinePassed),
+    ],
+)
+async def test_series_that_break_off_are_an_error_after_what_has_come(
+    content: bytes, failure: Exception | None, expected: type[TciafsError]
+) -> None:
+    server = Server(v4_getSeries=lambda request: httpx.Response(200, stream=Body(content, failure=failure)))
+    found: list[Series] = []
+
+    async def take() -> None:
+        async with archive(server, retries=4).every_series("X") as batches:
+            async for batch in batches:
+                found.extend(batch)
+
+    with pytest.raises(expected):
+        await take()
+    assert found
+    assert len(server.requests) == 1
+
+
+async def test_all_studies_of_v1_are_asked_for_in_v1() -> None:
+    row = {
+        "StudyInstanceUID": "1.2",
+        "PatientID": "P",
+        "Collection": "X",
+        "StudyDate": "2000-01-01 00:00:00.0",
+    }
+    server = Server(v1_getPatientStudy=always(json.dumps([row])))
+    studies = await rows_of(archive(server, api="v1").every_study("X"))
+    assert studies == [Study("X", "P", "1.2", dt.date(2000, 1, 1))]
+
+
+# Changes
+
+
+DAY = dt.date(2026, 1, 2)
+
+
+async def test_changes_are_asked_for_by_a_day_in_the_order_of_v4() -> None:
+    row = {"Collection": "X", "PatientID": "P", "DateReleased": "02-01-2026"}
+    server = Server(v4_getUpdatedSeries=always(json.dumps([row])))
+    assert await archive(server).changes(DAY) == (Change("X", "P", dt.date(2026, 2, 1)),)
+    assert dict(server.requests[0].url.params) == {"fromDate": "01-02-2026"}
+
+
+async def test_nothing_new_is_no_change() -> None:
+    assert await archive(Server(v4_getUpdatedSeries=always())).changes(DAY) == ()
+
+
+async def test_v1_cannot_tell_changes_and_is_not_asked() -> None:
+    server = Server(v1_getUpdatedSeries=always("[]"))
+    assert await archive(server, api="v1").changes(DAY) is None
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("status", [404, 405, 410, 501])
+async def test_a_server_without_changes_cannot_tell_them(status: int) -> None:
+    assert await archive(Server(v4_getUpdatedSeries=always("", status))).changes(DAY) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, UnreadableAnswer), (403, AccessDenied), (500, Unreachable)]
+)
+async def test_changes_that_are_refused_are_an_error(status: int, expected: type[TciafsError]) -> None:
+    with pytest.raises(expected) as caught:
+        await archive(Server(v4_getUpdatedSeries=always("no", status))).changes(DAY)
     assert type(caught.value) is expected
 
 

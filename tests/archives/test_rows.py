@@ -4,24 +4,31 @@ import datetime as dt
 import json
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.nbia_rows import (
-    read_collections,
-    read_date,
-    read_patients,
-    read_series,
-    read_studies,
+from tciafs.archives.http import Reader
+from tciafs.archives.nbia_listings import (
+    Changes,
+    Records,
+    collections_listing,
+    every_series,
+    every_study,
+    patients_listing,
+    series_listing,
+    studies_listing,
 )
+from tciafs.archives.nbia_rows import read_date
 from tciafs.errors import UnreadableAnswer
-from tciafs.model import Collection, Patient, Series, Study
+from tciafs.model import Change, Collection, Patient, Series, Study
+
+T = TypeVar("T")
 
 warns_of_rows_left_out = pytest.mark.expect_log(
-    r"WARNING tciafs\.archives\.nbia_rows: .* rows of .* left out"
+    r"WARNING tciafs\.archives\.nbia_listings: .* rows of .* left out"
 )
 
 LIDC = "LIDC-IDRI"
@@ -69,6 +76,44 @@ SERIES_V4 = {
 
 def rows(*values: object) -> bytes:
     return json.dumps(values).encode()
+
+
+def read(reader: Reader[T], body: bytes) -> T:
+    """Return what is read of a body that comes in two pieces."""
+    reader.feed(body[: len(body) // 2])
+    reader.feed(body[len(body) // 2 :])
+    return reader.finish()
+
+
+def every(records: Records[T], body: bytes) -> tuple[T, ...]:
+    """Return all batches of a body that comes in one piece."""
+    return (*records.feed(body), *records.finish())
+
+
+def read_collections(body: bytes) -> tuple[Collection, ...]:
+    return read(collections_listing(), body)
+
+
+def read_patients(body: bytes, collection: str) -> tuple[Patient, ...]:
+    return read(patients_listing(collection), body)
+
+
+def read_studies(body: bytes, collection: str, patient: str | None) -> tuple[Study, ...]:
+    """Return the studies of a patient, or of all."""
+    if patient is None:
+        return every(every_study(collection), body)
+    return read(studies_listing(collection, patient), body)
+
+
+def read_series(body: bytes, collection: str, patient: str | None) -> tuple[Series, ...]:
+    """Return the series of a patient, or of all."""
+    if patient is None:
+        return every(every_series(collection), body)
+    return read(series_listing(collection, patient), body)
+
+
+def read_changes(body: bytes, since: dt.date) -> tuple[Change, ...]:
+    return read(Changes(since), body)
 
 
 def one_series(row: dict[str, Any]) -> Series:
@@ -161,6 +206,35 @@ def test_a_series_of_v4_is_read() -> None:
     )
 
 
+# What has been released
+
+SINCE = dt.date(2023, 8, 6)
+
+
+def test_a_change_is_of_a_patient_and_of_the_latest_day() -> None:
+    sent = [
+        SERIES_V4,
+        SERIES_V4 | {"SeriesInstanceUID": "1.2", "DateReleased": "09-01-2023"},
+        SERIES_V4 | {"SeriesInstanceUID": "1.3", "DateReleased": "08-30-2023"},
+        SERIES_V4 | {"Collection": "Other"},
+    ]
+    assert read_changes(rows(*sent), SINCE) == (
+        Change(LIDC, PATIENT, dt.date(2023, 9, 1)),
+        Change("Other", PATIENT, dt.date(2023, 8, 7)),
+    )
+
+
+def test_what_was_released_on_the_day_itself_or_before_is_no_change() -> None:
+    sent = [SERIES_V4 | {"PatientID": day[:2], "DateReleased": day} for day in ("08-06-2023", "07-30-2023")]
+    assert read_changes(rows(SERIES_V4, *sent), SINCE) == (Change(LIDC, PATIENT, dt.date(2023, 8, 7)),)
+
+
+@warns_of_rows_left_out
+@pytest.mark.parametrize("column", ["Collection", "PatientID", "DateReleased"])
+def test_a_change_of_nobody_or_of_no_day_is_left_out(column: str) -> None:
+    assert read_changes(rows(without(SERIES_V4, column)), SINCE) == ()
+
+
 # Ways to say nothing
 
 
@@ -170,6 +244,7 @@ def test_an_empty_answer_is_an_empty_listing(body: bytes, caplog: pytest.LogCapt
     assert read_patients(body, LIDC) == ()
     assert read_studies(body, LIDC, None) == ()
     assert read_series(body, LIDC, PATIENT) == ()
+    assert read_changes(body, SINCE) == ()
     assert not caplog.records
 
 
@@ -350,7 +425,7 @@ def test_case_twins_of_collection_and_patient_are_told_apart() -> None:
 
 def test_a_row_that_comes_twice_is_one_record() -> None:
     again = SERIES_V4 | {"Site": "another", "SeriesDescription": "changed"}
-    assert read_series(rows(SERIES_V4, again), LIDC, None) == (one_series(SERIES_V4),)
+    assert read_series(rows(SERIES_V4, again), LIDC, PATIENT) == (one_series(SERIES_V4),)
     assert read_collections(rows({"Collection": "A"}, {"Collection": "A"})) == (Collection("A"),)
 
 
@@ -407,6 +482,7 @@ def test_no_values_are_another_error(listing: list[dict[str, Any]]) -> None:
         read_collections(body)
         read_patients(body, LIDC)
         read_studies(body, LIDC, None)
+        read_changes(body, SINCE)
         for series in read_series(body, LIDC, PATIENT):
             assert (series.collection, series.patient_id) == (LIDC, PATIENT)
             assert series.number is None or isinstance(series.number, float)

@@ -87,6 +87,7 @@ class NbiaArchive:
         self._api = config.api or api_in_url
         self._probing = trio.Lock()
         self._probe_failure: TciafsError | None = None
+        self._probe_answer: tuple[Collection, ...] | None = None
         self._server_knows_include_md5 = True
         self._http = HttpClient(
             services_url,
@@ -103,7 +104,15 @@ class NbiaArchive:
         return dataclasses.replace(self._config, api=self._api)
 
     async def collections(self) -> tuple[Collection, ...]:
-        """Return the collections that this user may see (getCollectionValues)."""
+        """Return the collections that this user may see (getCollectionValues).
+
+        The API version is found by the same question: its answer serves whoever waited for that.
+        """
+        if self._api is None:
+            await self._settled_api()
+            answer, self._probe_answer = self._probe_answer, None
+            if answer is not None:
+                return answer
         return await self._listing("getCollectionValues", {}, collections_listing)
 
     async def patients(self, collection: str) -> tuple[Patient, ...]:
@@ -225,12 +234,14 @@ class NbiaArchive:
             raise
 
     async def _offers(self, api: Api) -> bool:
+        """Say whether the server speaks a version, and keep what it answered."""
         try:
-            await self._http.fetch(f"{api}/getCollectionValues", {}, collections_listing)
+            answer = await self._http.fetch(f"{api}/getCollectionValues", {}, collections_listing)
         except RequestRejected as rejected:
             if rejected.status in _ABSENT:
                 return False
             raise _explained(rejected) from rejected
+        self._probe_answer = answer
         return True
 
 

@@ -188,8 +188,35 @@ async def test_v4_is_found_by_asking_once() -> None:
     assert nbia.config.api is None
     assert await nbia.collections() == (Collection("X"),)
     await nbia.patients("X")
-    assert server.asked == ["v4/getCollectionValues"] * 2 + ["v4/getPatient"]
+    assert server.asked == ["v4/getCollectionValues", "v4/getPatient"]
     assert nbia.config.api == "v4"
+
+
+async def test_the_collections_that_tell_the_version_serve_once_and_are_asked_for_again() -> None:
+    answers = iter([answer(b'[{"Collection": "X"}]'), answer(b'[{"Collection": "Y"}]')])
+    nbia = archive(Server(v4_getCollectionValues=lambda request: next(answers)), api=None)
+    assert await nbia.collections() == (Collection("X"),)
+    assert await nbia.collections() == (Collection("Y"),)
+
+
+async def test_the_collections_that_told_another_the_version_are_not_believed_later() -> None:
+    answers = iter([answer(b'[{"Collection": "X"}]'), answer(b'[{"Collection": "Y"}]')])
+    server = Server(v4_getCollectionValues=lambda request: next(answers), v4_getPatient=always())
+    nbia = archive(server, api=None)
+    await nbia.patients("X")
+    assert await nbia.collections() == (Collection("Y"),)
+
+
+async def test_who_waits_for_the_version_to_list_the_collections_need_not_ask_again() -> None:
+    gate = Gate()
+    nbia = archive(gate, api=None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nbia.patients, "X")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(nbia.collections)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.opened.set()
+    assert gate.asked == ["v4/getCollectionValues", "v4/getPatient"]
 
 
 @pytest.mark.parametrize("status", [404, 405, 410, 501])

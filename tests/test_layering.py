@@ -41,7 +41,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.nbia_rows": "model",
         "archives.nbia_listings": "model archives.json_rows archives.nbia_rows",
         # What is remembered: listings and series. Neither knows the other, or an archive.
-        "catalogue": "errors model",
+        "catalogue": "errors model catalogue",
+        "catalogue.asking": "errors catalogue.table",
+        "catalogue.freshness": "catalogue.changes catalogue.table",
+        "catalogue.changes": "model catalogue.table",
+        "catalogue.walks": "",
+        "catalogue.remembered": "catalogue.table",
+        "catalogue.table": "errors model",
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.pack": "errors",
@@ -50,6 +56,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker": "errors archives.nbia store.disk_errors worker",
         "worker.pool": "errors model archives.nbia store.download worker.messages",
         "worker.messages": "model archives.nbia store.pack",
+        "worker.listing": "errors model catalogue.table worker.messages",
         "worker.fetching": "errors model naming store.pack worker.messages",
         # The tree is handed a catalogue and a store; it does not import them.
         "filesystem.tree": "errors model naming",
@@ -77,8 +84,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
         "httpx": "archives.http archives.http_errors archives.nbia",  # nbia: the type of a transport
-        "diskcache": "catalogue",
-        "sqlite3": "catalogue store",
+        "diskcache": "catalogue.table",
+        "sqlite3": "catalogue.table store",
         "pydicom": "worker.fetching filesystem.provenance sample",
         "numpy": "sample",
         "starlette": "sample",
@@ -94,7 +101,8 @@ WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
-    "filesystem.guard filesystem.images filesystem.provenance filesystem.tree"
+    "worker.listing catalogue.changes catalogue.table catalogue.walks filesystem.guard "
+    "filesystem.images filesystem.provenance filesystem.tree"
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 

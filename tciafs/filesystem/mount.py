@@ -23,7 +23,7 @@ import trio
 
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
-from tciafs.catalogue import Catalogue, CatalogueConfig
+from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.errors import TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.filesystem.guard import Guard, ListingMode
@@ -70,9 +70,10 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         stack.push_async_callback(archive.aclose)
         pool = await stack.enter_async_context(WorkerPool.running(lambda: archive.config, settings.retries))
         store = await stack.enter_async_context(Store.running(_store_config(settings), pool))
+        catalogue = await stack.enter_async_context(
+            Catalogue.running(archive, _catalogue_config(settings), lister=pool)
+        )
         nursery = await stack.enter_async_context(trio.open_nursery())
-        catalogue = Catalogue(archive, _catalogue_config(settings), nursery)
-        stack.callback(catalogue.close)
         images, interrupts = Images(store), Interrupts()
         operations = Operations(
             Tree(catalogue, images, Naming(settings.naming)),

@@ -28,7 +28,7 @@ from tciafs.naming import (
 )
 
 if TYPE_CHECKING:
-    from tciafs.catalogue import Answer, Catalogue
+    from tciafs.catalogue.catalogue import Answer, Catalogue
     from tciafs.filesystem.images import FoundImage, ImageListing, Images
 
 __all__ = ["ROOT_INODE", "Attributes", "Child", "FolderListing", "Level", "Node", "Tree"]

@@ -1,4 +1,4 @@
-"""`python -m tciafs.worker`: fetch series on command from stdin until stdin ends.
+"""`python -m tciafs.worker`: fetch series and list collections, on command from stdin until stdin ends.
 
 Commands and reports are `messages`; what anybody else prints on stdout goes to stderr. When the daemon
 dies, its end of the pipe closes and so does this process, also in the middle of a series.
@@ -18,7 +18,7 @@ from tciafs.archives.nbia import NbiaArchive, NbiaConfig
 from tciafs.errors import TciafsError
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.worker.fetching import fetch_series
-from tciafs.worker.messages import Failed, Fetch, Frames, Report, framed
+from tciafs.worker.messages import Command, Failed, Fetch, Frames, ListCollection, Report, framed
 
 log = logging.getLogger("tciafs.worker")
 
@@ -26,14 +26,14 @@ READ_BYTES = 64 * 1024
 
 
 class Worker:
-    """Fetches one series at a time; keeps its archive, and so its connections, between them."""
+    """Does one thing at a time; keeps its archive, and so its connections, between them."""
 
     def __init__(self, tell: Callable[[Report], None]) -> None:
         self._tell = tell
         self._config: NbiaConfig | None = None
         self._archive: NbiaArchive | None = None
 
-    async def serve(self, commands: trio.MemoryReceiveChannel[Fetch]) -> None:
+    async def serve(self, commands: trio.MemoryReceiveChannel[Command]) -> None:
         """Carry out commands until there are no more."""
         async for command in commands:
             try:
@@ -43,18 +43,30 @@ class Worker:
             except OSError as error:
                 self._report(translate_disk_error(error))
             except Exception as error:
-                log.exception("fetching series %s failed in an unexpected way", command.series.series_uid)
+                log.exception("%s failed in an unexpected way", type(command).__name__)
                 self._report(TciafsError(f"the worker failed: {error!r}"))
 
-    async def _carry_out(self, command: Fetch) -> None:
-        await fetch_series(
-            await self._archive_for(command.archive),
-            command.series,
-            Path(command.pack),
-            self._tell,
-            retries=command.retries,
-            first_wait_s=command.first_wait_s,
-        )
+    async def _carry_out(self, command: Command) -> None:
+        archive = await self._archive_for(command.archive)
+        match command:
+            case Fetch():
+                await fetch_series(
+                    archive,
+                    command.series,
+                    Path(command.pack),
+                    self._tell,
+                    retries=command.retries,
+                    first_wait_s=command.first_wait_s,
+                )
+            case ListCollection():
+                await self._list(archive, command)
+
+    async def _list(self, archive: NbiaArchive, command: ListCollection) -> None:
+        # diskcache takes a while to import, which only a worker that lists should pay.
+        from tciafs.worker.listing import list_collection
+
+        folder = Path(command.folder)
+        await list_collection(archive, command.kind, command.collection, folder, command.asked_at, self._tell)
 
     def _report(self, failure: TciafsError) -> None:
         self._tell(Failed(_name_across_the_pipe(failure), str(failure)))
@@ -88,9 +100,9 @@ class Reports:
             os._exit(0)  # nobody is left to be told of anything, and the next daemon tidies up
 
 
-async def listen(descriptor: int, commands: trio.MemorySendChannel[Fetch], nursery: trio.Nursery) -> None:
+async def listen(descriptor: int, commands: trio.MemorySendChannel[Command], nursery: trio.Nursery) -> None:
     """Pass commands on as they come; when there can be no more, end everything."""
-    frames, decoder = Frames(), msgspec.msgpack.Decoder(Fetch)
+    frames, decoder = Frames(), msgspec.msgpack.Decoder(Command)
     async with trio.lowlevel.FdStream(descriptor) as stream:
         while data := await stream.receive_some(READ_BYTES):
             for body in frames.feed(bytes(data)):
@@ -100,7 +112,7 @@ async def listen(descriptor: int, commands: trio.MemorySendChannel[Fetch], nurse
 
 async def run(commands_descriptor: int, reports_descriptor: int) -> None:
     """Serve the daemon until it goes away."""
-    send, receive = trio.open_memory_channel[Fetch](0)
+    send, receive = trio.open_memory_channel[Command](0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen, commands_descriptor, send, nursery)
         await Worker(Reports(reports_descriptor).tell).serve(receive)

@@ -15,12 +15,15 @@ from tciafs.store.pack import Layout, PackedImage
 
 __all__ = [
     "Arrived",
+    "Command",
     "Failed",
     "Fetch",
     "Finished",
     "Frames",
+    "ListCollection",
     "Progress",
     "Report",
+    "RowReplaced",
     "Verified",
     "framed",
 ]
@@ -43,6 +46,22 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     first_wait_s: float
 
 
+class ListCollection(msgspec.Struct, frozen=True, tag=True):
+    """Daemon to worker: write rows of all studies, or all series (`kind`), of a collection.
+
+    `folder` is that of the table of listings, `asked_at` (Unix seconds) goes into the rows.
+    """
+
+    kind: str
+    collection: str
+    folder: str
+    asked_at: float
+    archive: NbiaConfig
+
+
+Command: TypeAlias = Fetch | ListCollection
+
+
 class Arrived(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: this image is in the pack, checked."""
 
@@ -61,18 +80,26 @@ class Verified(msgspec.Struct, frozen=True, tag=True):
     layout: Layout
 
 
+class RowReplaced(msgspec.Struct, frozen=True, tag=True):
+    """Worker to daemon: a row of the table of listings is another now; the question, and both rows."""
+
+    question: tuple[str, ...]
+    before: bytes
+    after: bytes
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: the pack is finished and on disk."""
+    """Worker to daemon: the command is carried out, and what it wrote is on disk."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: the series cannot be had; the name of an error class and its sentence."""
+    """Worker to daemon: the command cannot be carried out; the name of an error class and its sentence."""
 
     error: str
     message: str
 
 
-Report: TypeAlias = Arrived | Progress | Verified | Finished | Failed
+Report: TypeAlias = Arrived | Progress | Verified | RowReplaced | Finished | Failed
 
 
 def framed(message: msgspec.Struct) -> bytes:

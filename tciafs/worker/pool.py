@@ -1,6 +1,6 @@
-"""The daemon's end of the worker processes: a Fetcher that hands each series to a process of its own.
+"""The daemon's end of the worker processes: each series and each whole collection is one process's work.
 
-Processes are started when needed, kept for the next series, and killed when their download is cancelled
+Processes are started when needed, kept for the next work, and killed when theirs is cancelled
 or they say something unintelligible. Used from the daemon's one thread.
 """
 
@@ -20,24 +20,29 @@ from tciafs.model import Series
 from tciafs.store.download import Announcements
 from tciafs.worker.messages import (
     Arrived,
+    Command,
     Failed,
     Fetch,
     Finished,
     Frames,
+    ListCollection,
     Progress,
     Report,
+    RowReplaced,
     Verified,
     framed,
 )
 
 __all__ = ["WorkerPool"]
 
+TellReplaced = Callable[[tuple[str, ...], bytes, bytes], None]
+
 READ_BYTES = 64 * 1024
 REAP_PATIENCE_S = 2.0
 
 
 class WorkerPool:
-    """Fetches series of one archive in worker processes. Use `WorkerPool.running`."""
+    """Fetches series and lists collections of one archive in processes. Use `WorkerPool.running`."""
 
     def __init__(self, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float) -> None:
         self._archive = archive
@@ -66,9 +71,37 @@ class WorkerPool:
     async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
         """See `store.Fetcher.fetch`."""
         command = Fetch(series, str(pack), self._archive(), self._retries, self._first_wait_s)
+
+        def pass_on(report: Report) -> None:
+            match report:
+                case Arrived(image):
+                    announce.image(image)
+                case Progress(received_bytes):
+                    announce.progress(received_bytes)
+                case Verified(layout):
+                    announce.verified(layout)
+                case _:
+                    pass
+
+        await self._have_carried_out(command, pass_on)
+
+    async def list_collection(
+        self, kind: str, collection: str, folder: Path, asked_at: float, replaced: TellReplaced
+    ) -> None:
+        """See `catalogue.Lister.list_collection`."""
+
+        def pass_on(report: Report) -> None:
+            if isinstance(report, RowReplaced):
+                replaced(report.question, report.before, report.after)
+
+        command = ListCollection(kind, collection, str(folder), asked_at, self._archive())
+        await self._have_carried_out(command, pass_on)
+
+    async def _have_carried_out(self, command: Command, pass_on: Callable[[Report], None]) -> None:
+        """Give a command to a process. Raises TciafsError when it fails."""
         worker = await self._take()
         try:
-            failure = await worker.carry_out(command, announce)
+            failure = await worker.carry_out(command, pass_on)
         except BaseException:
             await worker.kill()
             raise
@@ -117,7 +150,7 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def carry_out(self, command: Fetch, announce: Announcements) -> TciafsError | None:
+    async def carry_out(self, command: Command, pass_on: Callable[[Report], None]) -> TciafsError | None:
         """Send a command and pass on what the process reports; return why it failed, None if it did not.
 
         Raises TciafsError when the process is of no use any more.
@@ -132,7 +165,7 @@ class _Worker:
                         case Failed(error, message):
                             return error_named(error, message)
                         case news:
-                            _pass_on(news, announce)
+                            pass_on(news)
         except trio.BrokenResourceError:
             pass
         except (ValueError, msgspec.MsgspecError) as nonsense:
@@ -153,13 +186,3 @@ class _Worker:
         for stream in (self._commands, self._reports):
             with trio.CancelScope(shield=True), trio.move_on_after(REAP_PATIENCE_S):
                 await stream.aclose()
-
-
-def _pass_on(news: Arrived | Progress | Verified, announce: Announcements) -> None:
-    match news:
-        case Arrived(image):
-            announce.image(image)
-        case Progress(received_bytes):
-            announce.progress(received_bytes)
-        case Verified(layout):
-            announce.verified(layout)

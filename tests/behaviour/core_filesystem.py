@@ -16,11 +16,10 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import pyfuse3
-import trio
 
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
-from tciafs.catalogue import Catalogue, CatalogueConfig
+from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
@@ -224,12 +223,12 @@ async def core(url: str, folder: Path, how: Circumstances) -> AsyncIterator[Core
         failure_memory_s=how.failure_memory_s,
         offline=how.offline,
     )
+    listings = CatalogueConfig(folder / "listings", A_DAY_S, how.offline)
     async with (
         WorkerPool.running(lambda: archive.config, how.retries) as pool,
         Store.running(keep, pool) as store,
-        trio.open_nursery() as nursery,
+        Catalogue.running(archive, listings, lister=pool) as catalogue,
     ):
-        catalogue = Catalogue(archive, CatalogueConfig(folder / "listings", A_DAY_S, how.offline), nursery)
         images = Images(store)
         tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
         presentation = Presentation(os.getuid(), os.getgid(), 0o022)
@@ -242,6 +241,4 @@ async def core(url: str, folder: Path, how: Circumstances) -> AsyncIterator[Core
             assert len(tree) == 1, "an inode was told of that nobody can forget"
         finally:
             operations.close()
-            nursery.cancel_scope.cancel()
-            catalogue.close()
             await archive.aclose()

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from tciafs.catalogue import Answer, Catalogue, CatalogueConfig
+from tciafs.catalogue.catalogue import Answer, Catalogue, CatalogueConfig
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
@@ -70,6 +70,7 @@ class Core:
     fetcher: FakeFetcher
     store: Store
     images: Images
+    catalogue: Catalogue
     tree: Tree
     interrupts: Interrupts
     operations: Operations
@@ -77,6 +78,12 @@ class Core:
     async def node(self, *names: str) -> Node:
         """Return the node at a path below the root, each step looked up once."""
         return await descend(self.tree, *names)
+
+    async def revise(self, series: Series) -> None:
+        """Let the archive say this of a series, and have it asked."""
+        others = [each for each in self.archive.holdings if each.series_uid != series.series_uid]
+        self.archive.holdings[:] = [*others, series]
+        await self.catalogue.refresh(series.collection, series.patient_id)
 
     async def fetch(self, series: Series) -> None:
         """Have a series downloaded and published."""
@@ -110,16 +117,19 @@ async def running_core(
     """Build all rooms but the kernel's; what is left open at the end is closed."""
     archive, fetcher = FakeArchive(*series), FakeFetcher(dict(contents or {}))
     config = StoreConfig(folder / "cache", limit_bytes=limit_bytes, offline=offline)
-    async with Store.running(config, fetcher) as store, trio.open_nursery() as nursery:
-        catalogue = Catalogue(archive, CatalogueConfig(folder / "listings", 1e6, offline), nursery)
+    listings = CatalogueConfig(folder / "listings", 1e6, offline)
+    async with (
+        Store.running(config, fetcher) as store,
+        Catalogue.running(archive, listings) as catalogue,
+        trio.open_nursery() as nursery,
+    ):
         images, interrupts = Images(store), Interrupts()
         tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
         presentation = Presentation(uid=1000, gid=100, umask=0o022)
         operations = Operations(tree, images, store, Guard(mode), interrupts, presentation)
         nursery.start_soon(interrupts.run)
         try:
-            yield Core(archive, fetcher, store, images, tree, interrupts, operations)
+            yield Core(archive, fetcher, store, images, catalogue, tree, interrupts, operations)
         finally:
             operations.close()
-            catalogue.close()
             nursery.cancel_scope.cancel()

@@ -374,7 +374,7 @@ async def reports_of(*commands: Fetch) -> list[Report]:
     return told
 
 
-@pytest.mark.expect_log("ERROR tciafs.worker: fetching series 1.2.3 failed in an unexpected way")
+@pytest.mark.expect_log("ERROR tciafs.worker: Fetch failed in an unexpected way")
 async def test_an_unexpected_error_is_reported_and_the_next_command_carried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,109 @@
+"""Questions on their way to the archive: each once, however many ask it, and failures remembered shortly.
+
+A question belongs to the catalogue's nursery: an asker who goes away does not end it. Used from the daemon's
+one thread; times are trio's.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from tciafs.catalogue.table import Listing, Question
+from tciafs.errors import TciafsError, Unreachable
+
+__all__ = ["Asked", "Questions", "said"]
+
+log = logging.getLogger(__name__)
+
+FAILURE_MEMORY_S = 5.0
+"""A failed question is not asked again at once: a viewer that probes ten names waits once."""
+
+FAILURES_KEPT_S = 3600.0
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question that is on its way, shared by all who ask it; `over` is set when it has been answered."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    listing: Listing[Any] | None = None
+    failure: TciafsError | None = None
+
+    async def result(self) -> Listing[Any]:
+        """Wait, and return the answer. Raises what the archive failed with."""
+        await self.over.wait()
+        if self.failure is not None:
+            raise self.failure.with_traceback(None)
+        assert self.listing is not None
+        return self.listing
+
+
+class Questions:
+    """All questions under way, and the failures of late."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._under_way: dict[Question, Asked] = {}
+        self._failed: dict[Question, tuple[float, TciafsError]] = {}
+
+    def under_way(self, question: Question) -> bool:
+        """Return whether a question is being asked."""
+        return question in self._under_way
+
+    def ask(self, question: Question, answer: Callable[[], Awaitable[Listing[Any]]]) -> Asked:
+        """Return the question as it is asked already, or from now on by `answer`.
+
+        Raises the failure of a moment ago rather than to ask again.
+        """
+        if (asked := self._under_way.get(question)) is not None:
+            return asked
+        failed_at, failure = self._failed.get(question, (-math.inf, None))
+        if failure is not None and trio.current_time() - failed_at < FAILURE_MEMORY_S:
+            raise failure.with_traceback(None)
+        asked = self._under_way[question] = Asked()
+        self._nursery.start_soon(self._run, question, asked, answer)
+        return asked
+
+    def failed_within(self, question: Question, seconds: float) -> bool:
+        """Return whether a question failed less than so long ago."""
+        failed_at, _failure = self._failed.get(question, (-math.inf, None))
+        return trio.current_time() - failed_at < seconds
+
+    def forget_failures(self, prefix: Question) -> None:
+        """Let questions that begin so, behind their kind, be asked again whatever came of them."""
+        for question in [each for each in self._failed if each[1 : 1 + len(prefix)] == prefix]:
+            del self._failed[question]
+
+    async def _run(
+        self, question: Question, asked: Asked, answer: Callable[[], Awaitable[Listing[Any]]]
+    ) -> None:
+        try:
+            asked.listing = await answer()
+        except TciafsError as error:
+            asked.failure = error
+        except Exception as error:
+            log.exception("listing %s failed in an unexpected way", said(question))
+            asked.failure = TciafsError(f"listing {said(question)} failed: {error!r}")
+        except BaseException:
+            asked.failure = Unreachable(f"tciafs closed before {said(question)} was listed")
+            raise
+        finally:
+            self._conclude(question, asked)
+
+    def _conclude(self, question: Question, asked: Asked) -> None:
+        """Wake all who asked, and remember a failure for a while."""
+        now = trio.current_time()
+        self._failed = {q: entry for q, entry in self._failed.items() if now - entry[0] < FAILURES_KEPT_S}
+        if asked.failure is not None:
+            self._failed[question] = (now, asked.failure)
+        del self._under_way[question]
+        asked.over.set()
+
+
+def said(question: Question) -> str:
+    """Return a question for a message."""
+    return "/".join(question)

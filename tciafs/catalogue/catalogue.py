@@ -1,0 +1,343 @@
+"""Listings remembered: one request for many askers, kept in memory and on disk, good for a while.
+
+A question (which patients has this collection?) is answered from memory, else from the disk cache of
+an earlier run, else by the archive, once however many ask. An answer is fresh for the time to live, and
+longer while the archive tells of no change (`changes`); after that it is shown all the same and refreshed
+behind, and kept when the archive fails. Who walks through a collection (`walks`) makes it be listed at once,
+by another process. Used from the daemon's one thread. Must not know of names or inodes.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import trio
+
+from tciafs.catalogue.asking import Questions, said
+from tciafs.catalogue.freshness import Freshness
+from tciafs.catalogue.remembered import Remembered
+from tciafs.catalogue.table import Listing, Question, unpack
+from tciafs.catalogue.walks import Walks
+from tciafs.errors import Offline, TciafsError
+from tciafs.model import Archive, Collection, Patient, Series, Study
+
+__all__ = ["Answer", "Catalogue", "CatalogueConfig", "Event", "Lister", "Replaced"]
+
+log = logging.getLogger(__name__)
+
+REFRESH_AGAIN_S = 60.0
+"""An old listing that could not be refreshed is shown for so long before the archive is asked again."""
+
+WHOLE_PATIENCE_S = 20.0
+"""So long a walker waits for a collection to be listed at once; after that he goes on patient by patient."""
+
+WHOLE_AGAIN_S = 1800.0
+"""A collection that could not be listed at once (too large, too slow) is not tried again for so long."""
+
+WHOLE_AT_ONCE = 2
+REFRESHES_BEHIND = 8
+"""So many old listings are refreshed at once: a walk through old ones must not become a crowd of requests."""
+
+REMEMBERED_EVENTS = 50
+CHANGES: Question = ("changes",)
+
+R = TypeVar("R", Collection, Patient, Study, Series)
+
+Replaced = Callable[[Question, Sequence[Any], Sequence[Any]], None]
+"""Told of an answer that differs from the one before: the question, the old records, the new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueConfig:
+    """`ttl_s` is how long an answer is fresh; `offline` never asks the archive."""
+
+    folder: Path
+    ttl_s: float
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """Records and until when they are fresh, in Unix seconds."""
+
+    records: tuple[R, ...]
+    fresh_until: float
+
+    @property
+    def fresh_for_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.fresh_until - time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something of the archive that a user may want to know: a sentence, and when it was (Unix seconds)."""
+
+    at: float
+    message: str
+
+
+class Lister(Protocol):
+    """Lists whole collections, away from the daemon."""
+
+    async def list_collection(
+        self,
+        kind: str,
+        collection: str,
+        folder: Path,
+        asked_at: float,
+        replaced: Callable[[Question, bytes, bytes], None],
+    ) -> None:
+        """Ask for all "studies" or "series" of a collection and write a row a patient into the table.
+
+        Calls `replaced` with the old row and the new one where they differ. Raises TciafsError; what was
+        written by then is true.
+        """
+        ...
+
+
+class Catalogue:
+    """The listing half of an archive, remembered. Use `Catalogue.running`.
+
+    `lister` None means that collections are never listed at once; `on_replaced` is told of changes.
+    `requests` counts what the archive was asked, `events` are the last things worth telling, oldest first.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        config: CatalogueConfig,
+        remembered: Remembered,
+        nursery: trio.Nursery,
+        lister: Lister | None,
+    ) -> None:
+        self._archive = archive
+        self._config = config
+        self._nursery = nursery
+        self._lister = lister
+        self.on_replaced: Replaced = lambda question, before, after: None
+        self._remembered = remembered
+        facts = remembered.fact
+        self._freshness = Freshness(config.ttl_s, facts("changes"), facts("forgotten"))
+        self._questions = Questions(nursery)
+        self._walks = Walks()
+        self._slow: set[Question] = set()
+        self._tells_changes = True
+        self._wholes = trio.CapacityLimiter(WHOLE_AT_ONCE)
+        self._refreshes = 0
+        self.requests = 0
+        self.events: deque[Event] = deque(maxlen=REMEMBERED_EVENTS)
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls, archive: Archive, config: CatalogueConfig, *, lister: Lister | None = None
+    ) -> AsyncIterator["Catalogue"]:
+        """Open the catalogue; at the end, end what is being asked and close it. Raises Unusable."""
+        with closing(Remembered(config.folder)) as remembered:
+            async with trio.open_nursery() as nursery:
+                yield cls(archive, config, remembered, nursery, lister)
+                nursery.cancel_scope.cancel()
+
+    @property
+    def remembered(self) -> int:
+        """The number of listings on disk, about."""
+        return self._remembered.on_disk
+
+    async def collections(self) -> Answer[Collection]:
+        """Return all collections. Raises what `Archive` raises, like the other questions."""
+        return await self._answer(("collections",))
+
+    async def patients(self, collection: str) -> Answer[Patient]:
+        """Return the patients of a collection."""
+        return await self._answer(("patients", collection))
+
+    async def studies(self, collection: str, patient: str) -> Answer[Study]:
+        """Return the studies of a patient."""
+        return await self._answer(("studies", collection, patient))
+
+    async def series(self, collection: str, patient: str) -> Answer[Series]:
+        """Return the series of a patient."""
+        return await self._answer(("series", collection, patient))
+
+    async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:
+        """Ask again: for this listing now, for all below it when somebody looks.
+
+        None means all collections, or all patients of one. What cannot be asked stays as it was. Raises
+        what the archive raises.
+        """
+        whose = tuple(name for name in (collection, patient) if name is not None)
+        self._freshness.wish(whose)
+        self._questions.forget_failures(whose)
+        await self._remembered.write_fact("forgotten", self._freshness.written_wishes())
+        kinds = (("collections",), ("patients",), ("studies", "series"))[len(whose)]
+        for kind in kinds:
+            await self._ask((kind, *whose))
+
+    # -- one question -----------------------------------------------------------------------------
+
+    async def _answer(self, question: Question) -> Answer[Any]:
+        """Return an answer from what is remembered, else from the archive."""
+        known = await self._remembered.get(question)
+        if known is None:
+            known = await self._ask_first_time(question)
+        elif self._freshness.is_unwanted(question, known):
+            known = await self._ask_if_possible(question, known)
+        elif self._fresh_until(question, known) <= time.time():
+            self._refresh_behind(question)
+        return Answer(known.records, self._fresh_until(question, known))
+
+    def _fresh_until(self, question: Question, known: Listing[Any]) -> float:
+        if self._config.offline:
+            return time.time() + self._config.ttl_s
+        return self._freshness.fresh_until(question, known)
+
+    async def _ask_first_time(self, question: Question) -> Listing[Any]:
+        if question[0] in ("studies", "series"):
+            asked_at = await self._remembered.whole_listed_at(question[0], question[1])
+            if asked_at is not None:
+                nothing: Listing[Any] = Listing((), asked_at)
+                if self._fresh_until(question, nothing) > time.time():
+                    return nothing
+        return await self._ask(question)
+
+    async def _ask_if_possible(self, question: Question, known: Listing[Any]) -> Listing[Any]:
+        """Return a new answer, or what is known where there is none to be had."""
+        try:
+            return await self._ask(question)
+        except Offline:
+            return known
+        except TciafsError as error:
+            self._tell(f"{error}; showing an older listing of {said(question)}")
+            return known
+
+    async def _ask(self, question: Question) -> Listing[Any]:
+        """Return the archive's answer, asked for together with that of all siblings where that is less."""
+        if self._config.offline:
+            raise Offline(f"the listing of {said(question)} is not in the cache, and --offline is set")
+        if self._lister is not None and question[0] in ("studies", "series"):
+            _kind, collection, patient = question
+            if self._walks.asks(collection, patient, trio.current_time()):
+                listing = await self._ask_with_siblings(question, self._lister)
+                if listing is not None:
+                    return listing
+        return await self._questions.ask(question, partial(self._ask_archive, question)).result()
+
+    async def _ask_archive(self, question: Question) -> Listing[Any]:
+        self.requests += 1
+        asked_at = time.time()
+        kind, *whose = question
+        listing = Listing(tuple(await getattr(self._archive, kind)(*whose)), asked_at)
+        if whose:
+            self._walks.answered(whose[0], trio.current_time())
+        before = await self._remembered.get(question)
+        if before is not None and self._freshness.doubts(question, before, listing):
+            self._tell(
+                f"the archive lists nothing under {said(question)}, which had {len(before.records)} records; "
+                "keeping them until it says so again"
+            )
+            return before
+        self._remembered.hold(question, listing)
+        self._nursery.start_soon(self._remembered.write, question, listing)
+        if before is not None and set(before.records) != set(listing.records):
+            self.on_replaced(question, before.records, listing.records)
+        return listing
+
+    # -- whole collections ------------------------------------------------------------------------
+
+    async def _ask_with_siblings(self, question: Question, lister: Lister) -> Listing[Any] | None:
+        """Return the answer once its whole collection has been listed; None: ask for it alone."""
+        kind, collection, _patient = question
+        whole = (f"every {kind}", collection)
+        if whole in self._slow or self._questions.failed_within(whole, WHOLE_AGAIN_S):
+            return None
+        asked = self._questions.ask(whole, partial(self._list_whole, whole, kind, lister))
+        with trio.move_on_after(WHOLE_PATIENCE_S):
+            await asked.over.wait()
+        if not asked.over.is_set():
+            self._slow.add(whole)
+            return None
+        self._walks.answered(collection, trio.current_time())
+        if asked.listing is None:
+            return None
+        known = await self._remembered.get(question)
+        if known is None:
+            return asked.listing  # who is not in it has none
+        # A patient who was there and is not any more: let the archive say that of him alone.
+        return known if known.asked_at >= asked.listing.asked_at else None
+
+    async def _list_whole(self, whole: Question, kind: str, lister: Lister) -> Listing[Any]:
+        """Have a collection listed at once; return a listing of nothing, of the moment it was asked for."""
+        _kind, collection = whole
+        self.requests += 1
+        asked_at = time.time()
+        try:
+            async with self._wholes:
+                await lister.list_collection(kind, collection, self._config.folder, asked_at, self._take_over)
+        except TciafsError as error:
+            self._tell(f"{error}; {collection} is listed patient by patient")
+            raise
+        finally:
+            self._slow.discard(whole)
+        self._remembered.forget_collection(kind, collection)
+        await self._remembered.write_whole(kind, collection, asked_at)
+        return Listing((), asked_at)
+
+    def _take_over(self, question: Question, before: bytes, after: bytes) -> None:
+        """Note that another process has written a row that differs from the one before."""
+        self._remembered.forget(question)
+        self.on_replaced(question, unpack(question, before).records, unpack(question, after).records)
+
+    # -- behind -----------------------------------------------------------------------------------
+
+    def _refresh_behind(self, question: Question) -> None:
+        """Ask the archive again without waiting: what is on the way to local bytes never does."""
+        failed_lately = self._questions.failed_within(question, REFRESH_AGAIN_S)
+        busy = self._refreshes >= REFRESHES_BEHIND or self._questions.under_way(question)
+        if not (self._config.offline or failed_lately or busy):
+            self._refreshes += 1
+            self._nursery.start_soon(self._refresh, question)
+
+    async def _refresh(self, question: Question) -> None:
+        try:
+            await self._look_for_changes(question)
+            known = await self._remembered.get(question)
+            if known is None or self._fresh_until(question, known) <= time.time():
+                await self._ask(question)
+        except TciafsError as error:
+            self._tell(f"{error}; showing an older listing of {said(question)}")
+        finally:
+            self._refreshes -= 1
+
+    async def _look_for_changes(self, question: Question) -> None:
+        """Ask what was released lately, if that may make an old listing fresh; a failure is no matter."""
+        known = await self._remembered.get(question)
+        if known is None or not self._freshness.could_be_vouched_for(question, known):
+            return
+        if self._tells_changes and not self._questions.failed_within(CHANGES, REFRESH_AGAIN_S):
+            with suppress(TciafsError):
+                await self._questions.ask(CHANGES, self._ask_for_changes).result()
+
+    async def _ask_for_changes(self) -> Listing[Any]:
+        asked_at = time.time()
+        known = self._freshness.changes
+        day = known.day_to_ask_from(asked_at)
+        if day is not None:
+            self.requests += 1
+            changes = await self._archive.changes(day)
+            if changes is None:
+                self._tells_changes = False
+            else:
+                known.learn(changes, asked_at)
+        await self._remembered.write_fact("changes", known.written())
+        return Listing((), asked_at)
+
+    def _tell(self, message: str) -> None:
+        log.warning("%s", message)
+        self.events.append(Event(time.time(), message))

@@ -1,0 +1,166 @@
+"""What was listed, in memory and on disk: the last listings decoded, all of them in a table.
+
+The table is used in one thread of its own, since its connection belongs to the thread that opened it, and
+what waits for a disk must not stop the daemon. A disk that fails costs memory of what was asked, no answer:
+it is logged. All else is used from the daemon's one thread.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import trio
+
+from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table
+
+__all__ = ["Remembered"]
+
+log = logging.getLogger(__name__)
+
+WEIGHT = {"collections": 1, "patients": 1, "studies": 3, "series": 8}
+"""How much a decoded record of a kind weighs, in units of some 150 bytes."""
+
+WEIGHT_IN_MEMORY = 60_000
+"""Listings are kept decoded up to this weight, some 10 MB, and the newest one whatever it weighs."""
+
+FACTS = ("changes", "forgotten")
+"""What a catalogue wants to know from the start: read when the table is opened."""
+
+WHOLE = "whole"
+"""The facts that tell when all studies, or all series, of a collection were asked for at once."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Remembered:
+    """Listings by question. Close it at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the table in `folder`. Raises Unusable."""
+        self._table = Table.opened(folder)
+        self.on_disk = len(self._table)
+        self._facts = {name: self._read_fact(name) for name in FACTS}
+        self._table.close()  # this thread's connection; that of the other thread is opened there
+        self._thread = _OneThread()
+        self._memory: OrderedDict[Question, Listing[Any]] = OrderedDict()
+        self._weight = 0
+
+    def close(self) -> None:
+        """Close the table, once what is being written is written."""
+        self._thread.close(self._table.close)
+
+    def peek(self, question: Question) -> Listing[Any] | None:
+        """Return what is in memory, None if that is nothing."""
+        listing = self._memory.get(question)
+        if listing is not None:
+            self._memory.move_to_end(question)
+        return listing
+
+    async def get(self, question: Question) -> Listing[Any] | None:
+        """Return a listing from memory or disk; what cannot be read was never there."""
+        if (listing := self.peek(question)) is not None:
+            return listing
+        read = await self._read(question)
+        # The archive may have answered meanwhile; what came of it is newer.
+        if (listing := self.peek(question)) is not None:
+            return listing
+        if read is not None:
+            self.hold(question, read)
+        return read
+
+    def hold(self, question: Question, listing: Listing[Any]) -> None:
+        """Keep a listing in memory."""
+        self._drop(question)
+        self._memory[question] = listing
+        self._weight += _weight(question, listing)
+        while self._weight > WEIGHT_IN_MEMORY and len(self._memory) > 1:
+            self._drop(next(iter(self._memory)))
+
+    async def write(self, question: Question, listing: Listing[Any]) -> None:
+        """Keep a listing on disk."""
+        try:
+            await self._thread.run(self._table.put, question, listing)
+            self.on_disk = await self._thread.run(len, self._table)
+        except TABLE_ERRORS as error:
+            log.warning("the listing of %s could not be kept: %s", "/".join(question), error)
+
+    def forget(self, question: Question) -> None:
+        """Drop a listing from memory: another process has written it anew on disk."""
+        self._drop(question)
+
+    def forget_collection(self, kind: str, collection: str) -> None:
+        """Drop the listings of a kind and a collection from memory."""
+        for question in [each for each in self._memory if each[:2] == (kind, collection)]:
+            self._drop(question)
+
+    async def whole_listed_at(self, kind: str, collection: str) -> float | None:
+        """Return when all of a collection was asked for at once, None if never; see `write_whole`."""
+        fact = await self._thread.run(self._read_fact, "/".join((WHOLE, kind, collection)))
+        return None if fact is None else float(fact)
+
+    async def write_whole(self, kind: str, collection: str, asked_at: float) -> None:
+        """Note that a collection was listed at once, and its rows written: who has none has no records."""
+        await self.write_fact("/".join((WHOLE, kind, collection)), repr(asked_at).encode())
+
+    def fact(self, name: str) -> bytes | None:
+        """Return one of FACTS as it was when the table was opened, None if it was not known."""
+        return self._facts[name]
+
+    async def write_fact(self, name: str, fact: bytes) -> None:
+        """Keep a fact on disk."""
+        try:
+            await self._thread.run(self._table.put_fact, name, fact)
+        except TABLE_ERRORS as error:
+            log.warning("what is known of %s could not be kept: %s", name, error)
+
+    def _read_fact(self, name: str) -> bytes | None:
+        try:
+            return self._table.fact(name)
+        except TABLE_ERRORS as error:
+            log.warning("what was known of %s is unreadable: %s", name, error)
+            return None
+
+    async def _read(self, question: Question) -> Listing[Any] | None:
+        try:
+            return await self._thread.run(self._table.get, question)
+        except TABLE_ERRORS as error:
+            log.warning("the remembered listing of %s is unreadable: %s", "/".join(question), error)
+            return None
+
+    def _drop(self, question: Question) -> None:
+        if (listing := self._memory.pop(question, None)) is not None:
+            self._weight -= _weight(question, listing)
+
+
+def _weight(question: Question, listing: Listing[Any]) -> int:
+    return 1 + WEIGHT[question[0]] * len(listing.records)
+
+
+class _OneThread:
+    """Makes calls one after the other in a thread that stays the same, as SQLite wants it."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "tciafs-listings")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a call returns; who is cancelled leaves it to end by itself."""
+        token, over = trio.lowlevel.current_trio_token(), trio.Event()
+
+        def wake(_: "Future[T]") -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(over.set)
+
+        future = self._executor.submit(call, *args, **kwargs)
+        future.add_done_callback(wake)
+        await over.wait()
+        return future.result()
+
+    def close(self, last: Callable[[], None]) -> None:
+        """Make a last call in the thread and end it."""
+        self._executor.submit(last)
+        self._executor.shutdown()

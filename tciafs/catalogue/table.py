@@ -1,0 +1,238 @@
+"""The table of listings on disk: a diskcache that holds bytes under text keys, and nothing else.
+
+A row is one answer: the records of one parent, and when the archive was asked. It is MessagePack without
+field names, and without what the question says already. Daemon and workers may have the table open at once;
+an instance belongs to the thread that uses it. Defined here and only here: the rows' form and its version.
+"""
+
+import datetime as dt
+import logging
+import sqlite3
+import time
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import diskcache
+import msgspec
+
+from tciafs.errors import Unusable
+from tciafs.model import Collection, Patient, Series, Study
+
+__all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "unpack"]
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = b"2"
+SCHEMA_KEY = "schema"
+FACT = "fact"
+"""Rows that are no listings have this before their name: what else a catalogue wants to know tomorrow."""
+
+DISK_TIMEOUT_S = 10.0
+CACHE_PAGES = 256
+"""SQLite's own cache of 1 MiB: diskcache's default is 32 MiB, of which a walk fills every page."""
+
+TABLE_ERRORS = (OSError, sqlite3.Error, diskcache.Timeout, ValueError, msgspec.MsgspecError)
+"""What a table raises: ValueError is `_BytesDisk`, or text that is not Unicode."""
+
+WELL_AGAIN = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What SQLite says of a disk that may be well again tomorrow: no reason to throw listings away."""
+
+R = TypeVar("R", Collection, Patient, Study, Series)
+
+Question = tuple[str, ...]
+"""What was asked: the kind of the records, then the collection and the patient where they matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[R]):
+    """What the archive answered, and when it was asked (Unix seconds)."""
+
+    records: tuple[R, ...]
+    asked_at: float
+
+
+# A row
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How the records of one kind of question lie in a row: those fields that the question does not tell."""
+
+    record: type[Any]
+    values: Callable[[Any], Any]
+    decoder: "msgspec.msgpack.Decoder[tuple[float, list[tuple[Any, ...]]]]"
+
+
+def _form(record: type[Any], told: int) -> _Form:
+    """Return the form of records whose first `told` fields are the rest of the question, in that order."""
+    names = [field.name for field in fields(record)][told:]
+    hints = typing.get_type_hints(record, {"dt": dt})
+    row: Any = tuple.__class_getitem__(tuple(hints[name] for name in names))
+    get = attrgetter(*names)
+    values = get if len(names) > 1 else lambda each: (get(each),)
+    return _Form(record, values, msgspec.msgpack.Decoder(tuple[float, list[row]]))
+
+
+_FORMS = {
+    "collections": _form(Collection, 0),
+    "patients": _form(Patient, 1),
+    "studies": _form(Study, 2),
+    "series": _form(Series, 2),
+}
+
+
+def pack(question: Question, listing: Listing[Any]) -> bytes:
+    """Return a listing as bytes; equal listings give equal bytes if their records are in one order."""
+    values = _FORMS[question[0]].values
+    return msgspec.msgpack.encode((listing.asked_at, [values(record) for record in listing.records]))
+
+
+def unpack(question: Question, row: bytes) -> Listing[Any]:
+    """Return the listing in a row. Raises msgspec.MsgspecError for bytes of another shape."""
+    form, told = _FORMS[question[0]], question[1:]
+    asked_at, values = form.decoder.decode(row)
+    # A clock that was ahead for a while must not make an answer young for ever.
+    return Listing(tuple(form.record(*told, *each) for each in values), min(asked_at, time.time()))
+
+
+# The table
+
+
+class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
+    """A diskcache disk that holds bytes under text keys and refuses everything else.
+
+    diskcache unpickles what it finds in its folder (CVE-2025-69872); a cache is data, never code.
+    """
+
+    def get(self, key: Any, raw: bool) -> Any:
+        if not raw or not isinstance(key, str):
+            raise ValueError("the listings cache has a key that is not text")
+        return key
+
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, Any, Any]:
+        if read or not isinstance(value, bytes):
+            raise ValueError("the listings cache holds bytes only")
+        return len(value), diskcache.core.MODE_RAW, None, sqlite3.Binary(value)
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode != diskcache.core.MODE_RAW or filename is not None or read:
+            raise ValueError("the listings cache has a value that is not plain bytes")
+        return bytes(value)
+
+
+class Table:
+    """Listings by question, on disk. Its methods raise TABLE_ERRORS."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    @classmethod
+    def opened(cls, folder: Path) -> "Table":
+        """Return the table in `folder`, made anew if it is damaged or of another version.
+
+        Raises Unusable where the folder or its disk does not let it be.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            rows = _open(folder)
+            if _is_ours(rows):
+                return cls(rows)
+            rows.close()
+            log.warning("the listings cache is of another version of tciafs and starts anew")
+        except OSError as error:
+            raise Unusable(f"the listings cache {folder} cannot be used: {error.strerror}") from error
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in WELL_AGAIN:
+                raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error
+            log.warning("the listings cache is damaged (%s) and starts anew", error)
+        except (
+            Exception
+        ) as error:  # diskcache believes its file: what a damaged one makes it raise is anything
+            log.warning("the listings cache is damaged (%s) and starts anew", error)
+        return cls(_made_anew(folder))
+
+    def get(self, question: Question) -> Listing[Any] | None:
+        """Return what was answered, None if it is not known."""
+        row = self.row(question)
+        return None if row is None else unpack(question, row)
+
+    def row(self, question: Question) -> bytes | None:
+        """Return the row of a question as it lies there, None if there is none."""
+        row: bytes | None = self._rows.get(_key(question))
+        return row
+
+    def put(self, question: Question, listing: Listing[Any]) -> None:
+        """Keep an answer."""
+        self.put_rows([(question, pack(question, listing))])
+
+    def put_rows(self, rows: Iterable[tuple[Question, bytes]]) -> None:
+        """Keep packed answers, all of them or none."""
+        with self._rows.transact():
+            for question, row in rows:
+                self._rows.set(_key(question), row)
+
+    def fact(self, name: str) -> bytes | None:
+        """Return a fact that is no listing, None if it is not known."""
+        return self.row((FACT, name))
+
+    def put_fact(self, name: str, fact: bytes) -> None:
+        """Keep a fact."""
+        self._rows.set(_key((FACT, name)), fact)
+
+    def __len__(self) -> int:
+        """Return the number of rows; diskcache counts them as it goes."""
+        return len(self._rows)
+
+    def close(self) -> None:
+        """Close the calling thread's connection; it is opened again when it is needed."""
+        self._rows.close()
+
+
+def _key(question: Question) -> str:
+    # With its length before each text no archive can make two questions read the same.
+    return "".join(f"{len(text)}:{text}" for text in question)
+
+
+def _open(folder: Path) -> Any:
+    return diskcache.Cache(
+        str(folder),
+        timeout=DISK_TIMEOUT_S,
+        disk=_BytesDisk,
+        eviction_policy="none",
+        cull_limit=0,
+        statistics=0,
+        sqlite_cache_size=CACHE_PAGES,
+        sqlite_mmap_size=0,  # mapped pages count as resident memory
+    )
+
+
+def _is_ours(rows: Any) -> bool:
+    """Return whether the table is of this version; one that is empty becomes so."""
+    if len(rows) == 0:
+        rows.set(SCHEMA_KEY, SCHEMA_VERSION)
+    return bool(rows.get(SCHEMA_KEY) == SCHEMA_VERSION)
+
+
+def _made_anew(folder: Path) -> Any:
+    try:
+        for file in folder.glob("cache.db*"):
+            file.unlink()
+        rows = _open(folder)
+        rows.set(SCHEMA_KEY, SCHEMA_VERSION)
+    except (OSError, sqlite3.Error) as error:
+        raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error
+    return rows

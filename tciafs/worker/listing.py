@@ -1,0 +1,160 @@
+"""All studies, or all series, of a collection into rows of the table, a row a patient.
+
+What comes is good only when it has come to its end, so it is gathered first, by patient: in memory while it
+is little, else in `BUCKETS` temporary files without a name, of which one at a time is brought to rows. Memory
+is bounded whatever the length; killed at any moment, this leaves nothing behind. Blocking: this process
+does nothing else.
+"""
+
+import struct
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import msgspec
+
+from tciafs.catalogue.table import Listing, Question, Table, pack, unpack
+from tciafs.errors import UnreadableAnswer
+from tciafs.model import Archive, Series, Study
+from tciafs.worker.messages import Finished, Report, RowReplaced
+
+__all__ = ["list_collection"]
+
+RECORDS_IN_MEMORY = 20_000
+"""Some 20 MB of the larger kind."""
+
+BUCKETS = 64
+ROWS_AT_ONCE = 500
+"""Written in one transaction, for whose end the daemon may have to wait."""
+
+LENGTH = struct.Struct("<I")
+
+Record: TypeAlias = Study | Series
+
+
+async def list_collection(
+    archive: Archive,
+    kind: str,
+    collection: str,
+    folder: Path,
+    asked_at: float,
+    tell: Callable[[Report], None],
+) -> None:
+    """Write the rows of all patients of a collection, telling of those that changed and of the end.
+
+    `kind` is "studies" or "series". Raises TciafsError and writes nothing where the archive fails; raises
+    TABLE_ERRORS where the disk does.
+    """
+    table = Table.opened(folder)
+    try:
+        with _Gathered(kind, collection, folder) as gathered:
+            async with _all_of(archive, kind, collection) as batches:
+                async for batch in batches:
+                    gathered.add(batch)
+            if not gathered.count:
+                raise UnreadableAnswer(f"the archive lists no {kind} in all of {collection}")
+            listings = gathered.listings(asked_at)
+            while some := list(islice(listings, ROWS_AT_ONCE)):
+                _write(table, some, tell)
+        tell(Finished())
+    finally:
+        table.close()
+
+
+def _all_of(
+    archive: Archive, kind: str, collection: str
+) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Record]]]:
+    if kind == "studies":
+        return archive.every_study(collection)
+    return archive.every_series(collection)
+
+
+def _write(
+    table: Table, listings: Sequence[tuple[Question, Listing[Any]]], tell: Callable[[Report], None]
+) -> None:
+    """Write some rows at once, and tell of those that were there and are others now."""
+    rows = [(question, pack(question, listing)) for question, listing in listings]
+    before = [table.row(question) for question, _ in listings]
+    table.put_rows(rows)
+    for (question, listing), old, (_, new) in zip(listings, before, rows, strict=True):
+        if old is not None and _differs(question, old, listing):
+            tell(RowReplaced(question, old, new))
+
+
+def _differs(question: Question, before: bytes, listing: Listing[Any]) -> bool:
+    try:
+        return set(unpack(question, before).records) != set(listing.records)
+    except msgspec.MsgspecError:
+        return False  # a row that nobody could read is no answer that was replaced
+
+
+class _Gathered:
+    """The records of a collection by patient; a context that gives up its files at the end."""
+
+    def __init__(self, kind: str, collection: str, folder: Path) -> None:
+        self._kind = kind
+        self._collection = collection
+        self._folder = folder
+        self._files = ExitStack()
+        self._buckets: Sequence[IO[bytes]] = ()
+        self._by_patient: defaultdict[str, list[Record]] = defaultdict(list)
+        self._in_memory = 0
+        self.count = 0
+
+    def __enter__(self) -> "_Gathered":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take in records of any patients."""
+        for record in records:
+            self._by_patient[record.patient_id].append(record)
+        self.count += len(records)
+        self._in_memory += len(records)
+        if self._in_memory > RECORDS_IN_MEMORY:
+            self._spill()
+
+    def listings(self, asked_at: float) -> Iterator[tuple[Question, Listing[Any]]]:
+        """Yield the listing of each patient, every record once; `add` nothing from then on."""
+        if not self._buckets:
+            yield from self._as_listings(self._by_patient, asked_at)
+            return
+        self._spill()
+        for bucket in self._buckets:
+            yield from self._as_listings(self._read(bucket), asked_at)
+
+    def _as_listings(
+        self, by_patient: dict[str, list[Record]], asked_at: float
+    ) -> Iterator[tuple[Question, Listing[Any]]]:
+        for patient, records in by_patient.items():
+            yield (self._kind, self._collection, patient), Listing(tuple(dict.fromkeys(records)), asked_at)
+
+    def _spill(self) -> None:
+        if not self._buckets:
+            self._buckets = [self._new_bucket() for _ in range(BUCKETS)]
+        for patient, records in self._by_patient.items():
+            row = pack((self._kind, self._collection, patient), Listing(tuple(records), 0.0))
+            name = patient.encode("utf-8", "surrogatepass")
+            bucket = self._buckets[zlib.crc32(name) % BUCKETS]
+            bucket.write(LENGTH.pack(len(name)) + name + LENGTH.pack(len(row)) + row)
+        self._by_patient.clear()
+        self._in_memory = 0
+
+    def _new_bucket(self) -> IO[bytes]:
+        return self._files.enter_context(tempfile.TemporaryFile(dir=self._folder))
+
+    def _read(self, bucket: IO[bytes]) -> dict[str, list[Record]]:
+        by_patient: defaultdict[str, list[Record]] = defaultdict(list)
+        bucket.seek(0)
+        while length := bucket.read(LENGTH.size):
+            patient = bucket.read(*LENGTH.unpack(length)).decode("utf-8", "surrogatepass")
+            row = bucket.read(*LENGTH.unpack(bucket.read(LENGTH.size)))
+            by_patient[patient] += unpack((self._kind, self._collection, patient), row).records
+        return by_patient

@@ -1,0 +1,82 @@
+"""Listings in memory and on disk: bounded, the longest unused leaving first, all read again from disk."""
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tciafs.catalogue import remembered as remembered_module
+from tciafs.catalogue.remembered import Remembered
+from tciafs.catalogue.table import Listing, Table
+from tciafs.model import Patient
+
+
+def patients(collection: str, count: int) -> Listing[Patient]:
+    return Listing(tuple(Patient(collection, str(number)) for number in range(count)), 1.0)
+
+
+@pytest.fixture
+async def remembered(tmp_path: Path) -> AsyncIterator[Remembered]:
+    with closing(Remembered(tmp_path)) as remembered:
+        yield remembered
+
+
+async def test_memory_is_bounded_and_the_longest_unused_leaves(
+    remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered_module, "WEIGHT_IN_MEMORY", 7)
+    for collection in "ABAC":
+        if remembered.peek(("patients", collection)) is None:
+            remembered.hold(("patients", collection), patients(collection, 2))
+    assert (list(remembered._memory), remembered._weight) == ([("patients", "A"), ("patients", "C")], 6)
+    remembered.hold(("patients", "E"), patients("E", 9))
+    assert (list(remembered._memory), remembered._weight) == ([("patients", "E")], 10)
+
+
+async def test_a_listing_held_again_is_counted_once(remembered: Remembered) -> None:
+    for _ in range(3):
+        remembered.hold(("patients", "A"), patients("A", 2))
+    assert remembered._weight == 3
+    remembered.forget(("patients", "A"))
+    assert remembered._weight == 0
+
+
+async def test_what_left_memory_is_read_from_disk(remembered: Remembered) -> None:
+    question = ("patients", "A")
+    remembered.hold(question, patients("A", 2))
+    await remembered.write(question, patients("A", 2))
+    remembered.forget_collection("patients", "A")
+    assert remembered.peek(question) is None
+    assert await remembered.get(question) == patients("A", 2)
+    assert remembered.peek(question) == patients("A", 2)
+
+
+async def test_only_the_listings_of_that_kind_and_collection_are_forgotten(remembered: Remembered) -> None:
+    questions = [("studies", "A", "1"), ("studies", "A", "2"), ("series", "A", "1"), ("studies", "B", "1")]
+    for question in questions:
+        remembered.hold(question, Listing((), 1.0))
+    remembered.forget_collection("studies", "A")
+    assert list(remembered._memory) == questions[2:]
+
+
+async def test_the_number_of_listings_on_disk_is_known(tmp_path: Path) -> None:
+    with closing(Remembered(tmp_path)) as remembered:
+        before = remembered.on_disk
+        for collection in "ABA":
+            await remembered.write(("patients", collection), patients(collection, 1))
+        assert remembered.on_disk == before + 2
+    with closing(Remembered(tmp_path)) as remembered:
+        assert remembered.on_disk == before + 2
+
+
+async def test_another_process_may_write_what_is_read_here(remembered: Remembered, tmp_path: Path) -> None:
+    with closing(Table.opened(tmp_path)) as table:
+        table.put(("patients", "A"), patients("A", 3))
+    assert await remembered.get(("patients", "A")) == patients("A", 3)
+
+
+async def test_a_folder_that_is_read_to_its_end_has_nothing_open_in_it_when_closed(tmp_path: Path) -> None:
+    with closing(Remembered(tmp_path)) as remembered:
+        await remembered.write(("patients", "A"), patients("A", 1))
+    assert [file.name for file in tmp_path.iterdir()] == ["cache.db"]

@@ -1,0 +1,124 @@
+"""A whole collection into rows: all of it or nothing, in bounded memory, each patient's records together."""
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tciafs.catalogue.table import Listing, Table, unpack
+from tciafs.errors import Unreachable, UnreadableAnswer
+from tciafs.model import Series
+from tciafs.worker import listing as listing_module
+from tciafs.worker.listing import list_collection
+from tciafs.worker.messages import Finished, Report, RowReplaced
+from tests.fakes import FakeArchive, make_series
+
+PATIENTS = ["P1", "P2", "with / and \0", "Ü", *(f"Q{number}" for number in range(200))]
+
+
+@pytest.fixture
+def archive() -> FakeArchive:
+    series = [
+        replace(make_series(f"1.2.{number}.{patient}"), patient_id=name, study_uid=f"1.{patient}")
+        for patient, name in enumerate(PATIENTS)
+        for number in range(5)
+    ]
+    random.Random(1).shuffle(series)
+    return FakeArchive(*series)
+
+
+async def listed(
+    archive: FakeArchive, folder: Path, kind: str = "series", asked_at: float = 5.0
+) -> list[Report]:
+    reports: list[Report] = []
+    await list_collection(archive, kind, "Lung", folder, asked_at, reports.append)
+    return reports
+
+
+def rows(folder: Path, kind: str = "series") -> Iterator[tuple[str, Listing[Series]]]:
+    with closing(Table.opened(folder)) as table:
+        for patient in PATIENTS:
+            if (found := table.get((kind, "Lung", patient))) is not None:
+                yield patient, found
+
+
+@pytest.mark.parametrize("in_memory", [20_000, 7, 300])
+async def test_each_patient_gets_all_of_his_series_and_no_others(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
+    assert await listed(archive, tmp_path) == [Finished()]
+    found = dict(rows(tmp_path))
+    assert list(found) == PATIENTS
+    for patient, listing in found.items():
+        assert listing.asked_at == 5.0
+        assert len(listing.records) == 5
+        assert set(listing.records) == {each for each in archive.holdings if each.patient_id == patient}
+
+
+async def test_studies_are_listed_once_though_they_come_twice(archive: FakeArchive, tmp_path: Path) -> None:
+    archive.holdings += archive.holdings
+    await listed(archive, tmp_path, "studies")
+    assert all(len(listing.records) == 1 for _, listing in rows(tmp_path, "studies"))
+    await listed(archive, tmp_path)
+    assert all(len(listing.records) == 5 for _, listing in rows(tmp_path))
+
+
+@pytest.mark.parametrize("in_memory", [20_000, 7])
+async def test_what_changed_is_told_with_both_rows_and_what_came_in_another_order_is_not(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
+    await listed(archive, tmp_path)
+    old = next(each for each in archive.holdings if each.patient_id == "P2")
+    archive.holdings = [each for each in archive.holdings[::-1] if each is not old]
+    (changed, end) = await listed(archive, tmp_path, asked_at=6.0)
+    assert end == Finished()
+    assert isinstance(changed, RowReplaced)
+    assert changed.question == ("series", "Lung", "P2")
+    before = unpack(changed.question, changed.before).records
+    after = unpack(changed.question, changed.after).records
+    assert set(before) - set(after) == {old}
+
+
+async def test_a_failure_writes_nothing(archive: FakeArchive, tmp_path: Path) -> None:
+    archive.fail("every_series", Unreachable("cut"))
+    with pytest.raises(Unreachable):
+        await listed(archive, tmp_path)
+    assert list(rows(tmp_path)) == []
+
+
+async def test_nothing_at_all_is_not_believed(archive: FakeArchive, tmp_path: Path) -> None:
+    archive.holdings = []
+    with pytest.raises(UnreadableAnswer, match="the archive lists no series in all of Lung"):
+        await listed(archive, tmp_path)
+
+
+async def test_temporary_files_have_no_names_and_nothing_stays(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", 7)
+    seen: list[set[str]] = []
+    put_rows = Table.put_rows
+
+    def looking(table: Table, rows: Any) -> None:
+        seen.append({file.name for file in tmp_path.iterdir()})
+        put_rows(table, rows)
+
+    monkeypatch.setattr(Table, "put_rows", looking)
+    await listed(archive, tmp_path)
+    assert {name for names in seen for name in names} <= {"cache.db", "cache.db-wal", "cache.db-shm"}
+    assert [file.name for file in tmp_path.iterdir()] == ["cache.db"]
+
+
+async def test_an_old_row_that_nobody_can_read_is_replaced_without_a_word(
+    archive: FakeArchive, tmp_path: Path
+) -> None:
+    with closing(Table.opened(tmp_path)) as table:
+        table.put_rows([(("series", "Lung", "P1"), b"\xc1")])
+    assert await listed(archive, tmp_path) == [Finished()]
+    assert len(dict(rows(tmp_path))["P1"].records) == 5

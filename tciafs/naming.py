@@ -75,7 +75,19 @@ def legal_name(raw: str) -> str:
     Apply it once, to the archive's text: a rule that keeps texts apart must escape its own
     escapes, so only names without any are left alone by a second application.
     """
-    return _fitted(raw)
+    return raw if _is_plain(raw) else _fitted(raw)
+
+
+def _is_plain(raw: str) -> bool:
+    """Return whether nothing in `raw` needs a second look; a fifth of the time of that look."""
+    return (
+        0 < len(raw) <= NAME_LIMIT_BYTES
+        and raw.isascii()
+        and raw.isprintable()
+        and "/" not in raw
+        and "%" not in raw
+        and raw[0] != "."
+    )
 
 
 def original_name(name: str) -> str | None:
@@ -190,7 +202,7 @@ def _distinct(records: Iterable[_Record], identity: Callable[[_Record], str]) ->
     distinct: dict[str, _Record] = {}
     for record in records:
         known = distinct.setdefault(identity(record), record)
-        if record != known and repr(record) < repr(known):
+        if record is not known and record != known and repr(record) < repr(known):
             distinct[identity(record)] = record
     return distinct
 

@@ -59,15 +59,18 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.listing": "errors model catalogue.table worker.messages",
         "worker.fetching": "errors model naming store.pack worker.messages",
         # The tree is handed a catalogue and a store; it does not import them.
-        "filesystem.tree": "errors model naming",
+        "filesystem.folders": "model naming",
+        "filesystem.tree": "errors model naming filesystem.folders",
+        "filesystem.kernel_view": "model naming filesystem.folders",
+        "filesystem.handles": "filesystem.tree",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors",
         "filesystem.interrupts": "errors",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
         "filesystem.provenance": "model store",
-        "filesystem.operations": "errors filesystem.guard filesystem.images filesystem.provenance "
-        "filesystem.tree",
+        "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
+        "filesystem.images filesystem.provenance filesystem.tree",
         "filesystem.mount": "errors model naming settings archives catalogue store worker filesystem",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",
@@ -101,7 +104,7 @@ WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
-    "worker.listing catalogue.changes catalogue.table catalogue.walks filesystem.guard "
+    "worker.listing catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.images filesystem.provenance filesystem.tree"
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""

@@ -150,6 +150,13 @@ class Images:
             return None
         return _Provisional(provisional_image_names(series.image_count), lambda: self._sizes(series))
 
+    def names_once_shown(self, series: Series) -> Sequence[str]:
+        """Return the names under which the kernel may have images of a series, as it was."""
+        known = self._store.peek(series)
+        names = [] if known is None else [image.name for image in known.layout.images]
+        # Provisional names too: they are aliases of the true ones for those who listed them earlier.
+        return [*names, *provisional_image_names(series.image_count or 0)]
+
     def _sizes(self, series: Series) -> "Mapping[str, PackedImage]":
         """Return what is known of the images of a series by now."""
         if known := self._store.peek(series):

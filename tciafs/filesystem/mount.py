@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -29,6 +29,7 @@ from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
+from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
@@ -74,9 +75,12 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
             Catalogue.running(archive, _catalogue_config(settings), lister=pool)
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
-        images, interrupts = Images(store), Interrupts()
+        images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
+        tree = Tree(catalogue, images, naming)
+        view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
+        catalogue.on_replaced = view.note
         operations = Operations(
-            Tree(catalogue, images, Naming(settings.naming)),
+            tree,
             images,
             store,
             Guard(cast(ListingMode, settings.listing), settings.crawlers),
@@ -88,6 +92,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         stack.enter_context(_mounted(operations, mountpoint, _fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(interrupts.run)
+        nursery.start_soon(view.run)
         nursery.start_soon(_end_on_signal, signals, interrupts, nursery.cancel_scope)
         nursery.start_soon(_announce, catalogue, archive.config, mountpoint, ready)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
@@ -159,6 +164,18 @@ def _mounted(operations: Operations, mountpoint: Path, options: set[str]) -> Ite
     finally:
         pyfuse3.close(unmount=True)
         operations.close()
+
+
+def _forget_entry(folder: int, name: str) -> None:
+    """Have the kernel forget a name; it may not know it, or the mount be gone."""
+    with suppress(OSError):
+        pyfuse3.invalidate_entry(folder, name.encode("utf-8", "surrogateescape"))
+
+
+def _forget_attributes(inode: int) -> None:
+    """Have the kernel forget the attributes of an inode; it may not know it, or the mount be gone."""
+    with suppress(OSError):
+        pyfuse3.invalidate_inode(inode, attr_only=True)
 
 
 async def _announce(

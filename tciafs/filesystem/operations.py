@@ -12,13 +12,15 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
 
 from tciafs.errors import NoSuchName, ReadOnly, TciafsError
+from tciafs.filesystem.folders import Level, Record
+from tciafs.filesystem.handles import Handles, OpenFile, OpenFolder, Text
 from tciafs.filesystem.images import may_be_image
 from tciafs.filesystem.provenance import (
     SOP_INSTANCE_UID,
@@ -26,13 +28,13 @@ from tciafs.filesystem.provenance import (
     xattrs_of_record,
     xattrs_of_state,
 )
-from tciafs.filesystem.tree import Attributes, Child, FolderListing, Level, Node, Tree
+from tciafs.filesystem.tree import Attributes, FolderListing, Node, Tree
+from tciafs.model import Series
 
 if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
     from tciafs.filesystem.images import Images
     from tciafs.filesystem.interrupts import Interrupts
-    from tciafs.store.shelf import OpenImage
     from tciafs.store.store import Store
 
 __all__ = ["Operations", "Presentation"]
@@ -61,54 +63,6 @@ class Presentation:
     uid: int
     gid: int
     umask: int
-
-
-class _Readable(Protocol):
-    def read(self, offset: int, length: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Text:
-    """The content of a small generated file."""
-
-    text: bytes
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self.text[offset : offset + length]
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass(slots=True)
-class _Pages:
-    """What the kernel has cached of an inode: pages of the pack `of_pack`, None if that is not certain.
-
-    `readers` are the images that are open and may fill it.
-    """
-
-    of_pack: str | None = None
-    readers: "list[OpenImage]" = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    """A file being read; `pages` None where the kernel caches nothing of it for long."""
-
-    node: Node
-    content: _Readable
-    pages: _Pages | None = None
-
-
-@dataclass(slots=True)
-class _OpenFolder:
-    """A folder being read by `pid`."""
-
-    node: Node
-    pid: int
-    listing: FolderListing
 
 
 def answered(
@@ -150,10 +104,8 @@ class Operations(pyfuse3.Operations):
         self._guard = guard
         self._interrupts = interrupts
         self._presentation = presentation
-        self._handles: dict[int, _OpenFile | _OpenFolder] = {}
-        self._last_handle = 0
-        self._pages: dict[int, _Pages] = {}
-        self._entry = pyfuse3.EntryAttributes()  # reused by readdir: half of its time was making these
+        self._handles = Handles()
+        self._entry = pyfuse3.EntryAttributes()  # used by readdir alone: half of its time was making these
 
     # -- names and attributes ---------------------------------------------------------------------
 
@@ -163,40 +115,57 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         parent = self._tree.node(parent_inode)
         wanted = _decoded(name)
-        if parent.level is Level.SERIES and may_be_image(wanted):
-            self._guard.touches_image(ctx.pid)
-            if self._images.finding_fetches(parent.record, wanted):
-                self._guard.admit(ctx.pid)
         try:
             with self._interrupts.watching(ctx.pid):
+                if parent.level is Level.SERIES and may_be_image(wanted):
+                    self._guard.touches_image(ctx.pid)
+                    if self._images.finding_fetches(await self._tree.series(parent), wanted):
+                        self._guard.admit(ctx.pid)
                 child = await self._tree.child(parent, wanted)
         except NoSuchName:
             return _negative_entry()
         self._tree.remember(parent, child)
-        return self._fill(pyfuse3.EntryAttributes(), child.attributes)
+        return self._entry_of(child.inode, child.attributes)
 
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
-        if node.level is Level.IMAGE and self._images.finding_fetches(node.record, node.name):
-            self._guard.admit(ctx.pid)
-        with self._interrupts.watching(ctx.pid):
-            attributes = await self._tree.attributes(node)
-        return self._fill(pyfuse3.EntryAttributes(), attributes)
+        try:
+            with self._interrupts.watching(ctx.pid):
+                attributes = await self._attributes(node, ctx.pid)
+        except TciafsError:
+            # The kernel asks before it reads on, also what the archive does not list any more.
+            if (size_bytes := self._handles.size_while_open(inode)) is None:
+                raise
+            attributes = self._tree.attributes_while_open(node, size_bytes)
+        return self._entry_of(inode, attributes)
+
+    async def _attributes(self, node: Node, pid: int) -> Attributes:
+        if node.level is Level.IMAGE:
+            series = await self._tree.series(node)
+            if self._images.finding_fetches(series, node.key):
+                self._guard.admit(pid)
+        return await self._tree.attributes(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
             self._tree.forget(inode, lookups)
-            if inode in self._pages and not self._tree.knows(inode):
-                del self._pages[inode]
+            if not self._tree.knows(inode):
+                self._handles.forget(inode)
 
     @answered
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         return not mode & os.W_OK
 
-    def _fill(self, entry: pyfuse3.EntryAttributes, attributes: Attributes) -> pyfuse3.EntryAttributes:
+    def _entry_of(self, inode: int, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = inode
+        self._fill(entry, attributes)
+        return entry
+
+    def _fill(self, entry: pyfuse3.EntryAttributes, attributes: Attributes) -> None:
+        """Write all into an entry but the inode number."""
         kind = stat.S_IFDIR | 0o555 if attributes.is_folder else stat.S_IFREG | 0o444
-        entry.st_ino = attributes.inode
         entry.st_mode = kind & ~self._presentation.umask
         entry.st_nlink = 1  # for a folder: number of subfolders not known, so nobody may rely on it
         entry.st_uid = self._presentation.uid
@@ -206,7 +175,6 @@ class Operations(pyfuse3.Operations):
         entry.st_blocks = -(-attributes.size_bytes // 512)
         entry.st_atime_ns = entry.st_ctime_ns = entry.st_mtime_ns = attributes.mtime_ns
         entry.attr_timeout = entry.entry_timeout = attributes.timeout_s
-        return entry
 
     # -- folders ----------------------------------------------------------------------------------
 
@@ -215,36 +183,37 @@ class Operations(pyfuse3.Operations):
         node = self._tree.node(inode)
         with self._interrupts.watching(ctx.pid):
             listing = await self._listing(node, ctx.pid)
-        return self._new_handle(_OpenFolder(node, ctx.pid, listing))
+        return self._handles.add(OpenFolder(node, ctx.pid, listing))
 
     async def _listing(self, node: Node, pid: int) -> FolderListing:
         if node.level is not Level.SERIES:
             return await self._tree.listing(node)
-        images = self._images.listing(node.record)
+        series = await self._tree.series(node)
+        images = self._images.listing(series)
         if images is None and self._guard.lists_unknown_series(pid):
-            images = self._images.walk(node.record)
-        return self._tree.images(node, images or self._images.look(node.record))
+            images = self._images.walk(series)
+        return self._tree.images(node, images or self._images.look(series))
 
     @answered
     async def readdir(self, handle: int, start: int, token: pyfuse3.ReaddirToken) -> None:
-        folder = self._handles[handle]
-        assert isinstance(folder, _OpenFolder)
+        folder = self._handles.folder(handle)
         with self._interrupts.watching(folder.pid):
             await folder.listing.wait_for(start)
-        place = start
+        # From here on nothing waits, so that one entry serves all; and what is alike is written once.
+        place, filled = start, None
         while (child := folder.listing.at(place)) is not None:
             place += 1
-            if not self._reply(token, child, place):
+            if child.attributes is not filled:
+                filled = child.attributes
+                self._fill(self._entry, filled)
+            self._entry.st_ino = child.inode
+            if not pyfuse3.readdir_reply(token, _encoded(child.name), self._entry, place):
                 break
             self._tree.remember(folder.node, child)
 
-    def _reply(self, token: pyfuse3.ReaddirToken, child: Child, next_place: int) -> bool:
-        entry = self._fill(self._entry, child.attributes)
-        return bool(pyfuse3.readdir_reply(token, _encoded(child.name), entry, next_place))
-
     @answered
     async def releasedir(self, handle: int) -> None:
-        self._handles.pop(handle, None)
+        self._handles.release(handle)
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -255,59 +224,37 @@ class Operations(pyfuse3.Operations):
         node = self._tree.node(inode)
         if node.level is Level.LICENCE:
             with self._interrupts.watching(ctx.pid):
-                text = await self._tree.licence(node.record)
-            return pyfuse3.FileInfo(fh=self._new_handle(_OpenFile(node, _Text(text))))
+                text = await self._tree.licence(node)
+            return pyfuse3.FileInfo(fh=self._handles.add(OpenFile(node, Text(text))))
         self._guard.touches_image(ctx.pid)
-        if self._images.opening_fetches(node.record):
-            self._guard.admit(ctx.pid)
         # Bytes are awaited here and not in read: a read is a background request, of which the kernel
         # sends only twelve at once, and open knows whose signals to watch for.
         with self._interrupts.watching(ctx.pid):
-            image = await self._images.open(node.record, node.name)
+            series = await self._tree.series(node)
+            if self._images.opening_fetches(series):
+                self._guard.admit(ctx.pid)
+            image = await self._images.open(series, node.key)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
-        pages = self._pages.setdefault(inode, _Pages())
-        if any(not image.is_beside(reader) for reader in pages.readers):
-            # The kernel has one page cache an inode: while others fill it from another pack, stay out.
-            pages.of_pack = None
-            return pyfuse3.FileInfo(fh=self._new_handle(_OpenFile(node, image)), direct_io=True)
-        # It may keep the pages it has if they are of this very pack, and that is known to be good.
-        keep_cache = image.identity is not None and pages.of_pack == image.identity
-        pages.of_pack = image.identity
-        pages.readers.append(image)
-        handle = self._new_handle(_OpenFile(node, image, pages))
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache)
+        handle, pages = self._handles.add_image(node, image)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=pages.keep, direct_io=pages.bypass)
 
     @answered
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         # Inline: a hop to a thread costs more than the pread (730 against 1,800 MB/s).
-        file = self._handles[handle]
-        assert isinstance(file, _OpenFile)
-        return file.content.read(offset, length)
+        return self._handles.file(handle).content.read(offset, length)
 
     @answered
     async def release(self, handle: int) -> None:
-        file = self._handles.pop(handle, None)
-        if isinstance(file, _OpenFile):
-            if file.pages is not None:
-                file.pages.readers = [each for each in file.pages.readers if each is not file.content]
-            file.content.close()
+        self._handles.release(handle)
 
     @answered
     async def flush(self, handle: int) -> None:
         pass
 
-    def _new_handle(self, opened: _OpenFile | _OpenFolder) -> int:
-        self._last_handle += 1
-        self._handles[self._last_handle] = opened
-        return self._last_handle
-
     def close(self) -> None:
         """Close what is still open; the mount is gone."""
-        for opened in self._handles.values():
-            if isinstance(opened, _OpenFile):
-                opened.content.close()
-        self._handles.clear()
+        self._handles.close()
 
     # -- the cache as a file system, and attributes -----------------------------------------------
 
@@ -325,8 +272,10 @@ class Operations(pyfuse3.Operations):
     @answered
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         node = self._tree.node(inode)
-        names = [_encoded(name) for name in self._xattrs(node)]
-        if node.level is Level.IMAGE and self._store.state(node.record) == "local":
+        with self._interrupts.watching(ctx.pid):
+            record = await self._tree.record(node)
+        names = [_encoded(name) for name in self._xattrs(record)]
+        if node.level is Level.IMAGE and isinstance(record, Series) and self._store.state(record) == "local":
             names.append(_encoded(SOP_INSTANCE_UID))
         return names
 
@@ -336,26 +285,28 @@ class Operations(pyfuse3.Operations):
             # ls asks each file for security labels, until it hears that there is no such thing.
             raise pyfuse3.FUSEError(errno.ENOTSUP)
         node, wanted = self._tree.node(inode), _decoded(name)
+        with self._interrupts.watching(ctx.pid):
+            record = await self._tree.record(node)
         if wanted == SOP_INSTANCE_UID:
-            value = await self._sop_instance_uid(node)
+            value = await self._sop_instance_uid(node, record)
         else:
-            value = self._xattrs(node).get(wanted)
+            value = self._xattrs(record).get(wanted)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return _encoded(value)
 
-    def _xattrs(self, node: Node) -> Mapping[str, str]:
-        if node.record is None:
+    def _xattrs(self, record: Record | None) -> Mapping[str, str]:
+        if record is None:
             return {}
-        attributes = dict(xattrs_of_record(node.record))
-        if node.level in (Level.SERIES, Level.IMAGE):
-            attributes.update(xattrs_of_state(self._store, node.record))
+        attributes = dict(xattrs_of_record(record))
+        if isinstance(record, Series):
+            attributes.update(xattrs_of_state(self._store, record))
         return attributes
 
-    async def _sop_instance_uid(self, node: Node) -> str | None:
+    async def _sop_instance_uid(self, node: Node, record: Record | None) -> str | None:
         image = None
-        if node.level is Level.IMAGE:
-            image = self._store.open_local(node.record, node.name)
+        if node.level is Level.IMAGE and isinstance(record, Series):
+            image = self._store.open_local(record, node.key)
         if image is None:
             return None
         try:
@@ -384,7 +335,7 @@ class Operations(pyfuse3.Operations):
         if not isinstance(first, int):
             return "/"  # about the whole mount
         try:
-            node = self._handles[first].node if request in BY_HANDLE else self._tree.node(first)
+            node = self._handles.node(first) if request in BY_HANDLE else self._tree.node(first)
             path = self._tree.path(node)
         except Exception:
             return repr(args)

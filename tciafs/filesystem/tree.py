@@ -1,148 +1,92 @@
-"""Inodes: which record is behind which name, and what the kernel may believe of it.
+"""Inodes: what the kernel knows of, how often it was told, and what it may believe of it.
 
-A node is data: inode, place, name, record, and how often the kernel has looked it up. What differs
-between the levels of the tree is which listing to ask and how to name its records: the table LEVELS, not
-a class hierarchy. An inode number is a hash of the record's identity and the same after a remount. State
-changes are synchronous, awaiting comes before. Handed a catalogue and the images of a store; knows
-nothing of FUSE.
+A node is little: inode, level, parent, what tells it from its siblings, and a day. Its record is found again
+in its parent's folder, which the catalogue makes again when it is not at hand: so a walk over half a million
+series leaves 300 bytes a node behind, until the kernel forgets them. State changes are synchronous, awaiting
+comes before. Knows nothing of FUSE.
 """
 
-import datetime as dt
-import enum
-import hashlib
 import time
-from array import array
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from tciafs.errors import NoSuchName
-from tciafs.model import Collection, Patient, Series, Study
-from tciafs.naming import (
-    Naming,
-    collection_names,
-    licence_text,
-    patient_names,
-    series_names,
-    study_names,
+from tciafs.filesystem.folders import (
+    ROOT_INODE,
+    SHORTEST_FOLDER_TIMEOUT_S,
+    Folder,
+    Folders,
+    Level,
+    Record,
+    Siblings,
+    Whose,
+    inode_of,
+    unix_day,
 )
+from tciafs.model import Collection, Patient, Series
+from tciafs.naming import Naming, legal_name, licence_text
 
 if TYPE_CHECKING:
-    from tciafs.catalogue.catalogue import Answer, Catalogue
+    from tciafs.catalogue.catalogue import Catalogue
     from tciafs.filesystem.images import FoundImage, ImageListing, Images
 
 __all__ = ["ROOT_INODE", "Attributes", "Child", "FolderListing", "Level", "Node", "Tree"]
 
-ROOT_INODE = 1
 LICENCE_NAME = "LICENSE"
-LONGEST_FOLDER_TIMEOUT_S = 3600.0
-"""The kernel asks again for a folder at least this often, and sooner when its listing gets stale."""
+DAY_NS = 86_400 * 10**9
+FEWEST_TO_SHRINK = 10_000
 
-SHORTEST_FOLDER_TIMEOUT_S = 1.0
-"""Zero would make the kernel look up each entry again that a listing just gave it."""
-
-Record: TypeAlias = Collection | Patient | Study | Series
+# Structs and not dataclasses: there are hundreds of thousands of nodes, of which the garbage collector need
+# not know (they point only upwards), and to make one of the others takes an eighth of the time.
 
 
-class Level(enum.IntEnum):
-    """What a node stands for."""
-
-    ROOT = 0
-    COLLECTION = 1
-    PATIENT = 2
-    STUDY = 3
-    SERIES = 4
-    IMAGE = 5
-    LICENCE = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True, gc=False):
     """What the kernel is told of an inode: `timeout_s` is how long it may believe it.
 
     `size_bytes` of a provisional entry is meaningless, and its `timeout_s` 0: the kernel asks again
-    before it uses it.
+    before it uses it. Siblings share one value where they are alike.
     """
 
-    inode: int
     is_folder: bool
     size_bytes: int
     mtime_ns: int
     timeout_s: float
 
 
-@dataclass(slots=True)
-class Folder:
-    """The named children of a folder above the images, made from `records` and good for a while."""
+class Child(msgspec.Struct, frozen=True, gc=False):
+    """A name in a folder and what is behind it; not yet an inode that the kernel knows.
 
-    records: Sequence[Any]
-    children: Mapping[str, Any]
-    names: Sequence[str]
-    fresh_until: float
-    inodes: "array[int] | None" = None
+    `key` tells it from its siblings, `day` is its date in days since 1970 (None: it has none).
+    """
 
-    @property
-    def timeout_s(self) -> float:
-        left = self.fresh_until - time.time()
-        return min(LONGEST_FOLDER_TIMEOUT_S, max(SHORTEST_FOLDER_TIMEOUT_S, left))
+    inode: int
+    name: str
+    level: Level
+    key: str
+    day: int | None
+    attributes: Attributes
 
 
-@dataclass(slots=True)
-class Node:
-    """An inode that the kernel knows: `lookups` is how often it was told."""
+class Node(msgspec.Struct, eq=False, gc=False):
+    """An inode that the kernel knows: `lookups` is how often it was told. See `Child` for key and day."""
 
     inode: int
     level: Level
     parent: "Node | None"
-    name: str
-    record: Any
+    key: str
+    day: int | None = None
     lookups: int = 0
-    folder: Folder | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A name in a folder and what is behind it; not yet an inode that the kernel knows."""
-
-    name: str
-    level: Level
-    record: Any
-    attributes: Attributes
-
-
-@dataclass(frozen=True, slots=True)
-class _Below:
-    """What is below a level: whose listing to ask, and how its records are called."""
-
-    level: Level
-    ask: "Callable[[Catalogue, Any], Awaitable[Answer[Any]]]"
-    name: Callable[[Sequence[Any], Naming], Mapping[str, Any]]
-
-
-async def _ask_series(catalogue: "Catalogue", study: Study) -> "Answer[Series]":
-    answer = await catalogue.series(study.collection, study.patient_id)
-    of_study = tuple(series for series in answer.records if series.study_uid == study.study_uid)
-    return replace(answer, records=of_study)
-
-
-LEVELS: Mapping[Level, _Below] = {
-    Level.ROOT: _Below(
-        Level.COLLECTION,
-        lambda catalogue, _root: catalogue.collections(),
-        lambda records, _naming: collection_names(records),
-    ),
-    Level.COLLECTION: _Below(
-        Level.PATIENT,
-        lambda catalogue, collection: catalogue.patients(collection.name),
-        lambda records, _naming: patient_names(records),
-    ),
-    Level.PATIENT: _Below(
-        Level.STUDY,
-        lambda catalogue, patient: catalogue.studies(patient.collection, patient.patient_id),
-        study_names,
-    ),
-    Level.STUDY: _Below(Level.SERIES, _ask_series, series_names),
-}
+    @property
+    def whose(self) -> Whose:
+        """The keys on the way from the root to here."""
+        keys: list[str] = []
+        step: Node | None = self
+        while step is not None and step.parent is not None:
+            keys.append(step.key)
+            step = step.parent
+        return tuple(reversed(keys))
 
 
 class FolderListing(Protocol):
@@ -163,10 +107,11 @@ class Tree:
     def __init__(self, catalogue: "Catalogue", images: "Images", naming: Naming) -> None:
         self._catalogue = catalogue
         self._images = images
-        self._naming = naming
+        self.folders = Folders(catalogue, naming)
         self._mounted_ns = time.time_ns()
-        self.root = Node(ROOT_INODE, Level.ROOT, None, "", None, lookups=1)
+        self.root = Node(ROOT_INODE, Level.ROOT, None, "", lookups=1)
         self._nodes: dict[int, Node] = {ROOT_INODE: self.root}
+        self._most_nodes = 1
 
     # -- inodes the kernel knows ------------------------------------------------------------------
 
@@ -179,14 +124,12 @@ class Tree:
 
     def remember(self, parent: Node, child: Child) -> Node:
         """Count one lookup of a child: the kernel was told of it."""
-        inode = child.attributes.inode
-        node = self._nodes.get(inode)
+        node = self._nodes.get(child.inode)
         if node is None:
-            node = Node(inode, child.level, parent, child.name, child.record)
-            self._nodes[inode] = node
-        elif node.level is not Level.ROOT:
-            # The listing may have been refreshed since, and the record described anew.
-            node.parent, node.name, node.record = parent, child.name, child.record
+            node = self._nodes[child.inode] = Node(child.inode, child.level, parent, child.key)
+        elif node.level is Level.ROOT:
+            return node
+        node.parent, node.day = parent, child.day
         node.lookups += 1
         return node
 
@@ -198,6 +141,15 @@ class Tree:
         node.lookups -= lookups
         if node.lookups <= 0:
             del self._nodes[inode]
+            self.folders.drop(inode)
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Give memory back after many were forgotten: a dictionary never does by itself."""
+        self._most_nodes = max(self._most_nodes, len(self._nodes))
+        if self._most_nodes > FEWEST_TO_SHRINK and len(self._nodes) < self._most_nodes // 4:
+            self._nodes = dict(self._nodes)
+            self._most_nodes = len(self._nodes)
 
     def knows(self, inode: int) -> bool:
         """Return True if the kernel knows an inode."""
@@ -212,9 +164,50 @@ class Tree:
         names: list[str] = []
         step: Node | None = node
         while step is not None and step.parent is not None:
-            names.append(step.name)
+            names.append(self._name(step, step.parent))
             step = step.parent
         return "/" + "/".join(reversed(names))
+
+    def _name(self, node: Node, parent: Node) -> str:
+        """Return the name of a node; its UID where the name is not at hand."""
+        if node.level in (Level.STUDY, Level.SERIES):
+            folder = self.folders.peek(parent.inode)
+            place = None if folder is None else folder.place_of(node.inode)
+            return node.key if folder is None or place is None else folder.names[place]
+        return legal_name(node.key)
+
+    # -- records ----------------------------------------------------------------------------------
+
+    async def record(self, node: Node) -> Record | None:
+        """Return what the archive says of a node, of an image its series; None of the root.
+
+        Raises NoSuchName where the archive does not list it any more, or what the archive raises.
+        """
+        if node.parent is None:
+            return None
+        match node.level:
+            case Level.COLLECTION | Level.LICENCE:
+                return Collection(node.whose[0])
+            case Level.PATIENT:
+                return Patient(*node.whose)
+            case Level.IMAGE:
+                return await self.record(node.parent)
+            case _:
+                return await self._listed_record(node, node.parent)
+
+    async def _listed_record(self, node: Node, parent: Node) -> Record:
+        folder = await self._folder(parent)
+        place = folder.place_of(node.inode)
+        if place is None:
+            raise NoSuchName(f"{self.path(node)} is not in the archive any more")
+        record: Record = folder.children[place]
+        return record
+
+    async def series(self, node: Node) -> Series:
+        """Return the series that a node of a series or of an image stands for; raises as `record`."""
+        record = await self.record(node)
+        assert isinstance(record, Series)
+        return record
 
     # -- names ------------------------------------------------------------------------------------
 
@@ -224,102 +217,89 @@ class Tree:
         In a series this waits until that image is in.
         """
         if parent.level is Level.SERIES:
-            found = await self._images.find(parent.record, name)
+            found = await self._images.find(await self.series(parent), name)
             if found is None:
                 raise NoSuchName(f"{name!r} is not an image of {self.path(parent)}")
-            return self._image_child(parent, found)
+            return self._image_child(parent, Siblings(Level.IMAGE, parent.whose), found)
         folder = await self._folder(parent)
-        if parent.level is Level.COLLECTION and name == LICENCE_NAME and name not in folder.children:
-            text = await self.licence(parent.record)
+        place = folder.place(name)
+        if place is not None:
+            return _Snapshot(self, parent, folder).child(place)
+        if parent.level is Level.COLLECTION and name == LICENCE_NAME:
+            text = await self.licence(parent)
             # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
             return self._licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
-        if name not in folder.children:
-            raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
-        return self._folder_child(parent, name, folder)
+        raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
 
     async def attributes(self, node: Node) -> Attributes:
         """Return what the kernel may know of a node; waits if its size is not known yet."""
-        match node.level:
-            case Level.IMAGE:
-                assert node.parent is not None
-                return (await self.child(node.parent, node.name)).attributes
-            case Level.LICENCE:
-                assert node.parent is not None
-                return (await self.child(node.parent, node.name)).attributes
-            case _:
-                return self._folder_attributes(node.inode, node.record, SHORTEST_FOLDER_TIMEOUT_S)
+        if node.level in (Level.IMAGE, Level.LICENCE):
+            assert node.parent is not None
+            return (await self.child(node.parent, node.key)).attributes
+        folder = None if node.parent is None else self.folders.peek(node.parent.inode)
+        timeout_s = SHORTEST_FOLDER_TIMEOUT_S if folder is None else folder.timeout_s
+        return Attributes(True, 0, self._mtime_ns(node.day), timeout_s)
 
-    async def listing(self, folder: Node) -> FolderListing:
+    def attributes_while_open(self, node: Node, size_bytes: int) -> Attributes:
+        """Return the attributes of an image that is open, and may not be in the archive any more."""
+        return Attributes(False, size_bytes, self._mtime_ns(node.day), SHORTEST_FOLDER_TIMEOUT_S)
+
+    async def listing(self, node: Node) -> FolderListing:
         """Return a folder above the images, to be read. Raises what the archive raises."""
-        return _Snapshot(self, folder, await self._folder(folder))
+        return _Snapshot(self, node, await self._folder(node))
 
     def images(self, series: Node, listing: "ImageListing") -> FolderListing:
         """Return a listing of images as one of children of `series`."""
         return _ImageFolder(self, series, listing)
 
-    async def licence(self, collection: Collection) -> bytes:
+    async def licence(self, collection: Node) -> bytes:
         """Return the text of a collection's LICENSE.
 
         The licences are those of its first patient's series: asking for all series of a collection, to
         show a file that `ls -l` only measures, would cost the archive too much.
         """
-        patients = (await self._catalogue.patients(collection.name)).records
-        series: Sequence[Series] = ()
+        name = collection.whose[0]
+        patients = (await self._catalogue.patients(name)).records
+        series: tuple[Series, ...] = ()
         if patients:
             first = min(patient.patient_id for patient in patients)
-            series = (await self._catalogue.series(collection.name, first)).records
-        licences = [(one.licence_name, one.licence_uri) for one in series]
-        return licence_text(collection.name, licences).encode()
+            series = (await self._catalogue.series(name, first)).records
+        return licence_text(name, [(one.licence_name, one.licence_uri) for one in series]).encode()
+
+    async def refresh(self, path: str) -> None:
+        """Have the archive asked again for the listing behind a path, and for those below it when needed.
+
+        Of a study or what is below it all of the patient is asked for: archives list no less. Raises
+        NoSuchName, or what the archive raises.
+        """
+        node = self.root
+        for name in [name for name in path.split("/") if name][:2]:
+            child = await self.child(node, name)
+            if child.level is Level.LICENCE:
+                break
+            node = Node(child.inode, child.level, node, child.key)
+        self.folders.clear()
+        await self._catalogue.refresh(*node.whose)
 
     async def _folder(self, node: Node) -> Folder:
-        """Return the children of a folder above the images, as fresh as the catalogue has them."""
-        if node.folder is not None and node.folder.fresh_until > time.time():
-            return node.folder
-        below = LEVELS[node.level]
-        answer = await below.ask(self._catalogue, node.record)
-        if node.folder is not None and node.folder.records == answer.records:
-            # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
-            node.folder.fresh_until = answer.fresh_until
-        else:
-            children = below.name(answer.records, self._naming)
-            node.folder = Folder(answer.records, children, tuple(children), answer.fresh_until)
-        return node.folder
+        return await self.folders.get(node.inode, node.level, node.whose)
 
     # -- children and their attributes ------------------------------------------------------------
 
-    def _folder_child(self, parent: Node, name: str, folder: Folder) -> Child:
-        level, record = LEVELS[parent.level].level, folder.children[name]
-        inode = _inode(level, *_identity(record))
-        attributes = self._folder_attributes(inode, record, folder.timeout_s)
-        return Child(name, level, record, attributes)
-
-    def _inodes(self, parent: Node, folder: Folder) -> "array[int]":
-        """Return the inode numbers of all children of a folder, in the order of their names."""
-        if folder.inodes is None:
-            level = LEVELS[parent.level].level
-            numbers = (_inode(level, *_identity(folder.children[name])) for name in folder.names)
-            folder.inodes = array("Q", numbers)
-        return folder.inodes
-
-    def _folder_attributes(self, inode: int, record: Record | None, timeout_s: float) -> Attributes:
-        return Attributes(inode, True, 0, self._mtime_ns(record), timeout_s)
-
-    def _image_child(self, series: Node, found: "FoundImage") -> Child:
-        record: Series = series.record
-        inode = _inode(Level.IMAGE, *_identity(record), found.name)
-        size_bytes, mtime_ns = found.size_bytes or 0, self._mtime_ns(record)
-        attributes = Attributes(inode, False, size_bytes, mtime_ns, found.timeout_s)
-        return Child(found.name, Level.IMAGE, record, attributes)
+    def _image_child(self, series: Node, numbers: Siblings, found: "FoundImage") -> Child:
+        size_bytes, mtime_ns = found.size_bytes or 0, self._mtime_ns(series.day)
+        attributes = Attributes(False, size_bytes, mtime_ns, found.timeout_s)
+        inode = numbers.inode(found.name)
+        return Child(inode, found.name, Level.IMAGE, found.name, series.day, attributes)
 
     def _licence_child(self, collection: Node, size_bytes: int, timeout_s: float) -> Child:
-        inode = _inode(Level.LICENCE, *_identity(collection.record))
-        attributes = Attributes(inode, False, size_bytes, self._mounted_ns, timeout_s)
-        return Child(LICENCE_NAME, Level.LICENCE, collection.record, attributes)
+        attributes = Attributes(False, size_bytes, self._mounted_ns, timeout_s)
+        inode = inode_of(Level.LICENCE, collection.whose)
+        return Child(inode, LICENCE_NAME, Level.LICENCE, LICENCE_NAME, None, attributes)
 
-    def _mtime_ns(self, record: Record | None) -> int:
-        """Return the day of a record as a file time, or when the archive was mounted."""
-        day = _day_of(record)
-        return self._mounted_ns if day is None else _midnight_ns(day)
+    def _mtime_ns(self, day: int | None) -> int:
+        """Return midnight UTC of a day as a file time, or when the archive was mounted."""
+        return self._mounted_ns if day is None else day * DAY_NS
 
 
 class _Snapshot:
@@ -329,24 +309,32 @@ class _Snapshot:
         self._tree = tree
         self._node = node
         self._folder = folder
-        self._level = LEVELS[node.level].level
-        self._inodes = tree._inodes(node, folder)  # hashing them is half of the work of a listing
         self._timeout_s = folder.timeout_s
-        self._with_licence = node.level is Level.COLLECTION and LICENCE_NAME not in folder.children
+        self._with_licence = node.level is Level.COLLECTION and folder.place(LICENCE_NAME) is None
+        self._by_day: dict[int | None, Attributes] = {}
 
     async def wait_for(self, place: int) -> None:
         pass
 
     def at(self, place: int) -> Child | None:
-        names = self._folder.names
-        if place < len(names):
-            record = self._folder.children[names[place]]
-            attributes = self._tree._folder_attributes(self._inodes[place], record, self._timeout_s)
-            return Child(names[place], self._level, record, attributes)
-        if place == len(names) and self._with_licence:
+        if place < len(self._folder.names):
+            return self.child(place)
+        if place == len(self._folder.names) and self._with_licence:
             # Its size costs a request, which only who asks for the size should cause.
             return self._tree._licence_child(self._node, 0, 0.0)
         return None
+
+    def child(self, place: int) -> Child:
+        """Return the child at a place where there is one."""
+        folder = self._folder
+        record = folder.children[place]
+        day = unix_day(record)
+        attributes = self._by_day.get(day)
+        if attributes is None:
+            attributes = Attributes(True, 0, self._tree._mtime_ns(day), self._timeout_s)
+            self._by_day[day] = attributes
+        name = folder.names[place]
+        return Child(folder.inodes[place], name, folder.level, folder.key(record), day, attributes)
 
 
 class _ImageFolder:
@@ -355,6 +343,7 @@ class _ImageFolder:
     def __init__(self, tree: Tree, series: Node, images: "ImageListing") -> None:
         self._tree = tree
         self._series = series
+        self._numbers = Siblings(Level.IMAGE, series.whose)
         self._images = images
 
     async def wait_for(self, place: int) -> None:
@@ -362,41 +351,4 @@ class _ImageFolder:
 
     def at(self, place: int) -> Child | None:
         found = self._images.at(place)
-        return None if found is None else self._tree._image_child(self._series, found)
-
-
-def _inode(level: Level, *identity: str) -> int:
-    """Return the inode number of what these texts identify on a level: the same for ever."""
-    # With its length before each text no archive can make two identities read the same.
-    told_apart = "".join(f"{len(text)}:{text}" for text in identity)
-    digest = hashlib.blake2b(told_apart.encode("utf-8", "surrogatepass"), digest_size=8, key=b"%d" % level)
-    # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
-    # million images of TCIA share one with a probability of 1 in 5,000.
-    return max(2, int.from_bytes(digest.digest(), "big") >> 1)
-
-
-def _identity(record: Record) -> tuple[str, ...]:
-    match record:
-        case Collection():
-            return (record.name,)
-        case Patient():
-            return record.collection, record.patient_id
-        case Study():
-            return record.collection, record.patient_id, record.study_uid
-        case Series():
-            return record.collection, record.patient_id, record.study_uid, record.series_uid
-
-
-def _day_of(record: Record | None) -> dt.date | None:
-    match record:
-        case Series():
-            return record.released or record.submitted or record.studied
-        case Study():
-            return record.date
-        case _:
-            return None
-
-
-def _midnight_ns(day: dt.date) -> int:
-    """Return midnight UTC of a day in nanoseconds since 1970, negative before."""
-    return (day - dt.date(1970, 1, 1)).days * 86_400 * 10**9
+        return None if found is None else self._tree._image_child(self._series, self._numbers, found)

@@ -116,7 +116,7 @@ async def test_a_closed_mount_lets_go_of_what_is_open(files: CoreFileSystem) -> 
     async with files.opened("Phantom-Mammography/" + await _only_image(files)) as file:
         assert await file.pread(128, 4) == b"DICM"
         files.operations.close()
-        assert files.operations._handles == {}
+        assert files.operations._handles._opened == {}
 
 
 async def _only_image(files: CoreFileSystem) -> str:

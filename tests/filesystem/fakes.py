@@ -18,6 +18,7 @@ from tciafs.catalogue.catalogue import Answer, Catalogue, CatalogueConfig
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
+from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.tree import Node, Tree
 from tciafs.model import Collection, Patient, Series, Study
@@ -125,6 +126,8 @@ async def running_core(
     ):
         images, interrupts = Images(store), Interrupts()
         tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
+        view = KernelView(tree, images, Naming.DESCRIPTIVE, lambda *_: None, lambda _: None)
+        catalogue.on_replaced = view.note
         presentation = Presentation(uid=1000, gid=100, umask=0o022)
         operations = Operations(tree, images, store, Guard(mode), interrupts, presentation)
         nursery.start_soon(interrupts.run)

@@ -28,6 +28,7 @@ from tests.fakes import make_series
 from tests.filesystem.fakes import CALLER, Core, context, running_core
 
 SERIES = make_series("1.2.3", 3, size_bytes=15)
+REVISED = make_series("1.2.3", 3, size_bytes=16)
 IMAGES = [("1-1.dcm", b"one"), ("1-2.dcm", b"second"), ("1-3.dcm", b"third!")]
 UNKNOWN = [make_series(f"1.2.4{number}", 2) for number in range(6)]
 STUDY = ("Lung", "P1", "NA-NA-1.2")
@@ -530,21 +531,21 @@ async def test_the_kernel_keeps_its_pages_until_the_series_has_another_version(c
 
     assert not await keeps()
     assert await keeps()
-    node.record = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=16)
+    await core.revise(REVISED)
     assert not await keeps()  # opened while it came in
-    if (coming_in := core.store.peek_download(node.record)) is not None:
+    if (coming_in := core.store.peek_download(REVISED)) is not None:
         await coming_in.over.wait()
     assert not await keeps()  # published
     assert await keeps()
     await core.operations.forget([(node.inode, node.lookups)])
-    assert core.operations._pages == {}
+    assert core.operations._handles._pages == {}
 
 
 async def test_while_two_versions_are_open_the_newer_stays_out_of_the_page_cache(core: Core) -> None:
     await core.fetch(SERIES)
     node = await core.node(*IMAGE)
     old = await core.operations.open(inode_of(node), os.O_RDONLY, context())
-    node.record = Series("Lung", "P1", "1.2", "1.2.3", "CT", image_count=3, size_bytes=16)
+    await core.revise(REVISED)
     new = await core.operations.open(inode_of(node), os.O_RDONLY, context())
     assert (old.direct_io, new.direct_io) == (False, True)
     await core.operations.release(new.fh)
@@ -562,13 +563,13 @@ async def test_pages_of_a_series_that_failed_its_checks_are_not_kept(slow: Core)
     node = await slow.node(*IMAGE)
     opened = await slow.operations.open(inode_of(node), os.O_RDONLY, context())
     await slow.operations.release(opened.fh)
-    assert slow.operations._pages[node.inode].of_pack is None
+    assert slow.operations._handles._pages[node.inode].of_pack is None
     transfer.end()
 
 
 async def test_an_image_that_is_no_longer_in_its_series_does_not_open(core: Core) -> None:
     node = await core.node(*IMAGE)
-    node.name = "1-9.dcm"
+    node.key = "1-9.dcm"
     assert await errno_of(core.operations.open(inode_of(node), os.O_RDONLY, context())) == errno.ENOENT
 
 
@@ -584,7 +585,7 @@ async def test_handles_are_never_used_twice_and_all_are_closed(core: Core) -> No
         await core.operations.release(opened.fh)
         await core.operations.releasedir(directory)
     assert len(set(handles)) == 10
-    assert core.operations._handles == {}
+    assert core.operations._handles._opened == {}
     assert core.store._shelf._open == {}, "the pack is closed with its last reader"
 
 
@@ -595,7 +596,7 @@ async def test_closing_the_mount_closes_what_is_still_open(core: Core) -> None:
     await core.operations.open(inode_of(licence), os.O_RDONLY, context())
     await opened_folder(core, *FOLDER)
     core.operations.close()
-    assert core.operations._handles == {}
+    assert core.operations._handles._opened == {}
     assert core.store._shelf._open == {}
 
 

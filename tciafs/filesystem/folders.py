@@ -1,0 +1,269 @@
+"""Folders above the images: records of a listing under their names, with inode numbers that stay.
+
+What differs between the levels of the tree is which listing to ask and how its records are called: the table
+`BELOW`, not a class hierarchy. A folder is three columns in the order of the names, sorted once; the last
+folders used are kept, the others are made again from the catalogue. Handed a catalogue; used from the
+daemon's one thread, but a long folder is made in another.
+"""
+
+import datetime as dt
+import enum
+import functools
+import hashlib
+import time
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from tciafs.model import Collection, Patient, Series, Study
+from tciafs.naming import Naming, collection_names, patient_names, series_names, study_names
+
+if TYPE_CHECKING:
+    from tciafs.catalogue.catalogue import Answer, Catalogue
+
+__all__ = [
+    "BELOW",
+    "ROOT_INODE",
+    "Folder",
+    "Folders",
+    "Level",
+    "Record",
+    "Siblings",
+    "Whose",
+    "inode_of",
+    "unix_day",
+]
+
+ROOT_INODE = 1
+LONGEST_FOLDER_TIMEOUT_S = 3600.0
+"""The kernel asks again for a folder at least this often, and sooner when its listing gets stale."""
+
+SHORTEST_FOLDER_TIMEOUT_S = 1.0
+"""Zero would make the kernel look up each entry again that a listing just gave it."""
+
+LONG_FOLDER = 2000
+"""To name and number so many records takes 10 ms, for which readers should not have to wait."""
+
+WEIGHT_KEPT = 120_000
+"""Folders are kept up to this weight, some 20 MB, and the newest one whatever it weighs."""
+
+Record: TypeAlias = Collection | Patient | Study | Series
+Whose: TypeAlias = tuple[str, ...]
+"""What identifies a record: collection, patient ID, Study and Series Instance UID, as far as it goes."""
+
+
+class Level(enum.IntEnum):
+    """What an inode stands for."""
+
+    ROOT = 0
+    COLLECTION = 1
+    PATIENT = 2
+    STUDY = 3
+    SERIES = 4
+    IMAGE = 5
+    LICENCE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """What is below a level: whose listing to ask, how its records are called, and what tells them apart.
+
+    `weight` is what an entry takes in memory, in units of some 170 bytes.
+    """
+
+    level: Level
+    weight: int
+    ask: "Callable[[Catalogue, Whose], Awaitable[Answer[Any]]]"
+    name: Callable[[Sequence[Any], Naming], Mapping[str, Any]]
+    key: Callable[[Any], str]
+
+
+async def _ask_series(catalogue: "Catalogue", study: Whose) -> "Answer[Series]":
+    collection, patient, study_uid = study
+    answer = await catalogue.series(collection, patient)
+    return replace(answer, records=tuple(each for each in answer.records if each.study_uid == study_uid))
+
+
+BELOW: Mapping[Level, _Below] = {
+    Level.ROOT: _Below(
+        Level.COLLECTION,
+        1,
+        lambda catalogue, _root: catalogue.collections(),
+        lambda records, _naming: collection_names(records),
+        attrgetter("name"),
+    ),
+    Level.COLLECTION: _Below(
+        Level.PATIENT,
+        1,
+        lambda catalogue, collection: catalogue.patients(*collection),
+        lambda records, _naming: patient_names(records),
+        attrgetter("patient_id"),
+    ),
+    Level.PATIENT: _Below(
+        Level.STUDY,
+        3,
+        lambda catalogue, patient: catalogue.studies(*patient),
+        study_names,
+        attrgetter("study_uid"),
+    ),
+    Level.STUDY: _Below(Level.SERIES, 6, _ask_series, series_names, attrgetter("series_uid")),
+}
+"""Levels whose folders are made of listings."""
+
+
+@dataclass(slots=True)
+class Folder:
+    """The children of a folder, by name: `names` is sorted, `children` and `inodes` are in its order.
+
+    `records` is the listing they were made of, good until `fresh_until` (Unix seconds); `key` gives what
+    tells a child from its siblings.
+    """
+
+    level: Level
+    records: Sequence[Any]
+    names: Sequence[str]
+    children: Sequence[Any]
+    inodes: "array[int]"
+    key: Callable[[Any], str]
+    weight: int
+    fresh_until: float = 0.0
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the kernel may believe it."""
+        left_s = self.fresh_until - time.time()
+        return min(LONGEST_FOLDER_TIMEOUT_S, max(SHORTEST_FOLDER_TIMEOUT_S, left_s))
+
+    def place(self, name: str) -> int | None:
+        """Return where a name stands, None if it does not."""
+        place = bisect_left(self.names, name)
+        return place if place < len(self.names) and self.names[place] == name else None
+
+    def place_of(self, inode: int) -> int | None:
+        """Return where an inode stands, None if it does not."""
+        try:
+            return self.inodes.index(inode)
+        except ValueError:
+            return None
+
+
+def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming) -> Folder:
+    """Return the folder of the records below `whose`, old from the start."""
+    below = BELOW[parent]
+    named = below.name(records, naming)
+    numbers = Siblings(below.level, whose)
+    inodes = array("Q", (numbers.inode(below.key(record)) for record in named.values()))
+    return Folder(
+        below.level,
+        records,
+        list(named),
+        list(named.values()),
+        inodes,
+        below.key,
+        1 + below.weight * len(named),
+    )
+
+
+class Folders:
+    """The folders in use, by their inode number."""
+
+    def __init__(self, catalogue: "Catalogue", naming: Naming) -> None:
+        self._catalogue = catalogue
+        self._naming = naming
+        self._kept: OrderedDict[int, Folder] = OrderedDict()
+        self._weight = 0
+
+    def peek(self, inode: int) -> Folder | None:
+        """Return the folder if it is at hand, however old; never waits."""
+        return self._kept.get(inode)
+
+    async def get(self, inode: int, level: Level, whose: Whose) -> Folder:
+        """Return a folder as fresh as the catalogue has it. Raises what the archive raises."""
+        folder = self._kept.get(inode)
+        if folder is not None and folder.fresh_until > time.time():
+            self._kept.move_to_end(inode)
+            return folder
+        answer = await BELOW[level].ask(self._catalogue, whose)
+        folder = self._kept.get(inode)
+        # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
+        if folder is None or folder.records != answer.records:
+            folder = await self._made(level, whose, answer.records)
+            self._keep(inode, folder)
+        folder.fresh_until = answer.fresh_until
+        return folder
+
+    def drop(self, inode: int) -> None:
+        """Forget a folder: its listing has changed."""
+        if (folder := self._kept.pop(inode, None)) is not None:
+            self._weight -= folder.weight
+
+    def clear(self) -> None:
+        """Forget all folders: the catalogue is to be asked for each."""
+        self._kept.clear()
+        self._weight = 0
+
+    async def _made(self, level: Level, whose: Whose, records: Sequence[Any]) -> Folder:
+        if len(records) < LONG_FOLDER:
+            return made(level, whose, records, self._naming)
+        return await trio.to_thread.run_sync(made, level, whose, records, self._naming)
+
+    def _keep(self, inode: int, folder: Folder) -> None:
+        self.drop(inode)
+        self._kept[inode] = folder
+        self._weight += folder.weight
+        while self._weight > WEIGHT_KEPT and len(self._kept) > 1:
+            self.drop(next(iter(self._kept)))
+
+
+# Identities
+
+
+class Siblings:
+    """The inode numbers of what is below `whose` on a level: the same for ever, told apart by keys."""
+
+    def __init__(self, level: Level, whose: Whose) -> None:
+        self._begun = hashlib.blake2b(_told_apart(*whose), digest_size=8, key=b"%d" % level)
+
+    def inode(self, key: str) -> int:
+        """Return the inode number of a sibling."""
+        digest = self._begun.copy()
+        digest.update(_told_apart(key))
+        # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
+        # million images of TCIA share one with a probability of 1 in 5,000.
+        return max(2, int.from_bytes(digest.digest(), "big") >> 1)
+
+
+def _told_apart(*texts: str) -> bytes:
+    """Return texts as bytes; with its length before each no archive can make two identities read the same."""
+    return "".join(f"{len(text)}:{text}" for text in texts).encode("utf-8", "surrogatepass")
+
+
+def inode_of(level: Level, whose: Whose) -> int:
+    """Return the inode number of a record, which is that of its identity."""
+    return ROOT_INODE if level is Level.ROOT else Siblings(level, whose[:-1]).inode(whose[-1])
+
+
+# Times
+
+
+@functools.lru_cache(maxsize=1 << 16)  # half a million series share few days, and so their numbers
+def _days_since_1970(day: dt.date) -> int:
+    return (day - dt.date(1970, 1, 1)).days
+
+
+def unix_day(record: Record) -> int | None:
+    """Return the day of a record in days since 1970 (negative before), None if it has none."""
+    match record:
+        case Series():
+            day = record.released or record.submitted or record.studied
+        case Study():
+            day = record.date
+        case _:
+            return None
+    return None if day is None else _days_since_1970(day)

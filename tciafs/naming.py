@@ -260,6 +260,10 @@ class _ProvisionalNames(Sequence[str]):
             return tuple(self._at(place) for place in places)
         return self._at(places)
 
+    def __iter__(self) -> Iterator[str]:
+        width = len(str(self.image_count))
+        return (f"1-{number:0{width}}.dcm" for number in range(1, self.image_count + 1))
+
     def __contains__(self, name: object) -> bool:
         return self._place(name) is not None
 
@@ -355,7 +359,7 @@ def resolve_aliases(true_names: Sequence[str]) -> Mapping[str, int]:
     known = frozenset(true_names)
     if len(known) != len(true_names):
         raise ValueError("two images of a series have one name")
-    provisional = provisional_image_names(len(true_names))
+    provisional = dict.fromkeys(provisional_image_names(len(true_names)))
     without = [place for place, name in enumerate(true_names) if name not in provisional]
     if not without:
         return {}

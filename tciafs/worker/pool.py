@@ -161,5 +161,5 @@ def _pass_on(news: Arrived | Progress | Verified, announce: Announcements) -> No
             announce.image(image)
         case Progress(received_bytes):
             announce.progress(received_bytes)
-        case Verified(layout):
-            announce.verified(layout)
+        case Verified(checks):
+            announce.verified(checks)

@@ -366,7 +366,7 @@ async def test_aliases_of_many_series_do_not_pile_up(tmp_path: Path) -> None:
             found = await core.images.find(one, "1-2.dcm")
             assert found is not None
             assert found.name == "2-1.dcm"
-        assert len(core.images._aliases) <= 16
+        assert len(core.images._aliases._resolved) <= 16
         found = await core.images.find(many[0], "1-2.dcm")
         assert found is not None
         assert found.name == "2-1.dcm"

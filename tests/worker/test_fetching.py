@@ -28,7 +28,8 @@ from tciafs.errors import (
     UnreadableAnswer,
 )
 from tciafs.model import Checksums, Series
-from tciafs.store.pack import Layout, PackWriter, read_layout
+from tciafs.store.layout import Layout
+from tciafs.store.pack import PackWriter, read_layout
 from tciafs.worker import fetching
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified
@@ -99,7 +100,7 @@ async def test_a_series_is_written_told_and_verified(tmp_path: Path) -> None:
     assert fetched.layout.checks == ("crc32", "count", "size", "md5")
     assert (fetched.layout.series_uid, fetched.layout.version) == ("1.2.3", SERIES.version)
     assert (fetched.arrived, fetched.tries) == (["1-1.dcm", "1-2.dcm"], 1)
-    assert fetched.told[-2:] == [Verified(fetched.layout), Finished()]
+    assert fetched.told[-2:] == [Verified(fetched.layout.checks), Finished()]
 
 
 async def test_what_the_archive_does_not_say_is_not_checked(tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ async def test_names_are_made_from_headers_where_the_archive_gives_none(tmp_path
     fetched = await Fetched(tmp_path, nameless(*NAMELESS), series=NAMELESS_SERIES).run()
     assert fetched.contents == list(zip(NAMES, NAMELESS, strict=True))
     assert fetched.arrived == NAMES
-    assert fetched.told[-2:] == [Verified(fetched.layout), Finished()]
+    assert fetched.told[-2:] == [Verified(fetched.layout.checks), Finished()]
 
 
 async def test_no_name_is_told_before_all_images_are_in(tmp_path: Path) -> None:

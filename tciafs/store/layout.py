@@ -1,14 +1,18 @@
 """What a series consists of: its images in columns, and how those are written down.
 
-The largest series of TCIA has 91,980 images, and a listing of it must cost little: as columns they take
-150 bytes an image instead of 260, the garbage collector has nothing to look through, and they are read
-back in 10 ms instead of 110. Defined here and only here: that table and its bytes. Values only, no I/O.
+The largest series of TCIA has 91,980 images, and to know it must cost little: as columns they take 90
+bytes an image instead of 260, the garbage collector has nothing to look through, and they are read back
+in 8 ms instead of 110. Names come in order, and are then found by bisection; else there is an index.
+Defined here and only here: that table and its bytes. Values only, no I/O.
 """
 
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from operator import lt
 
 import msgspec
 
@@ -35,7 +39,7 @@ class PackedImages:
     def __init__(self, images: Iterable[PackedImage] = ()) -> None:
         self._names: list[str] = []
         self._columns = array(BYTES_8), array(BYTES_8), array(BYTES_4)
-        self._places: dict[str, int] | None = {}
+        self._places: dict[str, int] | None = None
         for image in images:
             self.append(image)
 
@@ -48,7 +52,9 @@ class PackedImages:
             _swap_where_big(column)
         if {len(column) for column in images._columns} != {len(names)}:
             raise ValueError("the columns of a layout differ in length")
-        images._names, images._places = names, None
+        images._names = names
+        if not all(map(lt, names, islice(names, 1, None))):
+            images._index()
         return images
 
     def columns(self) -> tuple[list[str], bytes, bytes, bytes]:
@@ -57,6 +63,8 @@ class PackedImages:
 
     def append(self, image: PackedImage) -> None:
         """Add an image behind the last one."""
+        if self._places is None and self._names and image.name <= self._names[-1]:
+            self._index()
         if self._places is not None:
             self._places[image.name] = len(self._names)
         self._names.append(image.name)
@@ -65,10 +73,15 @@ class PackedImages:
 
     def find(self, name: str) -> PackedImage | None:
         """Return the image called `name`, None if there is none."""
-        if self._places is None:  # not before somebody asks: a listing does not
-            self._places = dict(zip(self._names, range(len(self._names)), strict=True))
-        place = self._places.get(name)
-        return None if place is None else self[place]
+        if self._places is not None:
+            place = self._places.get(name, len(self))
+        else:
+            place = bisect_left(self._names, name)
+        return self[place] if place < len(self) and self._names[place] == name else None
+
+    def _index(self) -> None:
+        """Make the index that names need which do not ascend."""
+        self._places = dict(zip(self._names, range(len(self._names)), strict=True))
 
     @property
     def names(self) -> list[str]:

@@ -27,10 +27,10 @@ __all__ = ["KnownSeries", "OpenImage", "Shelf"]
 log = logging.getLogger(__name__)
 
 REMEMBERED_IMAGES = 200_000
-"""Layouts are kept decoded for about this many images: 40 MB, twice the largest series of TCIA."""
+"""Layouts are kept decoded for about this many images: 20 to 35 MB, twice the largest series of TCIA."""
 
 SERIES_WEIGHS_IMAGES = 8
-"""What a layout takes beside its images, counted in them: otherwise series of one image would fill 300 MB."""
+"""What a layout takes beside its images, counted in them: series of one image would else fill 200 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,17 @@ def test_a_row_that_makes_no_sense_is_unknown_but_counted(
         assert (ledger.pack_bytes("1.1"), ledger.total_bytes()) == (100, 100)
 
 
+def test_to_note_a_use_does_not_write_the_layout_again(tmp_path: Path) -> None:
+    images = PackedImages(PackedImage(f"1-{number:05}.dcm", 0, 1, 2) for number in range(20_000))
+    with closing(opened(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.record(replace(A, images=images), 100)
+        log = tmp_path / "ledger.sqlite-wal"
+        ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ledger.used({"1.1": 5.0})
+        ledger.evicted("1.1")
+        assert 0 < log.stat().st_size < 64 * 1024
+
+
 def test_a_full_disk_is_said_to_be_full(ledger: Ledger) -> None:
     ledger._db.execute("PRAGMA max_page_count = 1")
     with pytest.raises(OSError, match="full") as raised:

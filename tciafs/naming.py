@@ -53,6 +53,7 @@ class Naming(enum.Enum):
 _ESCAPE = r"%(?:[0189][0-9A-F]|2[5EF]|7F|D[89A-F][0-9A-F]{2})"
 _CUT_MARK = r"%~[0-9a-f]{32}"
 _EMPTY = "%EMPTY"
+_PLAIN = re.compile(r"\w[\w .()+=,-]{0,254}", re.ASCII)  # nearly all, in a fifth of the time
 _READ_BACK = re.compile(_ESCAPE)
 _WAS_CUT = re.compile(_CUT_MARK)
 _UNHOLDABLE = re.compile(
@@ -75,19 +76,7 @@ def legal_name(raw: str) -> str:
     Apply it once, to the archive's text: a rule that keeps texts apart must escape its own
     escapes, so only names without any are left alone by a second application.
     """
-    return raw if _is_plain(raw) else _fitted(raw)
-
-
-def _is_plain(raw: str) -> bool:
-    """Return whether nothing in `raw` needs a second look; a fifth of the time of that look."""
-    return (
-        0 < len(raw) <= NAME_LIMIT_BYTES
-        and raw.isascii()
-        and raw.isprintable()
-        and "/" not in raw
-        and "%" not in raw
-        and raw[0] != "."
-    )
+    return raw if _PLAIN.fullmatch(raw) else _fitted(raw)
 
 
 def original_name(name: str) -> str | None:
@@ -272,6 +261,10 @@ class _ProvisionalNames(Sequence[str]):
             return tuple(self._at(place) for place in places)
         return self._at(places)
 
+    def __iter__(self) -> Iterator[str]:
+        width = len(str(self.image_count))
+        return (f"1-{number:0{width}}.dcm" for number in range(1, self.image_count + 1))
+
     def __contains__(self, name: object) -> bool:
         return self._place(name) is not None
 
@@ -367,7 +360,7 @@ def resolve_aliases(true_names: Sequence[str]) -> Mapping[str, int]:
     known = frozenset(true_names)
     if len(known) != len(true_names):
         raise ValueError("two images of a series have one name")
-    provisional = provisional_image_names(len(true_names))
+    provisional = dict.fromkeys(provisional_image_names(len(true_names)))
     without = [place for place, name in enumerate(true_names) if name not in provisional]
     if not without:
         return {}

@@ -16,7 +16,8 @@ import trio
 
 from tciafs.model import Change, Checksums, Collection, Delivery, Member, Patient, Series, Study
 from tciafs.store.download import Announcements
-from tciafs.store.pack import Layout, PackedImage, PackWriter
+from tciafs.store.layout import Layout, PackedImage
+from tciafs.store.pack import PackWriter
 
 __all__ = ["Broken", "FakeArchive", "FakeFetcher", "Transfer", "make_series", "write_pack"]
 
@@ -215,7 +216,7 @@ class Transfer:
     def verify(self) -> Layout:
         """Declare that what has arrived is all of it."""
         layout = Layout(self.series.series_uid, self.series.version, self._writer.images, ("crc32",))
-        self.announce.verified(layout)
+        self.announce.verified(layout.checks)
         return layout
 
     def finish(self) -> None:

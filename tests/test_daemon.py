@@ -4,6 +4,7 @@ Most tests put a script in the daemon's place; the last ones run the real daemon
 a kernel, and the sentences of real failures.
 """
 
+import gc
 import json
 import logging
 import os
@@ -24,6 +25,13 @@ from tciafs.errors import AccessDenied, Misuse, TciafsError, Unreachable, Unusab
 from tciafs.settings import Settings
 
 Daemons = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _collector() -> Iterator[None]:
+    """Let the collector look again through what `_serve` hides from it."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -342,6 +350,16 @@ def test_the_mistake_inside_nested_groups_is_what_is_raised(monkeypatch: pytest.
     monkeypatch.setattr(mount, "run_mount", run_mount)
     with pytest.raises(Unusable, match="the mistake"):
         daemon._serve(Settings(), Path("/mnt"), print)
+
+
+def test_the_collector_need_not_look_through_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tciafs.filesystem import mount
+
+    async def run_mount(*_: object) -> None:
+        assert gc.get_freeze_count() > 10_000
+
+    monkeypatch.setattr(mount, "run_mount", run_mount)
+    daemon._serve(Settings(), Path("/mnt"), print)
 
 
 def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,14 +50,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.table": "errors model",
         "store": "errors model store",
         "store.disk_errors": "errors",
-        "store.pack": "errors",
-        "store.ledger": "store.pack",
+        "store.layout": "",
+        "store.pack": "errors store.layout",
+        "store.ledger": "store.layout",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
         "worker": "errors archives.nbia store.disk_errors worker",
         "worker.pool": "errors model archives.nbia store.download worker.messages",
-        "worker.messages": "model archives.nbia store.pack",
+        "worker.messages": "model archives.nbia store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
-        "worker.fetching": "errors model naming store.pack worker.messages",
+        "worker.fetching": "errors model naming store.layout store.pack worker.messages",
         # The tree is handed a catalogue and a store; it does not import them.
         "filesystem.folders": "model naming",
         "filesystem.tree": "errors model naming filesystem.folders",
@@ -102,10 +103,10 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 
 WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
-    "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
-    "archives.nbia_images store.pack store.ledger store.shelf worker.messages worker.fetching "
-    "worker.listing catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
-    "filesystem.images filesystem.provenance filesystem.tree"
+    "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
+    "store.layout store.pack store.ledger store.shelf worker.messages worker.fetching worker.listing "
+    "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
+    "filesystem.provenance filesystem.tree"
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from tciafs.model import Series
 from tciafs.naming import is_retriever_image_name, provisional_image_names, resolve_aliases
 
 if TYPE_CHECKING:
     from tciafs.store.download import Download
-    from tciafs.store.pack import Layout, PackedImage
+    from tciafs.store.layout import Layout, PackedImages
     from tciafs.store.shelf import KnownSeries, OpenImage
     from tciafs.store.store import Store
 
@@ -31,8 +33,12 @@ CERTAIN_S = 300.0
 ARRIVING_S = 1.0
 """An image that is in is checked, but the series as a whole may still fail."""
 
-REMEMBERED_ALIASES = 16
-"""Series whose provisional names are kept resolved: programs open a list series by series."""
+REMEMBERED_SERIES = 16
+REMEMBERED_ALIASES = 200_000
+"""Series and names that are kept resolved: programs open a list series by series."""
+
+RESOLVED_INLINE = 2000
+"""With more images the names are resolved in a thread: 91,980 take 90 ms, for which no reader should wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Images:
 
     def __init__(self, store: "Store") -> None:
         self._store = store
-        self._aliases: OrderedDict[tuple[str, str], Mapping[str, int]] = OrderedDict()
+        self._aliases = _Aliases()
 
     def finding_fetches(self, series: Series, name: str) -> bool:
         """Return whether `find` would begin a download."""
@@ -82,7 +88,7 @@ class Images:
         the download fails with.
         """
         if known := self._store.peek(series):
-            return self._find_known(known, name)
+            return await self._find_known(known, name)
         if lone := _lone_image(series):
             return lone if name == lone.name else None
         if not may_be_image(name):
@@ -92,7 +98,7 @@ class Images:
         if image is not None:
             return FoundImage(image.name, image.size_bytes, ARRIVING_S)
         layout = await download.wait_settled(self._store.patience_s)
-        return self._behind_alias(layout, name, ARRIVING_S)
+        return await self._behind_alias(layout, name, ARRIVING_S)
 
     async def open(self, series: Series, name: str) -> "OpenImage | None":
         """Return the image that `name` stands for, open for reading; None if there is none.
@@ -106,29 +112,23 @@ class Images:
             layout = known.layout
         else:
             layout = await self._store.fetch(series).wait_settled(self._store.patience_s)
-        image = self._behind_alias(layout, name, ARRIVING_S)
+        image = await self._behind_alias(layout, name, ARRIVING_S)
         return None if image is None else await self._store.open(series, image.name)
 
-    def _find_known(self, known: "KnownSeries", name: str) -> FoundImage | None:
-        if image := known.by_name.get(name):
+    async def _find_known(self, known: "KnownSeries", name: str) -> FoundImage | None:
+        if image := known.layout.images.find(name):
             return FoundImage(image.name, image.size_bytes, FINAL_S)
-        return self._behind_alias(known.layout, name, FINAL_S)
+        return await self._behind_alias(known.layout, name, FINAL_S)
 
-    def _behind_alias(self, layout: "Layout", name: str, timeout_s: float) -> FoundImage | None:
+    async def _behind_alias(self, layout: "Layout", name: str, timeout_s: float) -> FoundImage | None:
         """Return the image that a list made before the download calls `name`."""
         if not is_retriever_image_name(name):
             return None
-        key = (layout.series_uid, layout.version)
-        aliases = self._aliases.pop(key, None)
-        if aliases is None:
-            aliases = resolve_aliases([image.name for image in layout.images])
-        self._aliases[key] = aliases
-        if len(self._aliases) > REMEMBERED_ALIASES:
-            self._aliases.popitem(last=False)
-        place = aliases.get(name)
+        place = (await self._aliases.of(layout)).get(name)
         if place is None:
             return None
-        return FoundImage(layout.images[place].name, layout.images[place].size_bytes, timeout_s)
+        image = layout.images[place]
+        return FoundImage(image.name, image.size_bytes, timeout_s)
 
     def listing(self, series: Series) -> ImageListing | None:
         """Return the listing of a series that can be had without a new download, None if there is none."""
@@ -148,21 +148,50 @@ class Images:
         """Return the provisional listing of a series somebody walks past; None: count not known."""
         if series.image_count is None:
             return None
-        return _Provisional(provisional_image_names(series.image_count), lambda: self._sizes(series))
+        return _Provisional(provisional_image_names(series.image_count), lambda: self._known_images(series))
 
     def names_once_shown(self, series: Series) -> Sequence[str]:
         """Return the names under which the kernel may have images of a series, as it was."""
         known = self._store.peek(series)
-        names = [] if known is None else [image.name for image in known.layout.images]
+        names = [] if known is None else known.layout.images.names
         # Provisional names too: they are aliases of the true ones for those who listed them earlier.
         return [*names, *provisional_image_names(series.image_count or 0)]
 
-    def _sizes(self, series: Series) -> "Mapping[str, PackedImage]":
-        """Return what is known of the images of a series by now."""
+    def _known_images(self, series: Series) -> "PackedImages | None":
+        """Return what is known of the images of a series by now, None for nothing."""
         if known := self._store.peek(series):
-            return known.by_name
+            return known.layout.images
         download = self._store.peek_download(series)
-        return {} if download is None else download.by_name
+        return None if download is None else download.images
+
+
+class _Aliases:
+    """Untrue provisional names and the places they mean, resolved once for as many series as are in use."""
+
+    def __init__(self) -> None:
+        self._resolved: OrderedDict[tuple[str, str], Mapping[str, int]] = OrderedDict()
+        self._resolving = trio.Lock()
+
+    async def of(self, layout: "Layout") -> Mapping[str, int]:
+        """Return them for one series; who asks meanwhile waits, and does not resolve them again."""
+        key = (layout.series_uid, layout.version)
+        async with self._resolving:
+            if key not in self._resolved:
+                self._resolved[key] = await _resolved(layout.images.names)
+            self._resolved.move_to_end(key)
+            while len(self._resolved) > 1 and self._is_too_much():
+                self._resolved.popitem(last=False)
+            return self._resolved[key]
+
+    def _is_too_much(self) -> bool:
+        names = sum(map(len, self._resolved.values()))
+        return len(self._resolved) > REMEMBERED_SERIES or names > REMEMBERED_ALIASES
+
+
+async def _resolved(names: Sequence[str]) -> Mapping[str, int]:
+    if len(names) <= RESOLVED_INLINE:
+        return resolve_aliases(names)
+    return await trio.to_thread.run_sync(resolve_aliases, names)
 
 
 def _lone_image(series: Series) -> FoundImage | None:
@@ -206,7 +235,8 @@ class _Known:
     def at(self, place: int) -> FoundImage | None:
         if place >= len(self._images):
             return None
-        return FoundImage(self._images[place].name, self._images[place].size_bytes, FINAL_S)
+        image = self._images[place]
+        return FoundImage(image.name, image.size_bytes, FINAL_S)
 
 
 class _Provisional:
@@ -216,19 +246,19 @@ class _Provisional:
     inode that it knows, and an image that somebody has mapped must not shrink to nothing.
     """
 
-    def __init__(self, names: Sequence[str], sizes: "Callable[[], Mapping[str, PackedImage]]") -> None:
+    def __init__(self, names: Sequence[str], known_images: "Callable[[], PackedImages | None]") -> None:
         self._names = names
-        self._ask_sizes = sizes
-        self._sizes: Mapping[str, PackedImage] = {}
+        self._ask_known = known_images
+        self._known: PackedImages | None = None
 
     async def wait_for(self, place: int) -> None:
-        self._sizes = self._ask_sizes()
+        self._known = self._ask_known()
 
     def at(self, place: int) -> FoundImage | None:
         if place >= len(self._names):
             return None
         name = self._names[place]
-        image = self._sizes.get(name)
+        image = None if self._known is None else self._known.find(name)
         return FoundImage(name, None if image is None else image.size_bytes, 0.0)
 
 
@@ -250,4 +280,5 @@ class _Arriving:
         images = self._download.images
         if place >= len(images):
             return None
-        return FoundImage(images[place].name, images[place].size_bytes, ARRIVING_S if place else 0.0)
+        image = images[place]
+        return FoundImage(image.name, image.size_bytes, ARRIVING_S if place else 0.0)

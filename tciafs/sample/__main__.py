@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bench-slices", type=_positive, metavar="N", help="add BENCH: a CT of N 512x512 slices")
     add("--many-patients", type=_positive, metavar="N", help="add MANY: N patients of one image")
     add("--many-series", type=_positive, metavar="N", help="add MANYSERIES: N small series")
+    add("--huge-images", type=_positive, metavar="N", help="add HUGE: one series of N tiny images")
     add("--idc-index", type=Path, nargs="?", const=INSTALLED, metavar="FILE", help=IDC_INDEX)
     add("--idc-collection", action="append", default=[], metavar="NAME", help="of the index only this one")
     add("--until-eof", action="store_true", help="end when standard input ends")
@@ -67,6 +68,8 @@ def _collections(options: argparse.Namespace) -> list[Collection]:
         shelves.append(bulk.many_patients(options.many_patients))
     if options.many_series:
         shelves.append(bulk.many_series(options.many_series))
+    if options.huge_images:
+        shelves.append(bulk.huge(options.huge_images))
     if options.bench_slices:
         bench = bulk.bench(options.bench_slices)
         bench.series[0].images()  # made now, so that no measurement waits for it

@@ -1,7 +1,7 @@
-"""Crowds for benchmarks and walks: many patients, many series, one big CT.
+"""Crowds for benchmarks and walks: many patients, many series, one big CT, one series of very many images.
 
 Records are made when a collection is first listed; images of the crowds only for their download.
-Defined here and only here: the collections MANY, MANYSERIES and BENCH.
+Defined here and only here: the collections MANY, MANYSERIES, BENCH and HUGE.
 """
 
 import datetime as dt
@@ -12,12 +12,17 @@ from tciafs.sample.dicom import uid
 from tciafs.sample.holdings import Shelf
 from tciafs.sample.pictures import bench_ct, captures
 from tciafs.sample.records import Made, Patient, Series, Study, Uniform
+from tciafs.sample.stamps import Stamps
 
-__all__ = ["bench", "many_patients", "many_series"]
+__all__ = ["bench", "huge", "many_patients", "many_series"]
 
 DAY = dt.date(2010, 1, 1)
 LONGEST_SERIES = 8
 SHORTEST_SERIES = 3
+
+TINY_SIDE = 8
+TINY_BYTES = 1152
+"""Pictures of the longest series: the largest of TCIA has 91,980 images, which should not take a disk."""
 
 
 @cache
@@ -71,3 +76,14 @@ def bench(slices: int) -> Shelf:
         return [series]
 
     return Shelf("BENCH", load)
+
+
+def huge(images: int) -> Shelf:
+    """Return the collection HUGE: one series of so many images, of one to two kilobytes."""
+
+    def load() -> Sequence[Series]:
+        study = Study(Patient("HUGE", "HUGE-001"), uid("huge"), DAY, description="very many images")
+        source = Stamps(images, TINY_SIDE, TINY_BYTES)
+        return [Series(study, uid("huge", 1), source, modality="MR", description="very many images")]
+
+    return Shelf("HUGE", load)

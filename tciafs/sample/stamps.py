@@ -7,7 +7,7 @@ Nothing is kept after a download.
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pydicom.uid import SecondaryCaptureImageStorage
@@ -20,6 +20,9 @@ from tciafs.sample.records import Image, Series
 __all__ = ["Stamps"]
 
 SMALLEST_BYTES = 6144
+SIDE = 32
+"""Rows and columns of a picture, and what such a file takes at least."""
+
 SIZES = 512
 """How many different sizes there are, two bytes apart: DICOM files have an even length."""
 
@@ -30,10 +33,6 @@ NUMBERS = b"\x20\x00\x12\x00IS\x02\x00%-2d\x20\x00\x13\x00IS\x06\x00%-6d"
 """The elements acquisition and instance number, neighbours, at a width that does not depend on them."""
 
 PADDING_HEADER_BYTES = 12
-
-
-def _image_bytes(series_uid: str) -> int:
-    return SMALLEST_BYTES + 2 * (zlib.crc32(series_uid.encode()) % SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +53,14 @@ class _Template:
         yield b"".join((head, sop_uid, between, sop_uid, before_numbers, numbers, tail))
 
 
-def _template(series: Series) -> _Template:
+def _template(series: Series, side: int, size_bytes: int) -> _Template:
     root = uid(series.uid)[:-PLACE_DIGITS]
     sop_uid = f"{root}{PLACEHOLDER}"
     dataset = header(series, SecondaryCaptureImageStorage, sop_uid, instance=PLACEHOLDER, acquisition=9)
     dataset.ConversionType = "SYN"
     pattern = zlib.crc32(series.uid.encode()) % PATTERNS
-    set_pixels(dataset, phantoms.tile(32, pattern), bits_stored=12)
-    missing = _image_bytes(series.uid) - len(encode(dataset)) - PADDING_HEADER_BYTES
+    set_pixels(dataset, phantoms.tile(side, pattern), bits_stored=12)
+    missing = size_bytes - len(encode(dataset)) - PADDING_HEADER_BYTES
     dataset.DataSetTrailingPadding = bytes(missing)
     head, between, rest = encode(dataset).split(sop_uid.encode())
     before_numbers, tail = rest.split(NUMBERS % (9, PLACEHOLDER))
@@ -70,13 +69,19 @@ def _template(series: Series) -> _Template:
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """A source of `count` images, in one acquisition or, in every seventh series, in two."""
+    """A source of `count` images, in one acquisition or, in every seventh series, in two.
+
+    Pictures are square, of `side` pixels; files take at least `smallest_bytes`, which must hold them.
+    """
 
     count: int
+    side: int = SIDE
+    smallest_bytes: int = SMALLEST_BYTES
 
     def images(self, series: Series) -> Sequence[Image]:
         """Return the images, without their bytes."""
-        template, size_bytes = _template(series), _image_bytes(series.uid)
+        size_bytes = self._image_bytes(series)
+        template = _template(series, self.side, size_bytes)
         has_two = zlib.crc32(series.uid.encode()) % 7 == 3
         return [
             Image(
@@ -95,8 +100,11 @@ class Stamps:
 
     def size_bytes(self, series: Series) -> int:
         """Return the sum of the sizes."""
-        return self.count * _image_bytes(series.uid)
+        return self.count * self._image_bytes(series)
 
     def revised(self, count: int | None) -> "Stamps":
         """Return a source of another number of images, any there is."""
-        return self if count is None else Stamps(count)
+        return self if count is None else replace(self, count=count)
+
+    def _image_bytes(self, series: Series) -> int:
+        return self.smallest_bytes + 2 * (zlib.crc32(series.uid.encode()) % SIZES)

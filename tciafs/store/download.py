@@ -16,7 +16,7 @@ import trio
 
 from tciafs.errors import DeadlinePassed, TciafsError
 from tciafs.model import Series
-from tciafs.store.pack import Layout, PackedImage
+from tciafs.store.layout import Layout, PackedImage, PackedImages
 
 __all__ = ["Announcements", "Download", "Fetcher"]
 
@@ -26,12 +26,13 @@ class Announcements:
     """What a Fetcher calls while it works, always from the task that runs `fetch`.
 
     `image(image)`: this image is in the pack, checked. `progress(received_bytes)`: bytes are coming,
-    counted on the wire. `verified(layout)`: all images are in and agree with what the archive says.
+    counted on the wire. `verified(checks)`: the images are all there are and agree with what the
+    archive says; `checks` as in Layout.
     """
 
     image: Callable[[PackedImage], None]
     progress: Callable[[int], None]
-    verified: Callable[[Layout], None]
+    verified: Callable[[tuple[str, ...]], None]
 
 
 class Fetcher(Protocol):
@@ -52,8 +53,7 @@ class Download:
     def __init__(self, series: Series, pack: Path) -> None:
         self.series = series
         self.pack = pack
-        self.images: list[PackedImage] = []
-        self.by_name: dict[str, PackedImage] = {}
+        self.images = PackedImages()
         self.received_bytes = 0
         self.layout: Layout | None = None
         self.failure: TciafsError | None = None
@@ -68,7 +68,6 @@ class Download:
     def announce(self, image: PackedImage) -> None:
         """Make an image readable and wake whoever waits for it."""
         self.images.append(image)
-        self.by_name[image.name] = image
         self._signs_of_life += 1
         awaited = self._awaited.pop(image.name, None)
         if awaited is not None:
@@ -84,9 +83,10 @@ class Download:
         self.received_bytes = received_bytes
         self._signs_of_life += 1
 
-    def mark_verified(self, layout: Layout) -> None:
-        """Declare the series complete; it still has to be published."""
-        self.layout = layout
+    def mark_verified(self, checks: tuple[str, ...]) -> None:
+        """Declare the series complete, what `checks` names having agreed; it still has to be published."""
+        # The images are not handed over again: to read 91,980 of them takes longer than a reader may wait.
+        self.layout = Layout(self.series.series_uid, self.series.version, self.images, checks)
         self._settle()
 
     def end(self, failure: TciafsError | None = None) -> None:
@@ -126,12 +126,11 @@ class Download:
         Raises the download's failure, or DeadlinePassed once `patience_s` went by without a sign of
         life: after twice that at most.
         """
-        while name not in self.by_name and not self.settled:
+        while (image := self.images.find(name)) is None and not self.settled:
             await self._wait(self._awaited.setdefault(name, trio.Event()), patience_s)
-        if image := self.by_name.get(name):
-            return image
-        self.raise_failure()
-        return None
+        if image is None:
+            self.raise_failure()
+        return image
 
     async def wait_for_more(self, known: int, patience_s: float) -> None:
         """Return when more than `known` images are in, or when there will be no more.

@@ -1,4 +1,4 @@
-"""What is on disk: one SQLite row a series, with its layout, its bytes and when it was last used.
+"""What is on disk: a row a series in SQLite, with its bytes and when it was last used, and its layout.
 
 Layouts outlive bytes: an evicted series keeps its row with `pack_bytes` 0, so that it still lists at
 once. A row says `publishing` between the two steps that no file system does together, writing the
@@ -17,32 +17,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from tciafs.store.pack import Layout
+from tciafs.store.layout import Layout, decode_layout, encode_layout
 
 __all__ = ["Entry", "Ledger"]
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 DROP TABLE IF EXISTS series;
+DROP TABLE IF EXISTS layouts;
 CREATE TABLE series (
     series_uid TEXT PRIMARY KEY,
     version TEXT NOT NULL,
-    layout BLOB NOT NULL,
     pack_bytes INTEGER NOT NULL,
     publishing INTEGER NOT NULL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE layouts (series_uid TEXT PRIMARY KEY, layout BLOB NOT NULL);
 CREATE INDEX series_by_use ON series (used_at, pack_bytes) WHERE pack_bytes > 0;
 CREATE INDEX series_publishing ON series (publishing) WHERE publishing;
 """
-PROBE = "SELECT series_uid, version, layout, pack_bytes, publishing, used_at FROM series LIMIT 1"
+# Apart, since SQLite writes a row anew as a whole: to note that a series was used must not cost megabytes.
+PROBE = (
+    "SELECT series_uid, version, layout, pack_bytes, publishing, used_at FROM series "
+    "LEFT JOIN layouts USING (series_uid) LIMIT 1"
+)
 TOTAL = "SELECT COALESCE(SUM(pack_bytes), 0) FROM series WHERE pack_bytes > 0"
 UNFINISHED = "SELECT series_uid FROM series WHERE publishing"
-INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?)"
+FIND = (
+    "SELECT layout, pack_bytes FROM series JOIN layouts USING (series_uid) "
+    "WHERE series_uid = ? AND NOT publishing"
+)
+INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?)"
+INSERT_LAYOUT = "INSERT OR REPLACE INTO layouts VALUES (?, ?)"
 
 DAMAGE = frozenset(
     {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -85,31 +93,23 @@ class Ledger:
 
         All of them or, after a crash, none: `is_blank` is then still true for whoever comes next.
         """
-        with self._session():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.executemany(INSERT, (_row(*pack, publishing=False) for pack in packs))
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.rollback()
-                raise
+        with self._transaction():
+            for statement in SCHEMA.split(";"):
+                self._db.execute(statement)
+            for layout, pack_bytes, used_at in packs:
+                self._insert(layout, encode_layout(layout), pack_bytes, used_at, publishing=False)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self.is_blank = False
 
     def find(self, series_uid: str) -> Entry | None:
         """Return what is known of a series, None if it was never complete or its row makes no sense."""
         with self._session():
-            row = self._db.execute(
-                "SELECT layout, pack_bytes FROM series WHERE series_uid = ? AND NOT publishing",
-                (series_uid,),
-            ).fetchone()
+            row = self._db.execute(FIND, (series_uid,)).fetchone()
         if row is None:
             return None
         try:
-            return Entry(msgspec.msgpack.decode(row[0], type=Layout), row[1])
-        except (msgspec.MsgspecError, TypeError) as error:
+            return Entry(decode_layout(row[0]), row[1])
+        except (ValueError, TypeError) as error:
             log.warning("the layout of series %s in the ledger cannot be read: %s", series_uid, error)
             return None
 
@@ -123,7 +123,7 @@ class Ledger:
 
     def begin_publishing(self, layout: Layout, pack_bytes: int) -> None:
         """Announce a pack that is about to be renamed into its place; blocking."""
-        self._write(INSERT, *_row(layout, pack_bytes, time.time(), publishing=True))
+        self._write_layout(layout, pack_bytes, publishing=True)
 
     def end_publishing(self, series_uid: str) -> None:
         """Say that the pack is in its place."""
@@ -131,7 +131,7 @@ class Ledger:
 
     def record(self, layout: Layout, pack_bytes: int) -> None:
         """Write down a pack that was found in its place; blocking."""
-        self._write(INSERT, *_row(layout, pack_bytes, time.time(), publishing=False))
+        self._write_layout(layout, pack_bytes, publishing=False)
 
     def unfinished(self) -> list[str]:
         """Return the series whose publishing began and was not seen to end."""
@@ -141,7 +141,9 @@ class Ledger:
 
     def drop(self, series_uid: str) -> None:
         """Forget a series altogether."""
-        self._write("DELETE FROM series WHERE series_uid = ?", series_uid)
+        with self._transaction():
+            for table in ("series", "layouts"):
+                self._db.execute(f"DELETE FROM {table} WHERE series_uid = ?", (series_uid,))
 
     def evicted(self, series_uid: str) -> None:
         """Keep the layout of a series whose pack is gone."""
@@ -149,8 +151,7 @@ class Ledger:
 
     def used(self, used_at: Mapping[str, float]) -> None:
         """Record when series were last used: Unix seconds by series UID."""
-        with self._session(), self._db:
-            self._db.execute("BEGIN")
+        with self._transaction():
             self._db.executemany(
                 "UPDATE series SET used_at = ? WHERE series_uid = ?",
                 [(at, uid) for uid, at in used_at.items()],
@@ -186,6 +187,30 @@ class Ledger:
                 self._is_damaged = self._is_damaged or _is_damage(error)
                 raise _as_os_error(error) from error
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write all that is written inside, or nothing."""
+        with self._session():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()
+                raise
+
+    def _write_layout(self, layout: Layout, pack_bytes: int, *, publishing: bool) -> None:
+        encoded = encode_layout(layout)  # not under the lock, for which the daemon's loop may wait
+        with self._transaction():
+            self._insert(layout, encoded, pack_bytes, time.time(), publishing=publishing)
+
+    def _insert(
+        self, layout: Layout, encoded: bytes, pack_bytes: int, used_at: float, *, publishing: bool
+    ) -> None:
+        row = (layout.series_uid, layout.version, pack_bytes, publishing, used_at)
+        self._db.execute(INSERT, row)
+        self._db.execute(INSERT_LAYOUT, (layout.series_uid, encoded))
+
     def _write(self, statement: str, *values: object) -> None:
         with self._session():
             self._db.execute(statement, values)
@@ -208,11 +233,6 @@ def _as_os_error(error: sqlite3.Error) -> OSError:
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _row(layout: Layout, pack_bytes: int, used_at: float, *, publishing: bool) -> tuple[object, ...]:
-    encoded = msgspec.msgpack.encode(layout)
-    return layout.series_uid, layout.version, encoded, pack_bytes, publishing, used_at
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -11,48 +11,18 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from isal.isal_zlib import crc32
 
 from tciafs.errors import SeriesDamaged
+from tciafs.store.layout import Layout, PackedImage, PackedImages, decode_layout, encode_layout
 
-__all__ = ["Layout", "PackWriter", "PackedImage", "md5_of_range", "read_layout"]
+__all__ = ["PackWriter", "md5_of_range", "read_layout"]
 
-MAGIC = b"TCIAPCK1"
+MAGIC = b"TCIAPCK2"
 TRAILER = struct.Struct("<QII8s")  # layout offset, layout length, CRC-32 of the layout, magic
 MD5_PIECE_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class PackedImage:
-    """One image inside a pack: `offset` and `size_bytes` in the file, `crc32` of its bytes."""
-
-    name: str
-    offset: int
-    size_bytes: int
-    crc32: int
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a series consists of, in the archive's own order; it outlives the bytes.
-
-    `version` is `Series.version` at the time of the download. `checks` names what agreed:
-    "crc32", "count", "size", "md5".
-    """
-
-    series_uid: str
-    version: str
-    images: tuple[PackedImage, ...]
-    checks: tuple[str, ...]
-
-    @property
-    def image_bytes(self) -> int:
-        """The sum of the images' sizes, in bytes."""
-        return sum(image.size_bytes for image in self.images)
 
 
 class PackWriter:
@@ -61,14 +31,14 @@ class PackWriter:
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
         self._end = 0
-        self._images: list[PackedImage] = []
+        self._images = PackedImages()
         self._start = 0
         self._crc32 = 0
 
     @property
-    def images(self) -> tuple[PackedImage, ...]:
-        """The images that are complete, in order of arrival."""
-        return tuple(self._images)
+    def images(self) -> PackedImages:
+        """The images that are complete, in order of arrival; it grows with the pack."""
+        return self._images
 
     def begin(self) -> None:
         """Start an image behind the last complete one; an unfinished one before it is overwritten."""
@@ -80,7 +50,7 @@ class PackWriter:
 
     def clear(self) -> None:
         """Start anew; only for images that nobody was told of."""
-        self._images.clear()
+        self._images = PackedImages()
         self._start = 0
         self.begin()
 
@@ -102,15 +72,15 @@ class PackWriter:
 
     def rename(self, names: list[str]) -> None:
         """Give the complete images other names, one each, in order of arrival."""
-        self._images = [
+        self._images = PackedImages(
             PackedImage(name, image.offset, image.size_bytes, image.crc32)
             for name, image in zip(names, self._images, strict=True)
-        ]
+        )
 
     def finish(self, layout: Layout) -> None:
         """Append the layout and its trailer and force everything to disk. Raises OSError."""
         self.begin()
-        encoded = msgspec.msgpack.encode(layout)
+        encoded = encode_layout(layout)
         trailer = TRAILER.pack(self._end, len(encoded), crc32(encoded), MAGIC)
         self.write(encoded + trailer)
         os.fsync(self._file.fileno())
@@ -138,8 +108,8 @@ def read_layout(path: Path) -> Layout:
     if crc32(encoded) != checksum:
         raise SeriesDamaged(f"the layout of {path.name} does not match its checksum")
     try:
-        return msgspec.msgpack.decode(encoded, type=Layout)
-    except msgspec.MsgspecError as error:
+        return decode_layout(encoded)
+    except ValueError as error:
         raise SeriesDamaged(f"the layout of {path.name} cannot be read: {error}") from error
 
 

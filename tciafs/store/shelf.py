@@ -18,15 +18,19 @@ from pathlib import Path
 
 from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
+from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.ledger import Ledger
-from tciafs.store.pack import Layout, PackedImage, read_layout
+from tciafs.store.pack import read_layout
 
 __all__ = ["KnownSeries", "OpenImage", "Shelf"]
 
 log = logging.getLogger(__name__)
 
 REMEMBERED_IMAGES = 200_000
-"""Layouts are kept decoded for about this many images: 60 MB, twice the largest series of TCIA."""
+"""Layouts are kept decoded for about this many images: 20 to 35 MB, twice the largest series of TCIA."""
+
+SERIES_WEIGHS_IMAGES = 8
+"""What a layout takes beside its images, counted in them: series of one image would else fill 200 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,6 @@ class KnownSeries:
 
     layout: Layout
     pack_bytes: int
-    by_name: dict[str, PackedImage]
 
 
 @dataclass(slots=True)
@@ -181,30 +184,34 @@ class Shelf:
             entry = self._ledger.find(uid)
             if entry is None:
                 return None
-            by_name = {image.name: image for image in entry.layout.images}
-            known = self._remember(KnownSeries(entry.layout, entry.pack_bytes, by_name))
+            known = self._remember(KnownSeries(entry.layout, entry.pack_bytes))
         self._known.move_to_end(uid)
         return known if known.layout.version == series.version else None
+
+    def remember_published(self, layout: Layout) -> None:
+        """Keep the layout of a pack that was just published: to decode it again would only take time."""
+        self._remember(KnownSeries(layout, self._ledger.pack_bytes(layout.series_uid)))
 
     def _remember(self, known: KnownSeries) -> KnownSeries:
         self._forget(known.layout.series_uid)
         self._known[known.layout.series_uid] = known
-        self._known_images += len(known.by_name)
+        self._known_images += _weight(known)
         while self._known_images > REMEMBERED_IMAGES and len(self._known) > 1:
             self._forget(next(iter(self._known)))
         return known
 
     def _forget(self, series_uid: str) -> None:
         if known := self._known.pop(series_uid, None):
-            self._known_images -= len(known.by_name)
+            self._known_images -= _weight(known)
 
     def open_local(self, series: Series, name: str) -> OpenImage | None:
         """Return the image `name` open for reading, None if its bytes are not here."""
         known = self.find(series)
-        if known is None or not known.pack_bytes or name not in known.by_name:
+        image = known.layout.images.find(name) if known is not None and known.pack_bytes else None
+        if image is None:
             return None
         try:
-            return self.open(series, known.by_name[name])
+            return self.open(series, image)
         except FileNotFoundError:
             log.warning("the pack of series %s vanished; it will be fetched again", series.series_uid)
             self._note_evicted(series.series_uid)
@@ -325,6 +332,10 @@ class Shelf:
         digest = hashlib.blake2b(series_uid.encode("utf-8", "surrogatepass"), digest_size=16)
         name = digest.hexdigest()
         return self._packs_folder / name[:2] / f"{name}.pack"
+
+
+def _weight(known: KnownSeries) -> int:
+    return len(known.layout.images) + SERIES_WEIGHS_IMAGES
 
 
 def _file_identity(descriptor: int) -> str:

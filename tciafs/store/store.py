@@ -21,7 +21,7 @@ from tciafs.errors import NoSpace, Offline, SeriesDamaged, TciafsError, Unreacha
 from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Announcements, Download, Fetcher
-from tciafs.store.pack import PackedImage
+from tciafs.store.layout import PackedImage
 from tciafs.store.shelf import KnownSeries, OpenImage, Shelf
 
 __all__ = ["Store", "StoreConfig", "Usage"]
@@ -156,7 +156,7 @@ class Store:
         if opened := self.open_local(series, name):
             return opened
         known = self.peek(series)
-        if known is not None and name not in known.by_name:
+        if known is not None and known.layout.images.find(name) is None:
             return None
         download = self.fetch(series)
         image = await download.wait_for(name, self._config.patience_s)
@@ -250,6 +250,7 @@ class Store:
             raise SeriesDamaged(f"series {download.series.series_uid} ended without being verified")
         with self._shelf.replacing(layout.series_uid):
             await trio.to_thread.run_sync(self._shelf.publish, layout, download.pack, limiter=self._disk)
+        self._shelf.remember_published(layout)
 
     def _conclude(self, download: Download, failure: TciafsError | None) -> None:
         series = download.series

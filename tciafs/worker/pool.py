@@ -78,8 +78,8 @@ class WorkerPool:
                     announce.image(image)
                 case Progress(received_bytes):
                     announce.progress(received_bytes)
-                case Verified(layout):
-                    announce.verified(layout)
+                case Verified(checks):
+                    announce.verified(checks)
                 case _:
                     pass
 

@@ -1,6 +1,7 @@
 """The four states of a series, looks and walks, and what provisional names stand for; with a real store."""
 
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.errors import DeadlinePassed, Offline, SeriesDamaged, Unreachable
+from tciafs.filesystem import images as images_module
 from tciafs.filesystem.images import ARRIVING_S, CERTAIN_S, FINAL_S, FoundImage, ImageListing, may_be_image
+from tciafs.naming import resolve_aliases
 from tests.fakes import make_series
 from tests.filesystem.fakes import Core, running_core
 
@@ -366,10 +369,47 @@ async def test_aliases_of_many_series_do_not_pile_up(tmp_path: Path) -> None:
             found = await core.images.find(one, "1-2.dcm")
             assert found is not None
             assert found.name == "2-1.dcm"
-        assert len(core.images._aliases) <= 16
+        assert len(core.images._aliases._resolved) <= 16
         found = await core.images.find(many[0], "1-2.dcm")
         assert found is not None
         assert found.name == "2-1.dcm"
+
+
+async def test_names_of_a_huge_series_are_resolved_once_for_all_who_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_module, "RESOLVED_INLINE", 3)
+    resolved: list[int] = []
+
+    def counted(names: Sequence[str]) -> Mapping[str, int]:
+        resolved.append(threading.get_ident())
+        return resolve_aliases(names)
+
+    monkeypatch.setattr(images_module, "resolve_aliases", counted)
+    async with running_core(tmp_path, contents={TWO_ACQUISITIONS.series_uid: TWELVE}) as core:
+        await core.fetch(TWO_ACQUISITIONS)
+        found: list[FoundImage | None] = []
+
+        async def find(name: str) -> None:
+            found.append(await core.images.find(TWO_ACQUISITIONS, name))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(7, 13):
+                nursery.start_soon(find, f"1-{number:02}.dcm")
+    assert {image.name for image in found if image} == {f"2-{place:02}.dcm" for place in range(1, 7)}
+    assert len(resolved) == 1
+    assert resolved != [threading.get_ident()]
+
+
+async def test_aliases_are_bounded_by_their_number_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_module, "REMEMBERED_ALIASES", 15)
+    several = [make_series(f"1.{number}", 12) for number in range(4)]
+    async with running_core(tmp_path, contents={one.series_uid: TWELVE for one in several}) as core:
+        for one in several:
+            assert await core.images.find(one, "1-07.dcm") is not None
+        assert len(core.images._aliases._resolved) == 2
 
 
 @given(st.text(max_size=12))

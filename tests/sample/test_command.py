@@ -1,11 +1,14 @@
 """The command: what it prints, what its options change, how it ends."""
 
+import hashlib
+import io
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -48,6 +51,24 @@ def test_crowds_are_listed_and_downloaded() -> None:
         for row in (*series, *bench):
             uid = row["SeriesInstanceUID"]
             assert sample.get("v4/getImage", SeriesInstanceUID=uid).status_code == 200
+
+
+def test_a_huge_series_is_what_its_row_says() -> None:
+    images = 3000
+    with running_sample("--huge-images", str(images)) as sample:
+        (row,) = sample.rows("v4/getSeries", Collection="HUGE")
+        uid = row["SeriesInstanceUID"]
+        wish = {"SeriesInstanceUID": uid, "NewFileNames": "Yes", "IncludeMD5": "Yes"}
+        answer = sample.get("v4/getImage", **wish)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist() if name.endswith(".dcm")}
+        lines = archive.read("md5hashes.csv").decode().splitlines()[1:]
+    assert len(contents) == row["ImageCount"] == images
+    assert sum(map(len, contents.values())) == row["FileSize"]
+    digests = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    assert dict(line.split(",") for line in lines) == digests
+    assert len(set(digests.values())) == images
+    assert max(map(len, contents.values())) < 2500
 
 
 def start(*options: str) -> subprocess.Popen[str]:

@@ -23,6 +23,7 @@ SHELVES = [
     bulk.many_patients(3),
     bulk.many_series(12),
     bulk.bench(3),
+    bulk.huge(12),
 ]
 
 

@@ -8,12 +8,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.errors import DeadlinePassed, Unreachable
 from tciafs.store.download import Download
-from tciafs.store.pack import Layout, PackedImage
+from tciafs.store.layout import Layout, PackedImage, PackedImages
 from tests.fakes import make_series
 
 SERIES = make_series()
 FIRST, SECOND = PackedImage("1-1.dcm", 0, 5, 1), PackedImage("1-2.dcm", 5, 5, 2)
-LAYOUT = Layout(SERIES.series_uid, SERIES.version, (FIRST, SECOND), ())
+LAYOUT = Layout(SERIES.series_uid, SERIES.version, PackedImages([FIRST, SECOND]), ())
 PATIENCE_S = 10.0
 
 
@@ -57,7 +57,7 @@ async def test_each_image_wakes_those_who_wait_for_it_and_nobody_else(
     await wait_all_tasks_blocked()
     assert waiters.woken == {"1-2.dcm": SECOND}
     download.announce(FIRST)
-    download.mark_verified(LAYOUT)
+    download.mark_verified(LAYOUT.checks)
     await wait_all_tasks_blocked()
     assert waiters.woken == {"1-2.dcm": SECOND, "1-1.dcm": FIRST, "9-9.dcm": None}
 
@@ -97,11 +97,12 @@ async def test_a_failure_shared_by_many_does_not_grow(download: Download) -> Non
 
 async def test_a_verified_series_no_longer_fails_those_who_wait(download: Download) -> None:
     download.announce(FIRST)
-    download.mark_verified(LAYOUT)
+    download.announce(SECOND)
+    download.mark_verified(LAYOUT.checks)
     download.end(Unreachable("too late"))
     assert await download.wait_settled(PATIENCE_S) == LAYOUT
     assert await download.wait_for("9-9.dcm", PATIENCE_S) is None
-    await download.wait_for_more(1, PATIENCE_S)
+    await download.wait_for_more(2, PATIENCE_S)
 
 
 async def test_a_listing_waits_for_one_more_image_or_for_the_end(
@@ -119,7 +120,7 @@ async def test_a_listing_waits_for_one_more_image_or_for_the_end(
     for image in (FIRST, SECOND):
         download.announce(image)
         await wait_all_tasks_blocked()
-    download.mark_verified(LAYOUT)
+    download.mark_verified(LAYOUT.checks)
     await wait_all_tasks_blocked()
     assert known == [1, 2, 2]
 
@@ -187,6 +188,8 @@ async def test_the_end_in_the_last_moment_is_no_silence(
     nursery.start_soon(wait)
     await wait_all_tasks_blocked()
     mock_clock.jump(PATIENCE_S)
-    download.mark_verified(LAYOUT)
+    download.announce(FIRST)
+    download.announce(SECOND)
+    download.mark_verified(LAYOUT.checks)
     await wait_all_tasks_blocked()
     assert layouts == [LAYOUT]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tciafs.store.layout import Layout, PackedImage, PackedImages
 from tciafs.store.ledger import SCHEMA_VERSION, Entry, Ledger
-from tciafs.store.pack import Layout, PackedImage
 
-A = Layout("1.1", "2:10:None", (PackedImage("1-1.dcm", 0, 4, 7), PackedImage("1-2.dcm", 4, 6, 8)), ("crc32",))
+IMAGES = PackedImages([PackedImage("1-1.dcm", 0, 4, 7), PackedImage("1-2.dcm", 4, 6, 8)])
+A = Layout("1.1", "2:10:None", IMAGES, ("crc32",))
 B = replace(A, series_uid="1.2")
 C = replace(A, series_uid="1.3")
 
@@ -145,7 +146,7 @@ def test_a_database_of_another_version_is_made_anew(path: Path, expect_log: Call
 
 
 def test_a_table_of_another_shape_is_made_anew(path: Path, expect_log: Callable[[str], None]) -> None:
-    expect_log("damaged .no such column")
+    expect_log("damaged .no such (column|table)")
     execute(path, "CREATE TABLE series (series_uid)", f"PRAGMA user_version = {SCHEMA_VERSION}")
     with closing(Ledger(path)) as ledger:
         assert ledger.is_blank
@@ -170,9 +171,20 @@ def test_a_row_that_makes_no_sense_is_unknown_but_counted(
     expect_log("layout of series 1.1 in the ledger cannot be read")
     with closing(opened(path)) as ledger:
         publish(ledger, A, 100)
-        ledger._db.execute(f"UPDATE series SET layout = coalesce({layout}, 7)")
+        ledger._db.execute(f"UPDATE layouts SET layout = coalesce({layout}, 7)")
         assert ledger.find("1.1") is None
         assert (ledger.pack_bytes("1.1"), ledger.total_bytes()) == (100, 100)
+
+
+def test_to_note_a_use_does_not_write_the_layout_again(tmp_path: Path) -> None:
+    images = PackedImages(PackedImage(f"1-{number:05}.dcm", 0, 1, 2) for number in range(20_000))
+    with closing(opened(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.record(replace(A, images=images), 100)
+        log = tmp_path / "ledger.sqlite-wal"
+        ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ledger.used({"1.1": 5.0})
+        ledger.evicted("1.1")
+        assert 0 < log.stat().st_size < 64 * 1024
 
 
 def test_a_full_disk_is_said_to_be_full(ledger: Ledger) -> None:

@@ -18,7 +18,8 @@ from isal.isal_zlib import crc32
 
 from tciafs.errors import SeriesDamaged
 from tciafs.store import pack as pack_module
-from tciafs.store.pack import MAGIC, TRAILER, Layout, PackedImage, PackWriter, md5_of_range, read_layout
+from tciafs.store.layout import Layout, PackedImage
+from tciafs.store.pack import MAGIC, TRAILER, PackWriter, md5_of_range, read_layout
 from tests.fakes import make_series, write_pack
 
 SERIES = make_series()
@@ -102,7 +103,7 @@ def test_an_unfinished_image_is_left_out_of_a_finished_pack(file: Path) -> None:
 def test_a_cleared_pack_starts_anew(file: Path) -> None:
     writer = written(file, *IMAGES)
     writer.clear()
-    assert (writer.images, file.stat().st_size) == ((), 0)
+    assert (len(writer.images), file.stat().st_size) == (0, 0)
     writer.write(b"new")
     assert writer.end("1-1.dcm") == PackedImage("1-1.dcm", 0, 3, crc32(b"new"))
     writer.close()

@@ -10,8 +10,8 @@ import pytest
 from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
 from tciafs.store import shelf as shelf_module
-from tciafs.store.pack import Layout
-from tciafs.store.shelf import Shelf
+from tciafs.store.layout import Layout
+from tciafs.store.shelf import SERIES_WEIGHS_IMAGES, Shelf
 from tests.fakes import make_series, write_pack
 
 SERIES = make_series("1.2.3")
@@ -68,7 +68,7 @@ def test_a_published_series_is_found_and_read(shelf: Shelf, tmp_path: Path) -> N
     layout = publish(shelf, SERIES, *IMAGES)
     known = shelf.find(SERIES)
     assert known is not None
-    assert (known.layout, list(known.by_name)) == (layout, ["1-1.dcm", "1-2.dcm"])
+    assert (known.layout, known.layout.images.names) == (layout, ["1-1.dcm", "1-2.dcm"])
     assert [read(shelf, SERIES, name) for name, _ in IMAGES] == [data for _, data in IMAGES]
     assert read(shelf, SERIES, "9-9.dcm") is None
     assert shelf.used_bytes == known.pack_bytes == packs(tmp_path)[0].stat().st_size
@@ -205,18 +205,18 @@ def test_the_pack_of_a_failed_download_is_shared_no_more(shelf: Shelf, tmp_path:
 
 
 def test_layouts_in_memory_are_bounded(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf_module, "REMEMBERED_IMAGES", 5)
+    monkeypatch.setattr(shelf_module, "REMEMBERED_IMAGES", 25)
     several = [make_series(f"1.{number}") for number in range(4)]
     for series in several:
         publish(shelf, series, *IMAGES)
         assert shelf.find(series) is not None
-    assert (len(shelf._known), shelf._known_images) == (2, 4)
+    assert (len(shelf._known), shelf._known_images) == (2, 2 * (2 + SERIES_WEIGHS_IMAGES))
     assert shelf.find(several[0]) is not None  # from the ledger
     assert list(shelf._known) == ["1.3", "1.0"]
-    many = make_series("1.9", image_count=6)
-    publish(shelf, many, *((f"1-{number}.dcm", b"") for number in range(6)))
+    many = make_series("1.9", image_count=30)
+    publish(shelf, many, *((f"1-{number}.dcm", b"") for number in range(30)))
     assert shelf.find(many) is not None
-    assert (list(shelf._known), shelf._known_images) == (["1.9"], 6)
+    assert (list(shelf._known), shelf._known_images) == (["1.9"], 30 + SERIES_WEIGHS_IMAGES)
 
 
 # -- leaving --

@@ -25,7 +25,7 @@ from tciafs.model import Series
 from tciafs.store import shelf as shelf_module
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Download
-from tciafs.store.pack import Layout
+from tciafs.store.layout import Layout
 from tciafs.store.shelf import Shelf
 from tciafs.store.store import (
     CLOSING_PATIENCE_S,
@@ -172,7 +172,7 @@ async def test_the_state_of_a_series_is_what_has_become_of_it(
     store._shelf.evict("1.2.3")
     known = store.peek(SERIES)
     assert known is not None
-    assert (store.state(SERIES), list(known.by_name)) == ("evicted", ["1-1.dcm"])
+    assert (store.state(SERIES), known.layout.images.names) == ("evicted", ["1-1.dcm"])
     other = make_series("1.2.4")
     download = store.fetch(other)
     (await fetcher.begun(2)).end(Unreachable("gone"))

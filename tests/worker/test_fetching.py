@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,10 +28,11 @@ from tciafs.errors import (
     UnreadableAnswer,
 )
 from tciafs.model import Checksums, Series
-from tciafs.store.pack import Layout, PackWriter, read_layout
+from tciafs.store.layout import Layout, PackedImage
+from tciafs.store.pack import PackWriter, read_layout
 from tciafs.worker import fetching
 from tciafs.worker.fetching import fetch_series
-from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified
+from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified, framed
 from tests.fakes import Broken, Brought, FakeArchive, make_series
 
 ONE, TWO = ("1-1.dcm", b"first image, of some length"), ("1-2.dcm", b"second")
@@ -99,7 +100,7 @@ async def test_a_series_is_written_told_and_verified(tmp_path: Path) -> None:
     assert fetched.layout.checks == ("crc32", "count", "size", "md5")
     assert (fetched.layout.series_uid, fetched.layout.version) == ("1.2.3", SERIES.version)
     assert (fetched.arrived, fetched.tries) == (["1-1.dcm", "1-2.dcm"], 1)
-    assert fetched.told[-2:] == [Verified(fetched.layout), Finished()]
+    assert fetched.told[-2:] == [Verified(fetched.layout.checks), Finished()]
 
 
 async def test_what_the_archive_does_not_say_is_not_checked(tmp_path: Path) -> None:
@@ -256,6 +257,30 @@ async def test_checksums_are_looked_up_under_the_name_that_the_archive_gave(tmp_
     assert (fetched.contents, "md5" in fetched.layout.checks) == ([ONE, TWO], True)
 
 
+async def test_checking_many_images_takes_few_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    real = fetching._md5s
+
+    def counted(descriptor: int, images: Sequence[PackedImage]) -> list[str]:
+        batches.append(len(images))
+        return real(descriptor, images)
+
+    monkeypatch.setattr(fetching, "_md5s", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    many = [(f"1-{number:04}.dcm", b"%d" % number) for number in range(1000)]
+    series = make_series("1.2.3", image_count=1000)
+    fetched = await Fetched(tmp_path, [*many, md5(*many)], series=series).run()
+    assert fetched.layout.checks == ("crc32", "count", "md5")
+    assert (sum(batches), len(batches)) == (1000, 2 * fetching.BATCHES_A_PROCESSOR)
+
+
+async def test_no_report_grows_with_the_series(tmp_path: Path) -> None:
+    many = [(f"1-{number:04}.dcm", b"x") for number in range(1000)]
+    fetched = await Fetched(tmp_path, list(many), series=make_series("1.2.3", image_count=1000)).run()
+    assert len(fetched.arrived) == 1000
+    assert max(len(framed(report)) for report in fetched.told) < 200
+
+
 async def test_two_images_of_one_name_are_no_series(tmp_path: Path) -> None:
     with pytest.raises(UnreadableAnswer, match=r"two images called '1-1\.dcm'"):
         await Fetched(tmp_path, [("a/1-1.dcm", b"one"), ("b/1-1.dcm", b"other")]).run()
@@ -311,7 +336,7 @@ async def test_names_are_made_from_headers_where_the_archive_gives_none(tmp_path
     fetched = await Fetched(tmp_path, nameless(*NAMELESS), series=NAMELESS_SERIES).run()
     assert fetched.contents == list(zip(NAMES, NAMELESS, strict=True))
     assert fetched.arrived == NAMES
-    assert fetched.told[-2:] == [Verified(fetched.layout), Finished()]
+    assert fetched.told[-2:] == [Verified(fetched.layout.checks), Finished()]
 
 
 async def test_no_name_is_told_before_all_images_are_in(tmp_path: Path) -> None:

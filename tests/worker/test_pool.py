@@ -26,7 +26,8 @@ from tciafs.errors import (
 )
 from tciafs.model import Series
 from tciafs.store.download import Announcements
-from tciafs.store.pack import Layout, PackedImage, read_layout
+from tciafs.store.layout import PackedImage
+from tciafs.store.pack import read_layout
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker import pool as pool_module
 from tciafs.worker.__main__ import Worker
@@ -86,7 +87,7 @@ class Heard:
     def __init__(self) -> None:
         self.images: list[PackedImage] = []
         self.progress: list[int] = []
-        self.layout: Layout | None = None
+        self.checks: tuple[str, ...] | None = None
         self.some = trio.Event()
 
     @property
@@ -97,8 +98,8 @@ class Heard:
         self.images.append(image)
         self.some.set()
 
-    def _verified(self, layout: Layout) -> None:
-        self.layout = layout
+    def _verified(self, checks: tuple[str, ...]) -> None:
+        self.checks = checks
 
 
 def truth(sample: RunningSample, series: Series) -> dict[str, bytes]:
@@ -147,8 +148,8 @@ async def test_all_is_announced_and_the_process_is_used_again(
     for number in range(2):
         heard = Heard()
         await pool.fetch(series, tmp_path / str(number), heard.announcements)
-        assert heard.layout == read_layout(tmp_path / str(number))
-        assert tuple(heard.images) == heard.layout.images
+        written = read_layout(tmp_path / str(number))
+        assert (heard.images, heard.checks) == (list(written.images), written.checks)
         assert heard.progress[0] == 0
     assert [worker._process for worker in pool._idle] == [process]
     assert contents(tmp_path / "0") == contents(tmp_path / "1") == truth(sample, series)

@@ -41,6 +41,7 @@ CREATE INDEX series_publishing ON series (publishing) WHERE publishing;
 """
 PROBE = "SELECT series_uid, version, layout, pack_bytes, publishing, used_at FROM series LIMIT 1"
 TOTAL = "SELECT COALESCE(SUM(pack_bytes), 0) FROM series WHERE pack_bytes > 0"
+COUNT = "SELECT COUNT(*) FROM series WHERE pack_bytes > 0"
 UNFINISHED = "SELECT series_uid FROM series WHERE publishing"
 INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -169,6 +170,12 @@ class Ledger:
         with self._session():
             (total,) = self._db.execute(TOTAL).fetchone()
         return int(total)
+
+    def count(self) -> int:
+        """Return how many series have their pack on disk; takes a while where there are very many."""
+        with self._session():
+            (count,) = self._db.execute(COUNT).fetchone()
+        return int(count)
 
     def close(self) -> None:
         """Close the database; one that turned out to be damaged is removed, for the next start to remake."""

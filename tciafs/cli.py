@@ -4,28 +4,34 @@
 heavy only where it is used, so that `--help` is instant.
 """
 
+import os
 import shlex
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tciafs import __version__
-from tciafs.errors import Misuse, TciafsError, Unusable
+from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 from tciafs.settings import Settings, declarations, load_settings
+
+if TYPE_CHECKING:
+    from tciafs.filesystem.mountpoint import Ours
 
 __all__ = ["main"]
 
+A = TypeVar("A")
 F = TypeVar("F", bound=Callable[..., Any])
 
 NOT_YET = frozenset(
     ["config", "doctor", "du", "evict", "export", "login", "logout", "manifest", "pause", "pin"]
-).union(["prefetch", "refresh", "resume", "status", "unpin", "verify"])
+).union(["prefetch", "resume", "unpin", "verify"])
 """Commands of later versions: not mount points, so that they will not change their meaning."""
 
 
@@ -94,6 +100,7 @@ def commands() -> None:
     \b
       tciafs /mnt/tcia              mount; ls, cp and open what you like
       tciafs umount /mnt/tcia       unmount
+      tciafs status                 what your mounts do: downloads, cache, failures
       tciafs demo                   try it on the bundled sample: no account, no network
       tciafs mount --help           all options, which may also stand before the mount point
     """
@@ -166,6 +173,82 @@ def umount(mountpoint: Path) -> None:
     from tciafs.filesystem.mountpoint import unmount
 
     unmount(mountpoint)
+
+
+# Paths in mounts are plain words below: click would look at what they name, and wait for a frozen daemon.
+
+
+@commands.command()
+@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
+def status(mountpoint: str | None, as_json: bool) -> int:
+    """Show what the daemon of MOUNTPOINT does: downloads, cache, failures (default: all your mounts)."""
+    mounts = [_mount_around(mountpoint)[0]] if mountpoint is not None else _mounts_of_user()
+    from tciafs.control.client import ask_status
+    from tciafs.control.report import json_line, report
+
+    exit_code = 0
+    for mount in mounts:
+        try:
+            answer = _asked(mount, partial(ask_status, mount.path))
+        except TciafsError as error:
+            exit_code = _fail(_sentence(str(error), error.hint), error.exit_code)
+        else:
+            _say(json_line(answer) if as_json else report(answer))
+    return exit_code
+
+
+@commands.command()
+@click.argument("path", type=click.UNPROCESSED, default=".")
+def refresh(path: str) -> None:
+    """Ask the archive again for the listings at PATH in a mount (default: the current folder)."""
+    mount, inside = _mount_around(path)
+    from tciafs.control.client import ask_refresh
+    from tciafs.control.report import printable
+
+    _asked(mount, partial(ask_refresh, mount.path, inside))
+    _say(f"asked again: {printable(inside)}")
+
+
+def _mounts_of_user() -> "list[Ours]":
+    from tciafs.filesystem.mountpoint import all_of_ours
+
+    if mounts := [mount for mount in all_of_ours() if mount.owner_uid == os.geteuid()]:
+        return mounts
+    raise Unusable("you have no tciafs mounted")
+
+
+def _mount_around(word: str) -> "tuple[Ours, str]":
+    """Return the mount that a path lies in, and the path in it. Raises Unusable where there is none."""
+    from tciafs.control.report import printable
+    from tciafs.filesystem.mountpoint import ours_around
+
+    if not word:
+        raise Misuse("the path is an empty word")
+    try:
+        found = ours_around(Path(word))
+    except OSError as error:
+        raise Unusable(f"the current folder is not there any more: {error.strerror}") from error
+    if found is None:
+        raise Unusable(f"no tciafs is mounted at {printable(word)}")
+    mount, _inside = found
+    if mount.owner_uid != os.geteuid():
+        where = printable(str(mount.path))
+        raise Unusable(f"{where} was mounted by the user {mount.owner_uid}, to whom alone its daemon listens")
+    return found
+
+
+def _asked(mount: "Ours", question: Callable[[], A]) -> A:
+    """Return a daemon's answer; where there is no daemon, say whether the mount is dead."""
+    from tciafs.filesystem.mountpoint import is_dead
+
+    try:
+        return question()
+    except NoDaemon:
+        if is_dead(mount.path):
+            quoted = shlex.quote(str(mount.path))
+            raise NoDaemon(f"the daemon of {quoted} is dead; clear it with: tciafs umount {quoted}") from None
+        raise
 
 
 def _make_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ errno and `cli` into one sentence and an exit code. Defined here and only here.
     ├── NoSpace                 ENOSPC         the cache limit or the disk is full
     ├── Refused                 EPERM          the guard: crawler, budget, pause
     ├── Interrupted             EINTR          the waiting process was told to die
+    ├── NoDaemon                (exit 1)       nobody answers commands about a mount
     ├── Unusable                (exit 3)       the mount point or FUSE cannot be used
     └── Misuse                  (exit 2)       a wrong option, value or file
 """
@@ -28,6 +29,7 @@ __all__ = [
     "DeadlinePassed",
     "Interrupted",
     "Misuse",
+    "NoDaemon",
     "NoSpace",
     "NoSuchName",
     "Offline",
@@ -149,6 +151,12 @@ class Interrupted(TciafsError):
     """The process that waited for an answer received a signal."""
 
     errno = errno.EINTR
+    hint = ""
+
+
+class NoDaemon(TciafsError):
+    """The daemon of a mount is dead, or does not answer commands."""
+
     hint = ""
 
 

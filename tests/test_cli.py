@@ -337,7 +337,7 @@ def test_help_teaches_the_three_things_to_do_first(run: Run) -> None:
     assert run("-h") == run() == result
 
 
-@pytest.mark.parametrize("command", ["mount", "demo", "umount"])
+@pytest.mark.parametrize("command", ["mount", "demo", "umount", "status", "refresh"])
 def test_each_command_has_help(run: Run, command: str) -> None:
     assert run(command, "--help").out.startswith(f"Usage: tciafs {command} ")
 
@@ -360,7 +360,10 @@ def test_the_module_is_the_command() -> None:
     assert done.stdout == f"tciafs, version {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["mount", "--help"], ["status"], ["umount", "/nonexistent"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["mount", "--help"], ["prefetch"], ["status", "/nonexistent"], ["umount", "/nonexistent"]],
+)
 def test_help_and_small_commands_load_nothing_heavy(words: list[str]) -> None:
     script = (
         "import sys, tciafs.cli\nsys.argv = ['tciafs', *sys.argv[1:]]\n"

@@ -30,6 +30,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "model": "",
         "naming": "errors model",
         "settings": "errors",
+        # Both ends of the control socket; what stands behind a command is handed to the server.
+        "control": "",
+        "control.commands": "control.values",
+        "control.place": "",
+        "control.report": "control.values",
+        "control.client": "errors control.place control.report control.values",
+        "control.server": "errors control.commands control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
@@ -70,12 +77,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
         "filesystem.provenance": "model store",
+        "filesystem.status": "tciafs store control.values",
         "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
         "filesystem.images filesystem.provenance filesystem.tree",
-        "filesystem.mount": "errors model naming settings archives catalogue store worker filesystem",
+        "filesystem.mount": "errors model naming settings archives catalogue control store worker filesystem",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",
-        "cli": "tciafs errors settings daemon filesystem.mountpoint",
+        "cli": "tciafs errors settings daemon control.client control.report filesystem.mountpoint",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -87,13 +95,14 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     library: names(rooms)
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
-        "httpx": "archives.http archives.http_errors archives.nbia",  # nbia: the type of a transport
+        # nbia names the type of a transport that it passes on
+        "httpx": "archives.http archives.http_errors archives.nbia control.client",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
         "pydicom": "worker.fetching filesystem.provenance sample",
         "numpy": "sample",
-        "starlette": "sample",
-        "hypercorn": "sample",
+        "starlette": "control.server sample",
+        "hypercorn": "control.server sample",
         "isal": "archives.unzip store.pack worker.fetching",
         "stamina": "archives.http worker.fetching",
         "click": "cli daemon",
@@ -104,6 +113,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
+    "control.values control.commands control.place control.client control.report "
     "store.layout store.pack store.ledger store.shelf worker.messages worker.fetching worker.listing "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"

@@ -194,8 +194,8 @@ class Table:
         self._rows.set(_key((FACT, name)), fact)
 
     def __len__(self) -> int:
-        """Return the number of rows; diskcache counts them as it goes."""
-        return len(self._rows)
+        """Return the number of rows but that of the version; diskcache counts them as it goes."""
+        return max(0, len(self._rows) - 1)
 
     def close(self) -> None:
         """Close the calling thread's connection; it is opened again when it is needed."""

@@ -8,11 +8,14 @@ import hashlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -24,13 +27,16 @@ import trio
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
-from tciafs.errors import TciafsError, Unusable
+from tciafs.control.commands import Commands
+from tciafs.control.place import listening
+from tciafs.errors import DeadlinePassed, TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.status import About, snapshot
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
@@ -50,6 +56,9 @@ SECOND_LOOK_S = 2.0
 
 CLOSING_S = 3.0
 """How long requests may take to end when the mount goes away, before they are cut off."""
+
+COMMAND_MARGIN_S = 5.0
+"""How much longer than one listing a command may take that asks the archive."""
 
 SAMPLE_START_S = 30.0
 MAX_REQUESTS = 1024
@@ -75,28 +84,40 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
             Catalogue.running(archive, _catalogue_config(settings), lister=pool)
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
-        images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
-        tree = Tree(catalogue, images, naming)
-        view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
-        catalogue.on_replaced = view.note
-        operations = Operations(
-            tree,
-            images,
-            store,
-            Guard(cast(ListingMode, settings.listing), settings.crawlers),
-            interrupts,
-            _presentation(settings),
-        )
+        files = _file_system(settings, store, catalogue)
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))
-        stack.enter_context(_mounted(operations, mountpoint, _fuse_options(settings, url)))
+        stack.enter_context(_mounted(files.operations, mountpoint, _fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
-        nursery.start_soon(interrupts.run)
-        nursery.start_soon(view.run)
-        nursery.start_soon(_end_on_signal, signals, interrupts, nursery.cancel_scope)
-        nursery.start_soon(_announce, catalogue, archive.config, mountpoint, ready)
+        listener = stack.enter_context(listening(mountpoint))
+        commands = _control(_about(settings, url, mountpoint), store, files.tree, catalogue)
+        nursery.start_soon(files.interrupts.run)
+        nursery.start_soon(files.view.run)
+        nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
+        announce = partial(_announce, catalogue, archive.config, mountpoint, ready)
+        nursery.start_soon(_announce_and_obey, announce, listener, commands)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSystem:
+    """What the kernel is answered with."""
+
+    tree: Tree
+    view: KernelView
+    interrupts: Interrupts
+    operations: Operations
+
+
+def _file_system(settings: Settings, store: Store, catalogue: Catalogue) -> _FileSystem:
+    images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
+    tree = Tree(catalogue, images, naming)
+    view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
+    catalogue.on_replaced = view.note
+    guard = Guard(cast(ListingMode, settings.listing), settings.crawlers)
+    operations = Operations(tree, images, store, guard, interrupts, _presentation(settings))
+    return _FileSystem(tree, view, interrupts, operations)
 
 
 def _cache_folder(settings: Settings) -> Path:
@@ -193,6 +214,44 @@ async def _announce(
         state = f"{await _why_silent(archive)}; what is cached is readable"
         log.warning("%s", state)
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
+
+
+def _about(settings: Settings, url: str, mountpoint: Path) -> About:
+    return About(
+        mountpoint=str(mountpoint),
+        archive=url,
+        mounted_at=time.time(),
+        patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
+    )
+
+
+def _control(about: About, store: Store, tree: Tree, catalogue: Catalogue) -> Commands:
+    """Return what this mount does when it is asked to by a command."""
+
+    async def refresh(path: str) -> None:
+        with trio.move_on_after(about.patience_s) as asking:
+            await tree.refresh(path)
+        if asking.cancelled_caught:
+            raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
+
+    return Commands(status=lambda: snapshot(about, store, tree, catalogue), refresh=refresh)
+
+
+async def _announce_and_obey(
+    announce: Callable[[], Awaitable[None]], listener: socket.socket | None, commands: Commands
+) -> None:
+    """Announce the mount, then serve commands: those that come earlier wait in the socket's queue."""
+    await announce()
+    if listener is not None:
+        serve = await trio.to_thread.run_sync(_load_server)
+        await serve(listener, commands)
+
+
+def _load_server() -> Callable[[socket.socket, Commands], Awaitable[None]]:
+    """Return what serves commands: 5 MB and a tenth of a second that no mount needs to begin with."""
+    from tciafs.control.server import serve
+
+    return serve
 
 
 async def _why_silent(config: NbiaConfig) -> str:

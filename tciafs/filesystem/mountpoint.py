@@ -13,12 +13,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tciafs.errors import Misuse, Unusable
 
-__all__ = ["FUSE_TYPE", "Mounted", "clear_dead_mount", "mounted_at", "prepare", "unmount"]
+__all__ = [
+    "FUSE_TYPE",
+    "Mounted",
+    "Ours",
+    "all_of_ours",
+    "clear_dead_mount",
+    "is_dead",
+    "mounted_at",
+    "ours_around",
+    "prepare",
+    "unmount",
+]
 
 FUSE_TYPE = "fuse.tciafs"
 FUSE_DEVICE = Path("/dev/fuse")
@@ -47,6 +59,23 @@ class Mounted:
 
     type: str
     device: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """A mount of tciafs: where it is, and the user who mounted it, the only one its daemon listens to."""
+
+    path: Path
+    owner_uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of mountinfo; `owner_uid` is -1 where the file system has none. See proc(5)."""
+
+    place: bytes
+    mounted: Mounted
+    owner_uid: int
 
 
 def prepare(mountpoint: Path) -> Path:
@@ -96,13 +125,13 @@ def clear_dead_mount(mountpoint: Path) -> bool:
     Its sign is ENOTCONN, "Transport endpoint is not connected".
     """
     mounted = mounted_at(mountpoint)
-    if mounted is None or mounted.type != FUSE_TYPE or not _is_dead(_absolute(mountpoint)):
+    if mounted is None or mounted.type != FUSE_TYPE or not is_dead(_absolute(mountpoint)):
         return False
     unmount(mountpoint, lazily=True)
     return True
 
 
-def _is_dead(mountpoint: Path) -> bool:
+def is_dead(mountpoint: Path) -> bool:
     """Return True if nobody serves a mount any more; one that is frozen is not dead."""
     # Who waits for a frozen daemon cannot even be killed, so nobody waits for the one who asks.
     asking = subprocess.Popen(
@@ -129,16 +158,88 @@ def mounted_at(mountpoint: Path) -> Mounted | None:
     """
     wanted = os.fsencode(_absolute(mountpoint))
     found = None
+    for line in _lines():
+        if line.place == wanted:
+            found = line.mounted
+    return found
+
+
+def all_of_ours() -> list[Ours]:
+    """Return every mount of tciafs that can be seen, each once though it may be bound to several places."""
+    by_device: dict[int, Ours] = {}
+    for line in _on_top().values():
+        if line.mounted.type == FUSE_TYPE:
+            by_device.setdefault(line.mounted.device, _ours(line))
+    return list(by_device.values())
+
+
+def ours_around(path: Path) -> tuple[Ours, str] | None:
+    """Return the mount of tciafs that a path lies in, and the path inside it ("/" for all); else None.
+
+    Symbolic links outside are followed. Nothing inside is touched: there are no links there, and a lookup
+    could cost a download or wait for a frozen daemon. Raises Unusable where links go in a circle.
+    """
+    mounts = _on_top()
+    place: list[bytes] = []
+    pending = os.fsencode(path.absolute()).split(b"/")[::-1]
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == b"..":
+            place[-1:] = []
+        if name in (b"", b".", b".."):
+            continue
+        place.append(name)
+        if _innermost(mounts, place)[0].mounted.type == FUSE_TYPE:
+            continue
+        target = _link_at(place)
+        if target is not None:
+            links += 1
+            if links > MOST_LINKS:
+                raise Unusable(f"{path} leads through symbolic links in a circle")
+            place = [] if target.startswith(b"/") else place[:-1]
+            pending += target.split(b"/")[::-1]
+    line, inside = _innermost(mounts, place)
+    return (_ours(line), os.fsdecode(inside)) if line.mounted.type == FUSE_TYPE else None
+
+
+def _innermost(mounts: Mapping[bytes, _Line], place: list[bytes]) -> tuple[_Line, bytes]:
+    """Return the mount that a place lies in, and where in it."""
+    for depth in range(len(place), -1, -1):
+        if line := mounts.get(b"/" + b"/".join(place[:depth])):
+            return line, b"/" + b"/".join(place[depth:])
+    return _Line(b"/", Mounted("", 0), -1), b"/" + b"/".join(place)
+
+
+def _link_at(place: list[bytes]) -> bytes | None:
+    try:
+        return os.fsencode(Path(os.fsdecode(b"/" + b"/".join(place))).readlink())
+    except OSError:
+        return None
+
+
+def _ours(line: _Line) -> Ours:
+    return Ours(Path(os.fsdecode(line.place)), line.owner_uid)
+
+
+def _on_top() -> Mapping[bytes, _Line]:
+    """Return by place what is mounted there, on top if several are, in the order of mounting."""
+    return {line.place: line for line in _lines()}
+
+
+def _lines() -> Iterator[_Line]:
+    """Yield what is mounted, in the order of mounting."""
     # Only a newline ends a line: the kernel leaves all other odd characters of a path as they are.
     for line in MOUNTINFO.read_bytes().split(b"\n"):
         fields, dash, after = line.partition(b" - ")  # see proc(5)
         if not dash:
             continue
         _id, _parent, device, _root, place = fields.split(b" ")[:5]
-        if _unescaped(place) == wanted:
-            major, _, minor = device.partition(b":")
-            found = Mounted(os.fsdecode(after.split(b" ")[0]), os.makedev(int(major), int(minor)))
-    return found
+        major, _, minor = device.partition(b":")
+        kind, _source, options = (*after.split(b" "), b"", b"")[:3]
+        owner = re.search(rb"(?:^|,)user_id=([0-9]+)", options)
+        mounted = Mounted(os.fsdecode(kind), os.makedev(int(major), int(minor)))
+        yield _Line(_unescaped(place), mounted, int(owner[1]) if owner else -1)
 
 
 def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
@@ -163,7 +264,7 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
         return
     if "busy" not in done.stderr:
         raise Unusable(f"{mountpoint} could not be unmounted: {done.stderr.strip()}")
-    if lazily or not _is_dead(path):
+    if lazily or not is_dead(path):
         raise Unusable(f"{mountpoint} is in use; see who with: fuser -vm {mountpoint}")
     unmount(path, lazily=True)
 

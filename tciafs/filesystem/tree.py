@@ -221,14 +221,20 @@ class Tree:
             if found is None:
                 raise NoSuchName(f"{name!r} is not an image of {self.path(parent)}")
             return self._image_child(parent, Siblings(Level.IMAGE, parent.whose), found)
+        if (listed := await self._listed_child(parent, name)) is not None:
+            return listed
+        text = await self.licence(parent)
+        # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
+        return self._licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
+
+    async def _listed_child(self, parent: Node, name: str) -> Child | None:
+        """Return what is called `name` in a listing; None for the LICENSE, which is in none."""
         folder = await self._folder(parent)
         place = folder.place(name)
         if place is not None:
             return _Snapshot(self, parent, folder).child(place)
         if parent.level is Level.COLLECTION and name == LICENCE_NAME:
-            text = await self.licence(parent)
-            # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
-            return self._licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
+            return None
         raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
 
     async def attributes(self, node: Node) -> Attributes:
@@ -274,12 +280,13 @@ class Tree:
         """
         node = self.root
         for name in [name for name in path.split("/") if name][:2]:
-            child = await self.child(node, name)
-            if child.level is Level.LICENCE:
+            child = await self._listed_child(node, name)
+            if child is None:
                 break
             node = Node(child.inode, child.level, node, child.key)
+        collection, patient = (*node.whose, None, None)[:2]
         self.folders.clear()
-        await self._catalogue.refresh(*node.whose)
+        await self._catalogue.refresh(collection, patient)
 
     async def _folder(self, node: Node) -> Folder:
         return await self.folders.get(node.inode, node.level, node.whose)

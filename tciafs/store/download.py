@@ -18,7 +18,7 @@ from tciafs.errors import DeadlinePassed, TciafsError
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 
-__all__ = ["Announcements", "Download", "Fetcher"]
+__all__ = ["Announcements", "Download", "FailedSeries", "Fetcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,15 @@ class Announcements:
     image: Callable[[PackedImage], None]
     progress: Callable[[int], None]
     verified: Callable[[tuple[str, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSeries:
+    """A series whose download failed `at` a time of trio's clock, and why."""
+
+    series: Series
+    at: float
+    failure: TciafsError
 
 
 class Fetcher(Protocol):
@@ -55,6 +64,7 @@ class Download:
         self.pack = pack
         self.images = PackedImages()
         self.received_bytes = 0
+        self.begun = False
         self.layout: Layout | None = None
         self.failure: TciafsError | None = None
         self.over = trio.Event()
@@ -73,6 +83,10 @@ class Download:
         if awaited is not None:
             awaited.set()
         self._wake_listings()
+
+    def mark_begun(self) -> None:
+        """Note that its turn has come."""
+        self.begun = True
 
     def mark_alive(self) -> None:
         """Note that it is not this download's fault that nothing comes: it waits for its turn."""
@@ -113,6 +127,20 @@ class Download:
     def settled(self) -> bool:
         """True once the series is complete and verified, or has failed."""
         return self._settled.is_set()
+
+    @property
+    def state(self) -> str:
+        """Which of docs/architecture.md's states it is in: "queued", "arriving", "verified" or "over"."""
+        if self.over.is_set():
+            return "over"
+        if self.layout is not None:
+            return "verified"
+        return "arriving" if self.begun else "queued"
+
+    @property
+    def arrived_bytes(self) -> int:
+        """How many bytes of images are in; they lie back to back."""
+        return self.images[-1].offset + self.images[-1].size_bytes if self.images else 0
 
     def raise_failure(self) -> None:
         """Raise what the download failed with, if it failed before it was verified."""

@@ -44,6 +44,7 @@ PROBE = (
     "LEFT JOIN layouts USING (series_uid) LIMIT 1"
 )
 TOTAL = "SELECT COALESCE(SUM(pack_bytes), 0) FROM series WHERE pack_bytes > 0"
+COUNT = "SELECT COUNT(*) FROM series WHERE pack_bytes > 0"
 UNFINISHED = "SELECT series_uid FROM series WHERE publishing"
 FIND = (
     "SELECT layout, pack_bytes FROM series JOIN layouts USING (series_uid) "
@@ -170,6 +171,12 @@ class Ledger:
         with self._session():
             (total,) = self._db.execute(TOTAL).fetchone()
         return int(total)
+
+    def count(self) -> int:
+        """Return how many series have their pack on disk; takes a while where there are very many."""
+        with self._session():
+            (count,) = self._db.execute(COUNT).fetchone()
+        return int(count)
 
     def close(self) -> None:
         """Close the database; one that turned out to be damaged is removed, for the next start to remake."""

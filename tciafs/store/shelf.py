@@ -117,6 +117,7 @@ class Shelf:
         try:
             self._recover()
             self.used_bytes = self._ledger.total_bytes()
+            self.series_count = self._ledger.count()
         except BaseException:
             self._ledger.close()
             raise
@@ -255,7 +256,9 @@ class Shelf:
         finally:
             self._replacing -= {series_uid}
             self._share_replaced_no_more(series_uid)
-            self.used_bytes += self._ledger.pack_bytes(series_uid) - replaced_bytes
+            pack_bytes = self._ledger.pack_bytes(series_uid)
+            self.used_bytes += pack_bytes - replaced_bytes
+            self.series_count += bool(pack_bytes) - bool(replaced_bytes)
 
     def _share_replaced_no_more(self, series_uid: str) -> None:
         """Hand out only what is in its place now: an archive may go back to a version that is still open."""
@@ -320,6 +323,7 @@ class Shelf:
         self._ledger.evicted(series_uid)
         self._forget(series_uid)
         self.used_bytes -= pack_bytes
+        self.series_count -= bool(pack_bytes)
 
     def flush_recency(self) -> None:
         """Write down what was used when."""

@@ -9,7 +9,7 @@ or of the rules for names.
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ import trio
 from tciafs.errors import NoSpace, Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
-from tciafs.store.download import Announcements, Download, Fetcher
+from tciafs.store.download import Announcements, Download, FailedSeries, Fetcher
 from tciafs.store.layout import PackedImage
 from tciafs.store.shelf import KnownSeries, OpenImage, Shelf
 
@@ -60,11 +60,12 @@ class StoreConfig:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The cache in bytes: its limit, what packs hold, and what can still be stored."""
+    """The cache in bytes: its limit, what packs hold, what can still be stored; and the packs counted."""
 
     limit_bytes: int
     used_bytes: int
     free_bytes: int
+    series_count: int
 
 
 class Store:
@@ -81,7 +82,7 @@ class Store:
         self._reserved: dict[str, int] = {}
         self._downloads: dict[str, Download] = {}
         self._queued: set[Download] = set()
-        self._failures: dict[str, tuple[float, TciafsError]] = {}
+        self._failures: dict[str, FailedSeries] = {}
         self._concluded = trio.Event()
 
     @classmethod
@@ -117,8 +118,18 @@ class Store:
 
     def peek_failure(self, series: Series) -> TciafsError | None:
         """Return why the last download of a series failed, as long as that is remembered."""
-        failed_at, failure = self._failures.get(series.series_uid, (0.0, None))
-        return failure if trio.current_time() - failed_at < self._config.failure_memory_s else None
+        self._forget_old_failures()
+        failed = self._failures.get(series.series_uid)
+        return failed.failure if failed is not None else None
+
+    def downloads(self) -> Sequence[Download]:
+        """Return the downloads under way, in the order in which they were asked for."""
+        return tuple(self._downloads.values())
+
+    def failures(self) -> Sequence[FailedSeries]:
+        """Return the series whose last download failed, the latest last, as long as that is remembered."""
+        self._forget_old_failures()
+        return tuple(self._failures.values())
 
     def state(self, series: Series) -> str:
         """Return "arriving", "local", "evicted" (names and sizes are known), "failed" or "remote"."""
@@ -133,7 +144,7 @@ class Store:
         disk = os.statvfs(self._config.folder)
         left = max(0, self._config.limit_bytes - self._shelf.used_bytes)
         free = min(left, disk.f_bavail * disk.f_frsize)
-        return Usage(self._config.limit_bytes, self._shelf.used_bytes, free)
+        return Usage(self._config.limit_bytes, self._shelf.used_bytes, free, self._shelf.series_count)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -217,6 +228,7 @@ class Store:
         async with self._slots:
             await self._await_room(download.series)
             self._queued.discard(download)
+            download.mark_begun()
             with ExitStack() as pack_kept_open:
                 announce = self._announcements(download, pack_kept_open)
                 await self._fetcher.fetch(download.series, download.pack, announce)
@@ -258,8 +270,9 @@ class Store:
         self._queued.discard(download)
         self._reserved.pop(series.series_uid, None)
         self._forget_old_failures()
+        self._failures.pop(series.series_uid, None)
         if failure is not None:
-            self._failures[series.series_uid] = (trio.current_time(), failure)
+            self._failures[series.series_uid] = FailedSeries(series, trio.current_time(), failure)
             self._shelf.discard(series)
         download.end(failure)
         self._concluded.set()
@@ -274,7 +287,7 @@ class Store:
 
     def _forget_old_failures(self) -> None:
         oldest = trio.current_time() - self._config.failure_memory_s
-        self._failures = {uid: entry for uid, entry in self._failures.items() if entry[0] > oldest}
+        self._failures = {uid: each for uid, each in self._failures.items() if each.at > oldest}
 
     async def _remove(self, file: Path) -> None:
         """Remove a pack from the disk; a failure costs room until the next start, and no more."""

@@ -30,7 +30,7 @@ __all__ = [
 
 LENGTH = struct.Struct("<I")
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""None grows with a series, which is told image by image; two rows of a patient with 2,756 series are 2 MB."""
+"""None grows with a series, told image by image; two rows of a patient with 2,756 series are 2 MB."""
 
 
 class Fetch(msgspec.Struct, frozen=True, tag=True):

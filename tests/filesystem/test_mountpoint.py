@@ -10,7 +10,16 @@ import pytest
 
 from tciafs.errors import Misuse, Unusable
 from tciafs.filesystem import mountpoint as module
-from tciafs.filesystem.mountpoint import Mounted, clear_dead_mount, mounted_at, prepare, unmount
+from tciafs.filesystem.mountpoint import (
+    Mounted,
+    Ours,
+    all_of_ours,
+    clear_dead_mount,
+    mounted_at,
+    ours_around,
+    prepare,
+    unmount,
+)
 from tests.mounting import Mount, is_mounted, mounted, program
 from tests.sample.running import running_sample
 
@@ -101,6 +110,62 @@ def test_of_two_mounts_on_one_path_the_one_on_top_counts(tmp_path: Path, mountin
     mountinfo.mount(str(tmp_path), "fuse.tciafs", "0:70")
     mountinfo.mount(str(tmp_path), "tmpfs", "0:71")
     assert mounted_at(tmp_path) == Mounted("tmpfs", os.makedev(0, 71))
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_every_mount_of_ours_is_found_with_its_owner(name: str, tmp_path: Path, mountinfo: Mountinfo) -> None:
+    assert all_of_ours() == []
+    mountinfo.mount(str(tmp_path / name))
+    mountinfo.mount("/mnt/other", "fuse.sshfs", "0:78")
+    mountinfo.mount("/mnt/second", device="0:79")
+    assert all_of_ours() == [Ours(tmp_path / name, 0), Ours(Path("/mnt/second"), 0)]
+
+
+def test_a_mount_that_is_bound_to_a_second_place_is_one_and_a_hidden_one_is_none(
+    mountinfo: Mountinfo,
+) -> None:
+    mountinfo.mount("/mnt/a", device="0:70")
+    mountinfo.mount("/mnt/b", device="0:70")
+    mountinfo.mount("/mnt/hidden", device="0:71")
+    mountinfo.mount("/mnt/hidden", "tmpfs", "0:72")
+    assert all_of_ours() == [Ours(Path("/mnt/a"), 0)]
+
+
+def test_a_path_lies_in_the_innermost_mount_around_it(mountinfo: Mountinfo) -> None:
+    mountinfo.mount("/mnt/a")
+    mountinfo.mount("/mnt/a/inner", "tmpfs", "0:78")
+    found = Ours(Path("/mnt/a"), 0)
+    assert ours_around(Path("/mnt/a")) == ours_around(Path("/mnt/a/")) == (found, "/")
+    assert ours_around(Path("/mnt/a/Lung/P 1/\udcff")) == (found, "/Lung/P 1/\udcff")
+    assert ours_around(Path("/mnt/a/x/../Lung/./y//z")) == (found, "/Lung/y/z")
+    for outside in ("/mnt/ab", "/mnt", "/", "/mnt/a/..", "/mnt/a/x/../../b", "/mnt/a/inner/x"):
+        assert ours_around(Path(outside)) is None, outside
+
+
+def test_links_outside_a_mount_are_followed_and_nothing_inside_is_touched(
+    tmp_path: Path, mountinfo: Mountinfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mnt = tmp_path / "a" / "mnt"
+    mnt.mkdir(parents=True)
+    (mnt / "link").symlink_to("/")  # not what the mount shows, which has no links
+    (tmp_path / "to-mnt").symlink_to("a/mnt")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "into").symlink_to(mnt / "Lung")
+    (tmp_path / "b" / "up").symlink_to("../to-mnt/../mnt")
+    mountinfo.mount(str(mnt))
+    found = Ours(mnt, 0)
+    assert ours_around(tmp_path / "to-mnt" / "Lung") == (found, "/Lung")
+    assert ours_around(tmp_path / "b" / "into" / "P1") == (found, "/Lung/P1")
+    assert ours_around(tmp_path / "b" / "up" / "P1") == (found, "/P1")
+    assert ours_around(mnt / "link" / "x") == (found, "/link/x")
+    monkeypatch.chdir(tmp_path / "a")
+    assert ours_around(Path("mnt/x")) == (found, "/x")
+
+
+def test_links_in_a_circle_lead_into_no_mount(tmp_path: Path, mountinfo: Mountinfo) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(Unusable, match="in a circle"):
+        ours_around(tmp_path / "circle" / "x")
 
 
 def test_a_device_of_large_numbers_is_the_one_that_stat_gives(tmp_path: Path, mountinfo: Mountinfo) -> None:
@@ -334,7 +399,7 @@ def test_without_fusermount3_nothing_can_be_unmounted(
 def test_where_nothing_of_ours_is_mounted_nobody_even_looks_for_a_dead_mount(
     tmp_path: Path, mountinfo: Mountinfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_is_dead", lambda _path: pytest.fail("it was touched"))
+    monkeypatch.setattr(module, "is_dead", lambda _path: pytest.fail("it was touched"))
     assert not clear_dead_mount(tmp_path)
     mountinfo.mount(str(tmp_path), "fuse.sshfs")
     assert not clear_dead_mount(tmp_path)
@@ -344,7 +409,7 @@ def test_a_dead_mount_in_use_is_unmounted_lazily(
     tmp_path: Path, fuse: Path, mountinfo: Mountinfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mountinfo.mount(str(tmp_path))
-    monkeypatch.setattr(module, "_is_dead", lambda path: path == tmp_path)
+    monkeypatch.setattr(module, "is_dead", lambda path: path == tmp_path)
     commands = f'echo "$*" >> {tmp_path}/called; [ $2 = -z ] || {{ echo busy >&2; exit 1; }}'
     script(fuse / "fusermount3", commands)
     unmount(tmp_path)
@@ -355,7 +420,7 @@ def test_a_mount_that_is_not_in_use_is_unmounted_without_asking_whether_it_is_de
     tmp_path: Path, fuse: Path, mountinfo: Mountinfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mountinfo.mount(str(tmp_path))
-    monkeypatch.setattr(module, "_is_dead", lambda _path: pytest.fail("it was touched"))
+    monkeypatch.setattr(module, "is_dead", lambda _path: pytest.fail("it was touched"))
     unmount(tmp_path)
 
 

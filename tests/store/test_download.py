@@ -193,3 +193,16 @@ async def test_the_end_in_the_last_moment_is_no_silence(
     download.mark_verified(LAYOUT.checks)
     await wait_all_tasks_blocked()
     assert layouts == [LAYOUT]
+
+
+def test_a_download_says_how_far_it_has_come(download: Download) -> None:
+    assert (download.state, download.arrived_bytes) == ("queued", 0)
+    download.mark_begun()
+    assert (download.state, download.arrived_bytes) == ("arriving", 0)
+    download.announce(FIRST)
+    download.announce(SECOND)
+    assert (download.state, download.arrived_bytes) == ("arriving", 10)
+    download.mark_verified(LAYOUT.checks)
+    assert download.state == "verified"
+    download.end()
+    assert download.state == "over"

@@ -50,6 +50,7 @@ def execute(path: Path, *statements: str) -> None:
 def test_a_series_never_heard_of_is_unknown(ledger: Ledger) -> None:
     assert ledger.find("1.1") is None
     assert (ledger.pack_bytes("1.1"), ledger.total_bytes(), ledger.unfinished()) == (0, 0, [])
+    assert ledger.count() == 0
 
 
 def test_a_series_is_known_once_it_is_published(ledger: Ledger) -> None:
@@ -76,7 +77,7 @@ def test_a_pack_that_was_found_is_recorded(ledger: Ledger) -> None:
 def test_a_layout_outlives_its_bytes(ledger: Ledger) -> None:
     publish(ledger, A, 100)
     ledger.evicted("1.1")
-    assert (ledger.find("1.1"), ledger.total_bytes()) == (Entry(A, 0), 0)
+    assert (ledger.find("1.1"), ledger.total_bytes(), ledger.count()) == (Entry(A, 0), 0, 0)
     assert ledger.least_recently_used(9) == []
 
 

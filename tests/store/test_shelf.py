@@ -250,6 +250,7 @@ def test_an_evicted_series_keeps_its_layout_and_none_of_its_bytes(shelf: Shelf, 
     layout = publish(shelf, SERIES, *IMAGES)
     publish(shelf, OTHER, *IMAGES)
     assert shelf.bytes_of(["1.2.3", "1.2.4", "9.9"]) == shelf.used_bytes
+    assert shelf.series_count == 2
     left_bytes = shelf.bytes_of(["1.2.4"])
     doomed = shelf.evict("1.2.3")
     assert (len(packs(tmp_path)), doomed.parent, doomed.is_file()) == (1, tmp_path / "incoming", True)
@@ -258,7 +259,7 @@ def test_an_evicted_series_keeps_its_layout_and_none_of_its_bytes(shelf: Shelf, 
     assert (known.layout, known.pack_bytes, shelf.used_bytes) == (layout, 0, left_bytes)
     assert read(shelf, SERIES, "1-1.dcm") is None
     shelf.evict("1.2.3")
-    assert shelf.used_bytes == left_bytes
+    assert (shelf.used_bytes, shelf.series_count) == (left_bytes, 1)
 
 
 def test_replacing_counts_the_new_bytes_and_not_the_old(shelf: Shelf, tmp_path: Path) -> None:

@@ -180,6 +180,23 @@ async def test_the_state_of_a_series_is_what_has_become_of_it(
     assert store.state(other) == "failed"
 
 
+async def test_the_downloads_under_way_are_shown_in_the_order_they_were_asked_for(
+    config: StoreConfig, fetcher: FakeFetcher
+) -> None:
+    async with Store.running(replace(config, parallel=1), fetcher) as store:
+        assert store.downloads() == ()
+        first = store.fetch(SERIES)
+        transfer = await fetcher.begun()
+        second = store.fetch(make_series("1.2.4"))
+        assert store.downloads() == (first, second)
+        assert [each.state for each in store.downloads()] == ["arriving", "queued"]
+        transfer.bring(*IMAGES[0])
+        transfer.finish()
+        (await fetcher.begun(2)).finish()
+        await settled(store)
+        assert store.downloads() == ()
+
+
 async def test_no_more_series_come_in_than_allowed(config: StoreConfig, fetcher: FakeFetcher) -> None:
     async with Store.running(replace(config, parallel=2), fetcher) as store:
         for number in range(5):
@@ -257,8 +274,9 @@ async def test_a_failure_is_shared_and_remembered_for_a_while(
     with pytest.raises(Unreachable, match="gone"):
         await store.open(SERIES, "1-1.dcm")
     assert len(fetcher.transfers) == 1
+    assert [(each.series, str(each.failure)) for each in store.failures()] == [(SERIES, "gone")]
     await trio.sleep(1)
-    assert store.peek_failure(SERIES) is None
+    assert (store.peek_failure(SERIES), store.failures()) == (None, ())
     fetcher.contents["1.2.3"] = IMAGES
     assert await read(store, SERIES, "1-1.dcm") == b"first image"
 
@@ -555,10 +573,11 @@ async def test_an_old_version_makes_room_for_the_new(store: Store, fetcher: Fake
 async def test_usage_is_the_limit_and_what_is_left_of_it(
     store: Store, fetcher: FakeFetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store.usage().free_bytes == 1_000_000
+    assert (store.usage().free_bytes, store.usage().series_count) == (1_000_000, 0)
     await fill(store, fetcher, "1.1", 600_000)
     usage = store.usage()
     assert (usage.limit_bytes, usage.free_bytes) == (1_000_000, 1_000_000 - usage.used_bytes)
+    assert usage.series_count == 1
 
     class FullDisk:
         f_bavail, f_frsize = 1, 4096

@@ -1,0 +1,96 @@
+"""The command's end of the control socket: one question, one answer, every wait bounded.
+
+What fails in the daemon is raised here as the same error. A text from the daemon is made fit for a terminal
+before it gets into a sentence. Blocks; used by commands, never by the daemon.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import msgspec
+
+from tciafs.control.place import sockets
+from tciafs.control.report import printable
+from tciafs.control.values import PREFIX, Refresh, Refusal, Status
+from tciafs.errors import NoDaemon, TciafsError, error_named
+
+__all__ = ["ask_refresh", "ask_status"]
+
+A = TypeVar("A")
+
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
+LONGEST_PATIENCE_S = 3600.0
+
+
+def ask_status(mountpoint: Path) -> Status:
+    """Return what the daemon of a mount does. Raises NoDaemon, or TciafsError for one that is stuck."""
+    return _ask(mountpoint, "status", None, Status, ANSWER_TIMEOUT_S)
+
+
+def ask_refresh(mountpoint: Path, path: str) -> None:
+    """Have the archive asked again for a path inside a mount; returns once it has answered.
+
+    Raises what `ask_status` raises, and what the archive makes the daemon raise.
+    """
+    # A daemon that is stuck is found out now, and not when the archive's time is over.
+    patience_s = min(ask_status(mountpoint).patience_s, LONGEST_PATIENCE_S)
+    _ask(mountpoint, "refresh", Refresh(path), None, patience_s + ANSWER_TIMEOUT_S)
+
+
+def _ask(mountpoint: Path, name: str, wish: object, answer: type[A] | None, timeout_s: float) -> A:
+    """Return the answer to a wish (None: a question that needs no words) of the daemon of a mount."""
+    method, body = ("GET", None) if wish is None else ("POST", _encoded(wish))
+    shown = printable(str(mountpoint))
+    # One that nobody listens on was left behind by a daemon that was killed, perhaps in another session.
+    if path := next(filter(_is_listened_on, sockets(mountpoint)), None):
+        try:
+            response = _send(path, method, PREFIX + name, body, timeout_s)
+        except httpx.TimeoutException:
+            raise TciafsError(f"the daemon of {shown} did not answer within {timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise NoDaemon(f"the daemon of {shown} ended before it answered: {error}") from None
+        return _understood(response, answer, shown)
+    raise NoDaemon(f"the daemon of {shown} takes no commands: its control socket is not there, see its log")
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            caller.connect(os.fsencode(path))
+        except TimeoutError:
+            return True  # by a daemon that is stuck
+        except OSError:
+            return False
+        return True
+
+
+def _send(place: Path, method: str, path: str, body: bytes | None, timeout_s: float) -> httpx.Response:
+    timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+    transport = httpx.HTTPTransport(uds=str(place))
+    with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
+        return client.request(method, f"http://tciafs{path}", content=body)
+
+
+def _encoded(wish: object) -> bytes:
+    try:
+        return msgspec.json.encode(wish)
+    except ValueError:
+        raise TciafsError("a path that is no UTF-8 is not the name of anything in a mount") from None
+
+
+def _understood(response: httpx.Response, answer: type[A] | None, shown: str) -> A:
+    try:
+        if response.is_success:
+            return msgspec.json.decode(response.content, type=answer)
+        refusal = msgspec.json.decode(response.content, type=Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise NoDaemon(
+            f"the daemon of {shown} speaks otherwise than this command ({error}): it was started by another "
+            "version of tciafs; mount again"
+        ) from None
+    raise error_named(refusal.error, printable(refusal.message))

@@ -1,0 +1,95 @@
+"""What a status looks like to a person: a few aligned lines for each mount, or JSON on one line.
+
+Names and sentences come from archives, and nothing of them reaches a terminal raw. Pure functions.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+
+from tciafs.control.values import DownloadStatus, EventStatus, FailureStatus, Status
+
+__all__ = ["json_line", "printable", "report"]
+
+MOST_LISTED = 10
+"""Downloads, failures and events shown to a person; JSON has more."""
+
+UNITS = "BKMGT"
+
+
+def printable(text: str) -> str:
+    """Return a text in which all that a terminal could obey is written as an escape such as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def json_line(status: Status) -> str:
+    """Return a status as JSON on one line, of printable ASCII."""
+    return json.dumps(dataclasses.asdict(status)).replace("\x7f", "\\u007f")
+
+
+def report(status: Status) -> str:
+    """Return a status for a person, in local time."""
+    lines = [printable(status.mountpoint), *(f"  {label:10} {text}" for label, text in _rows(status))]
+    return "\n".join(lines)
+
+
+def _rows(status: Status) -> Iterator[tuple[str, str]]:
+    cache, catalogue = status.cache, status.catalogue
+    yield "archive", f"{printable(status.archive)}, {catalogue.requests:,} questions"
+    yield (
+        "daemon",
+        f"tciafs {printable(status.version)}, process {status.pid}, since {_time(status.mounted_at)}",
+    )
+    yield (
+        "cache",
+        f"{_size(cache.used_bytes)} of {_size(cache.limit_bytes)} in {cache.series:,} series, "
+        f"{_size(cache.free_bytes)} free",
+    )
+    yield "names", f"{catalogue.remembered:,} listings kept, {status.inodes:,} names in use"
+    yield "downloads", f"{status.downloads_total:,}" if status.downloads_total else "none"
+    yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
+    yield from _left_out(status.downloads_total, len(status.downloads))
+    if status.failures_total:
+        yield "failed", f"{status.failures_total:,} a moment ago"
+        yield from (("", _failure(each)) for each in status.failures[-MOST_LISTED:])
+        yield from _left_out(status.failures_total, len(status.failures))
+    yield from (("event", _event(each)) for each in catalogue.events[-MOST_LISTED:])
+
+
+def _left_out(total: int, listed: int) -> Iterator[tuple[str, str]]:
+    if (more := total - min(listed, MOST_LISTED)) > 0:
+        yield "", f"and {more:,} more"
+
+
+def _download(each: DownloadStatus) -> str:
+    images = f"{each.images:,} of {'?' if each.image_count is None else f'{each.image_count:,}'} images"
+    size = "?" if each.listed_bytes is None else _size(each.listed_bytes)
+    return f"{each.state} {_series(each)}: {images}, {_size(each.arrived_bytes)} of {size}"
+
+
+def _failure(each: FailureStatus) -> str:
+    hint = f". {each.hint}" if each.hint else ""
+    return f"{_time(each.at)} {_series(each)}: {printable(each.message + hint)}"
+
+
+def _series(each: DownloadStatus | FailureStatus) -> str:
+    return printable(f"{each.collection}/{each.patient} {each.series_uid}")
+
+
+def _event(each: EventStatus) -> str:
+    return f"{_time(each.at)} {printable(each.message)}"
+
+
+def _time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _size(size_bytes: float) -> str:
+    """Return a size as df -h writes it, in powers of 1024."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(UNITS) - 1:
+        size_bytes, unit = size_bytes / 1024, unit + 1
+    return f"{size_bytes:.1f}{UNITS[unit]}" if unit and size_bytes < 10 else f"{size_bytes:.0f}{UNITS[unit]}"

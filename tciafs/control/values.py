@@ -1,0 +1,122 @@
+"""What daemon and commands say to each other, as JSON of version 1 of the protocol.
+
+Defined here and only here: the fields of `GET /v1/status` and of all requests. A field may be added, with
+a default, and nothing may be taken away or change its meaning within a version. Times are Unix seconds,
+sizes bytes; None is what the archive did not say. Texts are as the archive has them, and nothing that a
+terminal should get raw. Values only.
+"""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "PREFIX",
+    "CacheStatus",
+    "CatalogueStatus",
+    "DownloadStatus",
+    "EventStatus",
+    "FailureStatus",
+    "Refresh",
+    "Refusal",
+    "Status",
+]
+
+PREFIX = "/v1/"
+"""What all paths of this version begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The series on disk: the limit, what they are, what can still be stored, how many there are."""
+
+    limit_bytes: int
+    used_bytes: int
+    free_bytes: int
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadStatus:
+    """A series under way: `state` is "queued", "arriving" or "verified" (complete, not yet in its place).
+
+    Of the images `images` are in and checked, `arrived_bytes` together, to be compared with `image_count`
+    and `listed_bytes`, which the archive lists. `received_bytes` came over the line, compressed.
+    """
+
+    series_uid: str
+    collection: str
+    patient: str
+    state: str
+    images: int
+    image_count: int | None
+    arrived_bytes: int
+    received_bytes: int
+    listed_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureStatus:
+    """A series that could not be had: the class of the error, its sentence, and what to do."""
+
+    series_uid: str
+    collection: str
+    patient: str
+    at: float
+    error: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventStatus:
+    """Something odd that a listing did."""
+
+    at: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueStatus:
+    """Listings: questions put to the archive since the start, listings on disk, the last odd events."""
+
+    requests: int
+    remembered: int
+    events: tuple[EventStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a daemon does at this moment; each number is counted, none is guessed.
+
+    `downloads` are those under way, the oldest first, and `failures` those of the last 20 seconds; of very
+    many only some are listed, `downloads_total` and `failures_total` count all. `inodes` are the names that
+    the kernel knows. A command that asks the archive is answered within `patience_s`.
+    """
+
+    version: str
+    mountpoint: str
+    archive: str
+    pid: int
+    mounted_at: float
+    patience_s: float
+    cache: CacheStatus
+    downloads: tuple[DownloadStatus, ...]
+    downloads_total: int
+    failures: tuple[FailureStatus, ...]
+    failures_total: int
+    inodes: int
+    catalogue: CatalogueStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """`POST /v1/refresh`: ask the archive again for what is listed at a path of the mount; "/" is all."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer to what failed, with a status that is no success: a class of `errors`, and its sentence."""
+
+    error: str
+    message: str

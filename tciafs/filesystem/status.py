@@ -1,0 +1,132 @@
+"""What the daemon says of itself: the status that commands get, made of what the rooms know at this moment.
+
+Waits for nothing and asks nobody: numbers are read where they are kept. Long lists and texts are cut, since
+an answer has a bound. Handed a store, a tree and a catalogue.
+"""
+
+import os
+import time
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from tciafs import __version__
+from tciafs.control.values import (
+    CacheStatus,
+    CatalogueStatus,
+    DownloadStatus,
+    EventStatus,
+    FailureStatus,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from tciafs.store.download import Download, FailedSeries
+    from tciafs.store.store import Store
+
+__all__ = ["About", "snapshot"]
+
+MOST_DOWNLOADS = 50
+MOST_OTHERS = 20
+LONGEST_TEXT_BYTES = 200
+LONGEST_SENTENCE_BYTES = 600
+
+
+class Event(Protocol):
+    """Something odd that a listing did: `at` Unix seconds, `message` a sentence."""
+
+    @property
+    def at(self) -> float: ...
+
+    @property
+    def message(self) -> str: ...
+
+
+class Listings(Protocol):
+    """What a catalogue tells of itself: questions to the archive, listings on disk, the last odd events."""
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def remembered(self) -> int: ...
+
+    @property
+    def events(self) -> Sequence[Event]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change about a mount: since when (Unix seconds), and how long the archive may take."""
+
+    mountpoint: str
+    archive: str
+    mounted_at: float
+    patience_s: float
+
+
+def snapshot(about: About, store: "Store", tree: Sized, catalogue: Listings) -> Status:
+    """Return what a mount does at this moment."""
+    usage, downloads, failures = store.usage(), store.downloads(), store.failures()
+    return Status(
+        version=__version__,
+        mountpoint=_brief(about.mountpoint, LONGEST_SENTENCE_BYTES),
+        archive=_brief(about.archive, LONGEST_SENTENCE_BYTES),
+        pid=os.getpid(),
+        mounted_at=about.mounted_at,
+        patience_s=about.patience_s,
+        cache=CacheStatus(usage.limit_bytes, usage.used_bytes, usage.free_bytes, usage.series_count),
+        downloads=tuple(map(_download, downloads[:MOST_DOWNLOADS])),
+        downloads_total=len(downloads),
+        failures=tuple(map(_failure, failures[-MOST_OTHERS:])),
+        failures_total=len(failures),
+        inodes=len(tree),
+        catalogue=CatalogueStatus(
+            catalogue.requests,
+            catalogue.remembered,
+            tuple(map(_event, list(catalogue.events)[-MOST_OTHERS:])),
+        ),
+    )
+
+
+def _download(download: "Download") -> DownloadStatus:
+    series = download.series
+    return DownloadStatus(
+        series_uid=_brief(series.series_uid),
+        collection=_brief(series.collection),
+        patient=_brief(series.patient_id),
+        state=download.state,
+        images=len(download.images),
+        image_count=series.image_count,
+        arrived_bytes=download.arrived_bytes,
+        received_bytes=download.received_bytes,
+        listed_bytes=series.size_bytes,
+    )
+
+
+def _failure(failed: "FailedSeries") -> FailureStatus:
+    return FailureStatus(
+        series_uid=_brief(failed.series.series_uid),
+        collection=_brief(failed.series.collection),
+        patient=_brief(failed.series.patient_id),
+        at=time.time() - (trio.current_time() - failed.at),
+        error=type(failed.failure).__name__,
+        message=_brief(str(failed.failure), LONGEST_SENTENCE_BYTES),
+        hint=failed.failure.hint,
+    )
+
+
+def _event(event: Event) -> EventStatus:
+    return EventStatus(event.at, _brief(event.message, LONGEST_SENTENCE_BYTES))
+
+
+def _brief(text: str, most_bytes: int = LONGEST_TEXT_BYTES) -> str:
+    """Return a text that JSON can hold, cut where it is very long."""
+    if not text.isprintable():
+        most_bytes //= 4  # a control character is six bytes of JSON
+    encoded = text[:most_bytes].encode("utf-8", "backslashreplace")
+    if len(text) <= most_bytes and len(encoded) <= most_bytes:
+        return encoded.decode()
+    return encoded[:most_bytes].decode("utf-8", "ignore") + "..."

@@ -1,0 +1,384 @@
+"""Both ends of the control socket, over a real one: what is asked is answered, whatever else comes."""
+
+import dataclasses
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+import trio
+
+from tciafs.control import client, place
+from tciafs.control import server as server_module
+from tciafs.control.client import ask_refresh, ask_status
+from tciafs.control.commands import Commands
+from tciafs.control.place import listening, sockets
+from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
+from tciafs.control.values import CacheStatus, CatalogueStatus, DownloadStatus, Status
+from tciafs.errors import AccessDenied, Misuse, NoDaemon, NoSuchName, SlowDown, TciafsError, Unreachable
+
+A = TypeVar("A")
+
+MOUNT = Path("/mnt/tcia")
+DOWNLOAD = DownloadStatus("1.2.3", "Lung", "P1", "arriving", 1, 2, 100, 90, None)
+STATUS = Status(
+    version="0.1.0",
+    mountpoint="/mnt/tcia",
+    archive="https://example.org/services",
+    pid=17,
+    mounted_at=1e9,
+    patience_s=10.0,
+    cache=CacheStatus(1000, 100, 900, 1),
+    downloads=(DOWNLOAD,),
+    downloads_total=1,
+    failures=(),
+    failures_total=0,
+    inodes=3,
+    catalogue=CatalogueStatus(5, 4, ()),
+)
+
+
+@dataclass
+class FakeDaemon:
+    """Answers with a value or an error; a refresh waits while `open` is not set."""
+
+    answer: Status | Exception = STATUS
+    failure: Exception | None = None
+    refreshed: list[str] = field(default_factory=list)
+    asked: trio.Event = field(default_factory=trio.Event)
+    open: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def status(self) -> Status:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def refresh(self, path: str) -> None:
+        self.refreshed.append(path)
+        self.asked.set()
+        await self.open.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture(autouse=True)
+def _folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="tciafs-test-", dir="/tmp") as folder:
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        monkeypatch.setattr(place, "RUNTIME", Path(folder))
+        monkeypatch.setattr(place, "TEMPORARY", Path(folder))
+        yield
+
+
+@asynccontextmanager
+async def served(daemon: FakeDaemon) -> AsyncIterator[None]:
+    """Serve for the length of the block; at the end the server can be stopped, whatever happened."""
+    with listening(MOUNT) as listener:
+        assert listener is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener, Commands(daemon.status, daemon.refresh))
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def in_thread(call: Callable[..., A], *arguments: object) -> A:
+    return await trio.to_thread.run_sync(partial(call, *arguments), abandon_on_cancel=True)
+
+
+def send(method: str, path: str, body: bytes | None = None) -> httpx.Response:
+    """Say anything to the server."""
+    (socket_path,) = sockets(MOUNT)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), trust_env=False) as speaker:
+        return speaker.request(method, f"http://x{path}", content=body)
+
+
+def connect() -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    connection.connect(str(sockets(MOUNT)[0]))
+    return connection
+
+
+class Connections(list[socket.socket]):
+    """Connections that are closed at the end, behind the server."""
+
+    def __enter__(self) -> "Connections":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self:
+            connection.close()
+
+
+# What is asked
+
+
+async def test_a_status_comes_back_as_it_was_given() -> None:
+    async with served(FakeDaemon()):
+        assert await in_thread(ask_status, MOUNT) == STATUS
+        response = await in_thread(send, "GET", "/v1/status")
+    assert json.loads(response.content)["downloads"][0]["collection"] == "Lung"
+    assert response.headers["content-type"] == "application/json"
+    assert "server" not in response.headers
+
+
+async def test_a_refresh_tells_the_path_and_waits_for_the_archive() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        await in_thread(ask_refresh, MOUNT, "/Lung/P 1/größe")
+    assert daemon.refreshed == ["/Lung/P 1/größe"]
+
+
+async def test_a_status_is_answered_while_a_refresh_hangs() -> None:
+    daemon = FakeDaemon()
+    daemon.open = trio.Event()
+    async with served(daemon), trio.open_nursery() as nursery:
+        nursery.start_soon(in_thread, ask_refresh, MOUNT, "/")
+        await daemon.asked.wait()
+        assert await in_thread(ask_status, MOUNT) == STATUS
+        daemon.open.set()
+
+
+async def test_what_comes_before_the_server_is_loaded_is_answered_then() -> None:
+    daemon = FakeDaemon()
+    with listening(MOUNT) as listener:
+        assert listener is not None
+        with connect() as early:
+            early.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, Commands(daemon.status, daemon.refresh))
+                assert (await in_thread(early.recv, 100)).startswith(b"HTTP/1.1 200")
+                nursery.cancel_scope.cancel()
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unreachable("no route"),
+        AccessDenied("not for guests"),
+        NoSuchName("no such collection"),
+        Misuse("a path begins with /"),
+        SlowDown("wait", 30.0),
+        TciafsError("it failed"),
+    ],
+)
+async def test_an_error_of_the_daemon_is_the_same_one_in_the_command(error: TciafsError) -> None:
+    async with served(FakeDaemon(failure=error)):
+        with pytest.raises(type(error)) as raised:
+            await in_thread(ask_refresh, MOUNT, "/")
+    assert (type(raised.value), str(raised.value)) == (type(error), str(error))
+
+
+async def test_what_a_terminal_would_obey_is_escaped_in_an_error() -> None:
+    async with served(FakeDaemon(failure=Unreachable("\x1b[2J\x9b31m\u202egone"))):
+        with pytest.raises(Unreachable) as raised:
+            await in_thread(ask_refresh, MOUNT, "/")
+    assert str(raised.value) == r"\x1b[2J\x9b31m\u202egone"
+
+
+async def test_a_mistake_in_the_daemon_is_an_error_and_no_end(expect_log: Callable[[str], None]) -> None:
+    expect_log(r"a command failed in an unexpected way: /v1/status(.|\n)*ZeroDivisionError")
+    daemon = FakeDaemon(answer=ZeroDivisionError("oops"))
+    async with served(daemon):
+        with pytest.raises(TciafsError, match="oops"):
+            await in_thread(ask_status, MOUNT)
+        daemon.answer = STATUS
+        assert await in_thread(ask_status, MOUNT) == STATUS
+
+
+async def test_a_path_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        with pytest.raises(TciafsError, match=r"no UTF-8"):
+            await in_thread(ask_refresh, MOUNT, "/Lung/\udcff")
+    assert daemon.refreshed == []
+
+
+async def test_an_answer_that_cannot_be_sent_is_an_error() -> None:
+    daemon = FakeDaemon(answer=replace(STATUS, archive="\ud800"))
+    async with served(daemon):
+        with pytest.raises(TciafsError, match="no Unicode"):
+            await in_thread(ask_status, MOUNT)
+        daemon.answer = replace(STATUS, archive="x" * MOST_ANSWER_BYTES)
+        with pytest.raises(TciafsError, match="more than allowed"):
+            await in_thread(ask_status, MOUNT)
+
+
+# What nobody should send
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/status", b"{}", 405),
+        ("GET", "/v1/refresh", None, 405),
+        ("DELETE", "/v1/refresh", None, 405),
+        ("GET", "/", None, 404),
+        ("GET", "/v2/status", None, 404),
+        ("GET", "/v1/status/", None, 404),
+        ("GET", "/v1/../v1/" + "x" * 1000, None, 404),
+        ("POST", "/v1/refresh", b"", 400),
+        ("POST", "/v1/refresh", b"{", 400),
+        ("POST", "/v1/refresh", b"[]", 400),
+        ("POST", "/v1/refresh", b"{}", 400),
+        ("POST", "/v1/refresh", b'{"path": 3}', 400),
+        ("POST", "/v1/refresh", b'{"path": "\xff"}', 400),
+        ("POST", "/v1/refresh", b'{"path": "/' + b"x" * MOST_REQUEST_BYTES + b'"}', 400),
+    ],
+)
+async def test_a_request_that_makes_no_sense_is_refused_and_the_server_lives(
+    method: str, path: str, body: bytes | None, status: int
+) -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        response = await in_thread(send, method, path, body)
+        assert await in_thread(ask_status, MOUNT) == STATUS
+    assert (response.status_code, json.loads(response.content)["error"]) == (status, "Misuse")
+    assert daemon.refreshed == []
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\0" * 100, b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /v1/status HTTP/1.1\r\n"]
+)
+async def test_what_is_no_request_ends_its_connection_only(rubbish: bytes) -> None:
+    async with served(FakeDaemon()):
+        with connect() as connection:
+            connection.sendall(rubbish)
+            connection.shutdown(socket.SHUT_WR)
+            while await in_thread(connection.recv, 1000):
+                pass
+        assert await in_thread(ask_status, MOUNT) == STATUS
+
+
+async def test_one_who_sends_without_end_is_refused_and_does_not_hold_up_the_end() -> None:
+    async with served(FakeDaemon()):
+        with connect() as connection:
+            head = b"POST /v1/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+
+            def send_on() -> None:
+                connection.sendall(head)
+                while True:
+                    connection.sendall(b"x" * 1_000_000)
+
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                await in_thread(send_on)
+            assert await in_thread(ask_status, MOUNT) == STATUS
+
+
+async def test_those_who_are_silent_or_do_not_read_hold_up_neither_others_nor_the_end() -> None:
+    half = b"POST /v1/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
+    many = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+    large = FakeDaemon(answer=replace(STATUS, archive="x" * (MOST_ANSWER_BYTES - 2000)))
+    with Connections() as connections:
+        async with served(large):
+            for words in (b"", b"GET /v1/st", half, many):
+                connections.append(connect())
+                connections[-1].sendall(words)
+            assert (await in_thread(ask_status, MOUNT)).pid == STATUS.pid
+
+
+async def test_a_request_that_does_not_go_on_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "REQUEST_S", 0.0)
+    async with served(FakeDaemon()):
+        with connect() as connection:
+            connection.sendall(b"POST /v1/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+            assert (await in_thread(connection.recv, 1000)).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.expect_log("commands do not reach this mount any more")
+async def test_a_server_that_fails_is_a_warning_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError("no more")
+
+    monkeypatch.setattr("tciafs.control.server.hypercorn.trio.serve", fail)
+    with socket.socket(socket.AF_UNIX) as listener, listener.dup() as given:
+        daemon = FakeDaemon()
+        await serve(given, Commands(daemon.status, daemon.refresh))
+
+
+# A daemon that is not there, or not well
+
+
+def test_without_a_socket_there_is_no_daemon() -> None:
+    with pytest.raises(NoDaemon, match=r"the daemon of /mnt/tcia takes no commands"):
+        ask_status(MOUNT)
+
+
+def test_a_socket_that_a_dead_daemon_left_is_no_daemon() -> None:
+    with listening(MOUNT):
+        (path,) = sockets(MOUNT)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with pytest.raises(NoDaemon):
+        ask_status(MOUNT)
+
+
+async def test_the_socket_of_a_living_daemon_is_found_behind_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(FakeDaemon()):
+        (living,) = sockets(MOUNT)
+        dead = living.with_name("dead.sock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(dead))
+        monkeypatch.setattr(client, "sockets", lambda _mountpoint: [dead, living])
+        assert await in_thread(ask_status, MOUNT) == STATUS
+
+
+@pytest.mark.parametrize("question", [ask_status, partial(ask_refresh, path="/")])
+def test_a_daemon_that_says_nothing_is_not_waited_for(
+    question: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.01)
+    with listening(MOUNT), pytest.raises(TciafsError, match=r"did not answer within 0\.01 s"):
+        question(MOUNT)
+
+
+def answering(listener: socket.socket, answer: bytes) -> None:
+    """Be a daemon that gives one answer to whatever comes."""
+    for _ in range(2):  # the first call only looks whether anybody listens
+        connection, _ = listener.accept()
+        with connection:
+            if connection.recv(10_000):
+                connection.sendall(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"", "ended before it answered"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "ended before it answered"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "started by another version of tciafs"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops", "started by another version of tciafs"),
+    ],
+)
+async def test_an_answer_that_is_none_is_said_to_be_so(answer: bytes, sentence: str) -> None:
+    with listening(MOUNT) as listener:
+        assert listener is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, answering, listener, answer)
+            with pytest.raises(NoDaemon, match=sentence):
+                await in_thread(ask_status, MOUNT)
+
+
+async def test_an_answer_of_a_newer_daemon_that_says_more_is_understood() -> None:
+    more = json.dumps({**dataclasses.asdict(STATUS), "new": 1}).encode()
+    with listening(MOUNT) as listener:
+        assert listener is not None
+        async with trio.open_nursery() as nursery:
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(more)
+            nursery.start_soon(in_thread, answering, listener, head + more)
+            assert await in_thread(ask_status, MOUNT) == STATUS

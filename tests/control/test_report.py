@@ -1,0 +1,131 @@
+"""What a status looks like: aligned lines, short lists, and nothing that a terminal would obey."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tciafs.control.report import json_line, printable, report
+from tciafs.control.values import (
+    CacheStatus,
+    CatalogueStatus,
+    DownloadStatus,
+    EventStatus,
+    FailureStatus,
+    Status,
+)
+
+DOWNLOAD = DownloadStatus("1.2.3", "Lung", "P1", "arriving", 12, 133, 6_400_000, 3_000_000, 73_400_320)
+QUEUED = DownloadStatus("1.2.4", "Lung", "P 2", "queued", 0, None, 0, 0, None)
+FAILURE = FailureStatus("1.2.5", "Lung", "P3", 60.0, "Unreachable", "no route", "Check the network.")
+STATUS = Status(
+    version="0.1.0",
+    mountpoint="/mnt/tcia",
+    archive="https://example.org/services",
+    pid=17,
+    mounted_at=0.0,
+    patience_s=125.0,
+    cache=CacheStatus(50 << 30, 1536, 1 << 40, 1234),
+    downloads=(DOWNLOAD, QUEUED),
+    downloads_total=2,
+    failures=(FAILURE,),
+    failures_total=1,
+    inodes=56_789,
+    catalogue=CatalogueStatus(
+        17, 45, (EventStatus(3600.0, "the archive lists nothing under patients/NLST"),)
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_status_is_a_few_aligned_lines() -> None:
+    assert (
+        report(STATUS)
+        == """\
+/mnt/tcia
+  archive    https://example.org/services, 17 questions
+  daemon     tciafs 0.1.0, process 17, since 1970-01-01 00:00:00
+  cache      1.5K of 50G in 1,234 series, 1.0T free
+  names      45 listings kept, 56,789 names in use
+  downloads  2
+             arriving Lung/P1 1.2.3: 12 of 133 images, 6.1M of 70M
+             queued Lung/P 2 1.2.4: 0 of ? images, 0B of ?
+  failed     1 a moment ago
+             1970-01-01 00:01:00 Lung/P3 1.2.5: no route. Check the network.
+  event      1970-01-01 01:00:00 the archive lists nothing under patients/NLST"""
+    )
+
+
+def test_where_nothing_happens_little_is_said() -> None:
+    idle = replace(
+        STATUS,
+        downloads=(),
+        downloads_total=0,
+        failures=(),
+        failures_total=0,
+        catalogue=CatalogueStatus(0, 0, ()),
+    )
+    assert report(idle).splitlines()[-1] == "  downloads  none"
+    assert "failed" not in report(idle)
+
+
+def test_of_long_lists_a_person_sees_ten_and_how_many_there_are() -> None:
+    busy = replace(
+        STATUS,
+        downloads=(DOWNLOAD,) * 50,
+        downloads_total=1234,
+        failures=(FAILURE,) * 20,
+        failures_total=21,
+        catalogue=CatalogueStatus(0, 0, tuple(EventStatus(0.0, f"event {n}") for n in range(20))),
+    )
+    text = report(busy)
+    assert text.count("arriving") == text.count("no route") == 10
+    assert "and 1,224 more" in text
+    assert "and 11 more" in text
+    assert re.findall(r"event (\d+)", text) == [str(number) for number in range(10, 20)]
+
+
+def test_json_has_everything_on_one_line() -> None:
+    line = json_line(STATUS)
+    assert "\n" not in line
+    assert msgspec.json.decode(line, type=Status) == STATUS
+    assert json.loads(line)["downloads"][0]["arrived_bytes"] == 6_400_000
+
+
+def test_words_are_printed_as_they_are_and_what_a_terminal_obeys_is_not() -> None:
+    assert printable("Größe 東京 'x' \\ \"") == "Größe 東京 'x' \\ \""
+    assert printable("a\x1b[2J\r\n\x07\x9b\u202e\u2028\udcff") == r"a\x1b[2J\r\n\x07\x9b\u202e\u2028\udcff"
+
+
+@given(st.text(st.characters()), st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp"])))
+def test_whatever_an_archive_says_reaches_a_terminal_harmless(text: str, odd: str) -> None:
+    hostile = text + odd
+    status = replace(
+        STATUS,
+        version=hostile,
+        mountpoint=hostile,
+        archive=hostile,
+        downloads=(replace(DOWNLOAD, series_uid=hostile, collection=hostile, patient=hostile),),
+        failures=(replace(FAILURE, message=hostile, patient=hostile, series_uid=hostile),),
+        catalogue=CatalogueStatus(0, 0, (EventStatus(0.0, hostile),)),
+    )
+    lines = report(status).split("\n")
+    assert len(lines) == len(report(STATUS).split("\n"))
+    assert all(line.isprintable() for line in lines)
+    assert json_line(status).isprintable()
+    assert json_line(status).isascii()
+    assert json.loads(json_line(status)) == json.loads(json.dumps(asdict(status)))

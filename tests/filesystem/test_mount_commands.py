@@ -1,0 +1,187 @@
+"""Commands that ask the daemon of a real mount: at any moment, also while nothing else gets an answer."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.behaviour.retriever import ExpectedSeries, expected_series
+from tests.mounting import PROGRAM, Mount, mounted, program, until
+from tests.sample.running import RunningSample, running_sample
+
+pytestmark = pytest.mark.mount
+
+
+@pytest.fixture(scope="module")
+def sample() -> Iterator[RunningSample]:
+    with running_sample() as sample:
+        yield sample
+
+
+@pytest.fixture
+def series(sample: RunningSample) -> Iterator[ExpectedSeries]:
+    """The CT of 60 images, whose download a test may hold."""
+    (found,) = (one for one in expected_series(sample, "Phantom-Head") if one.image_count == 60)
+    yield found
+    sample.pace(found.uid, None)
+    sample.clear_faults()
+    sample.restore()
+
+
+def status_of(mount: Mount) -> dict[str, Any]:
+    done = program("status", "--json", mount.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_a_mount_says_what_it_is_as_soon_as_it_is_there(background: bool, sample: RunningSample) -> None:
+    with mounted(sample.url, background=background) as mount:
+        status = status_of(mount)
+        assert (status["mountpoint"], status["archive"], status["pid"]) == (
+            str(mount.path),
+            sample.url,
+            mount.pid,
+        )
+        assert status["catalogue"] == {"requests": 1, "remembered": 1, "events": []}
+        assert (status["downloads"], status["failures"], status["inodes"]) == ([], [], 1)
+        shown = program("status", mount.path / "Phantom-Head")
+        assert shown.stdout.startswith(f"{mount.path}\n  archive    {sample.url}, ")
+
+
+def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSeries) -> None:
+    sample.pace(series.uid, 3)
+    with mounted(sample.url) as mount:
+        assert (mount.path / series.path / "1-02.dcm").read_bytes()
+        until(lambda: status_of(mount)["downloads"][0]["images"] == 3, "the third image")
+        (download,) = status_of(mount)["downloads"]
+        folder = mount.path / series.path
+        sizes_bytes = [(folder / name).stat().st_size for name in ("1-01.dcm", "1-02.dcm", "1-03.dcm")]
+        assert download == {
+            "series_uid": series.uid,
+            "collection": "Phantom-Head",
+            "patient": "HEAD-001",
+            "state": "arriving",
+            "images": 3,
+            "image_count": 60,
+            "arrived_bytes": sum(sizes_bytes),
+            "received_bytes": download["received_bytes"],
+            "listed_bytes": series.size_bytes,
+        }
+        assert download["received_bytes"] > 0
+        assert f"arriving Phantom-Head/HEAD-001 {series.uid}: 3 of 60" in program("status", mount.path).stdout
+        sample.pace(series.uid, None)
+        until(lambda: not status_of(mount)["downloads"], "the end of the download")
+        cache = status_of(mount)["cache"]
+        assert (cache["series"], cache["used_bytes"] > series.size_bytes) == (1, True)
+
+
+def test_a_failure_is_shown_with_its_sentence(sample: RunningSample, series: ExpectedSeries) -> None:
+    with mounted(sample.url, "--retries", "0") as mount:
+        sample.fault("status", series=series.uid, code=500)
+        with pytest.raises(OSError, match="No route to host"):
+            os.listdir(mount.path / series.path)
+        (failure,) = status_of(mount)["failures"]
+        assert (failure["series_uid"], failure["error"]) == (series.uid, "Unreachable")
+        assert failure["message"] in mount.log()
+        assert failure["message"] in program("status", mount.path).stdout
+
+
+def test_a_status_comes_while_the_archive_is_frozen_and_readers_wait(series: ExpectedSeries) -> None:
+    with running_sample() as archive, mounted(archive.url) as mount:
+        os.listdir(mount.path)
+        archive.process.send_signal(signal.SIGSTOP)
+        try:
+            reader = subprocess.Popen(
+                ["ls", mount.path / "Phantom-Head"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            until(lambda: status_of(mount)["catalogue"]["requests"] == 2, "a question that hangs")
+            assert reader.poll() is None
+            waiting = subprocess.Popen(refresh(mount.path), stderr=subprocess.DEVNULL)
+            until(lambda: status_of(mount)["catalogue"]["requests"] == 3, "a command that waits")
+            assert waiting.poll() is None
+            mount.signal(signal.SIGTERM)
+            mount.wait_ended()
+        finally:
+            archive.process.send_signal(signal.SIGCONT)
+        assert waiting.wait(20) == 1
+        reader.wait(20)
+
+
+def test_a_dead_mount_is_said_to_be_dead(sample: RunningSample) -> None:
+    with mounted(sample.url) as mount:
+        mount.kill()
+        sentence = f"the daemon of {mount.path} is dead; clear it with: tciafs umount {mount.path}"
+        for command in ("status", "refresh"):
+            done = program(command, mount.path / "Phantom-Head")
+            assert (done.returncode, done.stdout, done.stderr) == (1, "", f"tciafs: {sentence}\n")
+
+
+def test_a_mount_after_a_dead_one_answers(sample: RunningSample, tmp_path: Path) -> None:
+    with mounted(sample.url, folder=tmp_path) as mount:
+        mount.kill()
+        with mounted(sample.url, folder=tmp_path) as again:
+            assert status_of(again)["pid"] == again.pid
+
+
+def test_where_nothing_is_mounted_there_is_no_status(tmp_path: Path) -> None:
+    for command in ("status", "refresh"):
+        done = program(command, tmp_path)
+        assert (done.returncode, done.stderr) == (3, f"tciafs: no tciafs is mounted at {tmp_path}\n")
+
+
+def refresh(path: Path) -> list[str]:
+    return [*PROGRAM, "refresh", str(path)]
+
+
+# Asking again
+
+
+def test_what_the_archive_lists_anew_is_there_after_a_refresh_and_not_before(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    with mounted(sample.url) as mount:
+        study = (mount.path / series.path).parent
+        assert Path(series.path).name in os.listdir(study)
+        sample.revise(series.uid, SeriesDescription="brand new")
+        assert not [name for name in os.listdir(study) if "brand new" in name]
+        done = program("refresh", mount.path / series.path / "1-01.dcm")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"asked again: /{series.path}/1-01.dcm\n"
+        (renamed,) = (name for name in os.listdir(study) if "brand new" in name)
+        assert os.getxattr(study / renamed, "user.tcia.SeriesInstanceUID") == series.uid.encode()
+
+
+def test_a_refresh_asks_one_level_and_forgets_what_is_below(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    with mounted(sample.url) as mount:
+        study = (mount.path / series.path).parent
+        os.listdir(study)
+        sample.revise(series.uid, SeriesDescription="brand new")
+        sample.forget_requests()
+        for path in (mount.path, mount.path / "Phantom-Head"):
+            assert program("refresh", path).returncode == 0
+        assert [request.endpoint for request in sample.requests()] == ["getCollectionValues", "getPatient"]
+        os.listdir(study)  # the old listing, while the archive is asked behind it
+        until(lambda: any("brand new" in name for name in os.listdir(study)), "the new listing")
+
+
+def test_a_refresh_that_fails_says_why_and_changes_nothing(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    with mounted(sample.url, "--retries", "0") as mount:
+        before = os.listdir(mount.path / "Phantom-Head")
+        sample.fault("status", "getPatient", code=500)
+        done = program("refresh", mount.path / "Phantom-Head")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "answered getPatient with status 500" in done.stderr
+        assert os.listdir(mount.path / "Phantom-Head") == before
+        done = program("refresh", mount.path / "no such collection")
+        assert (done.returncode, "is not in /" in done.stderr) == (1, True)

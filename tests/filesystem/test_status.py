@@ -1,0 +1,114 @@
+"""What the daemon says of itself: what the rooms know, nothing guessed, no more than an answer holds."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from trio.testing import MockClock
+
+from tciafs.control.server import MOST_ANSWER_BYTES
+from tciafs.control.values import DownloadStatus
+from tciafs.errors import Unreachable
+from tciafs.filesystem.status import About, snapshot
+from tciafs.store.store import Store, StoreConfig
+from tests.fakes import FakeFetcher, make_series
+
+SERIES = make_series("1.2.3", image_count=2, size_bytes=30)
+ABOUT = About("/mnt/tcia", "https://example.org/services", 1e9, 125.0)
+
+
+@dataclass
+class Noted:
+    at: float
+    message: str
+
+
+@dataclass
+class FakeListings:
+    requests: int = 7
+    remembered: int = 5
+    events: list[Noted] = field(default_factory=list)
+
+
+@pytest.fixture
+def fetcher() -> FakeFetcher:
+    return FakeFetcher()
+
+
+@pytest.fixture
+async def store(fetcher: FakeFetcher, tmp_path: Path) -> AsyncIterator[Store]:
+    config = StoreConfig(tmp_path / "cache", limit_bytes=1_000_000, parallel=1)
+    async with Store.running(config, fetcher) as store:
+        yield store
+
+
+async def test_a_mount_where_nothing_happens_says_so(store: Store) -> None:
+    status = snapshot(ABOUT, store, ["one inode"], FakeListings())
+    assert (status.mountpoint, status.archive, status.mounted_at) == (
+        ABOUT.mountpoint,
+        ABOUT.archive,
+        ABOUT.mounted_at,
+    )
+    assert (status.patience_s, status.inodes) == (125.0, 1)
+    assert (status.cache.limit_bytes, status.cache.used_bytes, status.cache.series) == (1_000_000, 0, 0)
+    assert (status.downloads, status.failures, status.catalogue.events) == ((), (), ())
+    assert (status.catalogue.requests, status.catalogue.remembered) == (7, 5)
+
+
+async def test_a_download_is_shown_as_far_as_it_has_come(store: Store, fetcher: FakeFetcher) -> None:
+    store.fetch(SERIES)
+    transfer = await fetcher.begun()
+    store.fetch(make_series("1.2.4", image_count=None))
+    transfer.bring("1-1.dcm", b"twelve bytes")
+    transfer.announce.progress(9)
+    status = snapshot(ABOUT, store, [], FakeListings())
+    assert status.downloads == (
+        DownloadStatus("1.2.3", "Lung", "P1", "arriving", 1, 2, 12, 9, 30),
+        DownloadStatus("1.2.4", "Lung", "P1", "queued", 0, None, 0, 0, None),
+    )
+    assert status.downloads_total == 2
+    transfer.finish()
+    (await fetcher.begun(2)).finish()
+    while downloads := store.downloads():
+        await downloads[0].over.wait()
+    status = snapshot(ABOUT, store, [], FakeListings())
+    assert (status.downloads, status.cache.series) == ((), 2)
+    assert status.cache.used_bytes > 0
+
+
+async def test_a_failure_is_shown_with_its_sentence_and_its_hint_and_when(
+    store: Store,
+    fetcher: FakeFetcher,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: Callable[[str], None],
+) -> None:
+    expect_log("series 1.2.3: no route")
+    download = store.fetch(SERIES)
+    (await fetcher.begun()).end(Unreachable("no route"))
+    await download.over.wait()
+    autojump_clock.jump(5.0)
+    monkeypatch.setattr("tciafs.filesystem.status.time.time", lambda: 1000.0)
+    (failure,) = snapshot(ABOUT, store, [], FakeListings()).failures
+    assert (failure.series_uid, failure.collection, failure.patient) == ("1.2.3", "Lung", "P1")
+    assert (failure.error, failure.message, failure.hint) == ("Unreachable", "no route", Unreachable.hint)
+    assert failure.at == pytest.approx(995.0)
+
+
+@pytest.mark.parametrize("character", ["x", "ß", "\x01", "\udcff", "\\"])
+async def test_whatever_archives_say_and_however_much_the_answer_can_be_sent(
+    character: str, store: Store, expect_log: Callable[[str], None]
+) -> None:
+    long = character * 100_000
+    for number in range(1000):
+        series = make_series(f"1.{number}")
+        store.fetch(replace(series, collection=long, patient_id=long))
+    events = [Noted(float(number), long) for number in range(100)]
+    about = replace(ABOUT, mountpoint=long, archive=long)
+    status = snapshot(about, store, [], FakeListings(events=events))
+    assert len(msgspec.json.encode(status)) < MOST_ANSWER_BYTES
+    assert (len(status.downloads), status.downloads_total) == (50, 1000)
+    assert [event.at for event in status.catalogue.events] == [float(number) for number in range(80, 100)]
+    assert all(event.message.endswith("...") for event in status.catalogue.events)

@@ -1,0 +1,81 @@
+"""Asking again: which question a path of the tree stands for, and that the tree believes the answer."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from tciafs.errors import NoSuchName, Unreachable
+from tciafs.filesystem.tree import Tree
+from tciafs.naming import Naming
+from tests.fakes import FakeArchive, make_series
+from tests.filesystem.fakes import FakeCatalogue, descend
+
+Asked = list[tuple[str | None, str | None]]
+
+
+@dataclass
+class Refreshed(FakeCatalogue):
+    """Notes what was to be asked again, and fails by plan."""
+
+    refreshed: Asked = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def refresh(self, collection: str | None, patient: str | None) -> None:
+        self.refreshed.append((collection, patient))
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def catalogue() -> Refreshed:
+    return Refreshed(FakeArchive(make_series()))
+
+
+@pytest.fixture
+def tree(catalogue: Refreshed) -> Tree:
+    return Tree(cast(Any, catalogue), cast(Any, None), Naming.CLASSIC)
+
+
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        ("/", (None, None)),
+        ("", (None, None)),
+        ("/Lung", ("Lung", None)),
+        ("/Lung/", ("Lung", None)),
+        ("/Lung/LICENSE", ("Lung", None)),
+        ("/Lung/P1", ("Lung", "P1")),
+        ("/Lung/P1/1.2", ("Lung", "P1")),
+        ("/Lung/P1/1.2/1.2.3/1-1.dcm", ("Lung", "P1")),
+        ("//Lung//P1//never listed", ("Lung", "P1")),
+    ],
+)
+async def test_a_path_stands_for_the_listing_at_it(
+    path: str, question: tuple[str | None, str | None], tree: Tree, catalogue: Refreshed
+) -> None:
+    await tree.refresh(path)
+    assert (catalogue.refreshed, len(tree)) == ([question], 1)
+
+
+@pytest.mark.parametrize("path", ["/Brain", "/Brain/P1", "/LICENSE", "/Lung/P2", "/Lung/P2/1.2", "/.."])
+async def test_a_path_that_is_not_there_is_no_question(path: str, tree: Tree, catalogue: Refreshed) -> None:
+    with pytest.raises(NoSuchName, match="is not in /"):
+        await tree.refresh(path)
+    assert catalogue.refreshed == []
+
+
+async def test_the_tree_asks_the_catalogue_again_after_a_refresh(tree: Tree, catalogue: Refreshed) -> None:
+    await descend(tree, "Lung", "P1", "1.2", "1.2.3")
+    asked = len(catalogue.archive.asked)
+    await descend(tree, "Lung", "P1", "1.2", "1.2.3")
+    assert len(catalogue.archive.asked) == asked
+    await tree.refresh("/")
+    await descend(tree, "Lung", "P1", "1.2", "1.2.3")
+    assert len(catalogue.archive.asked) == 2 * asked
+
+
+async def test_what_the_archive_answers_is_raised(tree: Tree, catalogue: Refreshed) -> None:
+    catalogue.failure = Unreachable("no route")
+    with pytest.raises(Unreachable, match="no route"):
+        await tree.refresh("/Lung")

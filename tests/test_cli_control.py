@@ -1,0 +1,215 @@
+"""The commands that ask a daemon: which mount a word means, what is printed, sentences and exit codes.
+
+The daemon's answers are given here, and the table of mounts is a file. Real ones are asked in
+tests/filesystem/test_mount_commands.py.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tciafs import cli
+from tciafs.control import client
+from tciafs.control.values import CacheStatus, CatalogueStatus, Status
+from tciafs.errors import AccessDenied, NoDaemon, NoSuchName, TciafsError, Unreachable
+from tciafs.filesystem import mountpoint as mountpoints
+
+STATUS = Status(
+    version="0.1.0",
+    mountpoint="/mnt/tcia",
+    archive="https://example.org/services",
+    pid=17,
+    mounted_at=0.0,
+    patience_s=125.0,
+    cache=CacheStatus(1, 2, 3, 4),
+    downloads=(),
+    downloads_total=0,
+    failures=(),
+    failures_total=0,
+    inodes=1,
+    catalogue=CatalogueStatus(0, 0, ()),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process."""
+
+    def run(*words: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["tciafs", *words])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        assert isinstance(exit.value.code, int)
+        out, err = capfd.readouterr()
+        return Result(exit.value.code, out, err)
+
+    return run
+
+
+class Daemons:
+    """The mounts of a machine, and what their daemons answer: a status (None: they fail with `failure`)."""
+
+    def __init__(self, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._table = table
+        self._answers: dict[Path, Exception | None] = {}
+        self.asked: list[tuple[Path, str]] = []
+        self.dead: set[Path] = set()
+        table.write_bytes(b"22 1 254:0 / / rw - ext4 /dev/root rw\n")
+        monkeypatch.setattr(mountpoints, "MOUNTINFO", table)
+        monkeypatch.setattr(mountpoints, "is_dead", self.dead.__contains__)
+        monkeypatch.setattr(client, "ask_status", self._status)
+        monkeypatch.setattr(client, "ask_refresh", self._refresh)
+
+    def mount(self, path: Path, failure: Exception | None = None, owner_uid: int | None = None) -> None:
+        uid = os.geteuid() if owner_uid is None else owner_uid
+        device = f"0:{50 + len(self._answers)}"
+        self._answers[path] = failure
+        with self._table.open("ab") as table:
+            line = f"101 22 {device} / {path} ro - fuse.tciafs tciafs:host ro,user_id={uid},group_id=0\n"
+            table.write(os.fsencode(line))
+
+    def _status(self, mountpoint: Path) -> Status:
+        if failure := self._answers[mountpoint]:
+            raise failure
+        return replace(STATUS, mountpoint=str(mountpoint))
+
+    def _refresh(self, mountpoint: Path, path: str) -> None:
+        self.asked.append((mountpoint, path))
+        if failure := self._answers[mountpoint]:
+            raise failure
+
+
+@pytest.fixture
+def daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemons:
+    return Daemons(tmp_path / "mountinfo", monkeypatch)
+
+
+# Status
+
+
+def test_the_status_of_a_mount_is_shown_by_its_mount_point_or_a_path_in_it(
+    run: Run, daemons: Daemons
+) -> None:
+    daemons.mount(Path("/mnt/a"))
+    daemons.mount(Path("/mnt/b"))
+    for word in ("/mnt/b", "/mnt/b/", "/mnt/b/Lung/P1"):
+        result = run("status", word)
+        assert (result.code, result.err) == (0, "")
+        assert result.out.startswith("/mnt/b\n  archive    https://example.org/services, 0 questions\n")
+
+
+def test_without_a_word_all_mounts_of_the_user_are_shown_and_no_other(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"))
+    daemons.mount(Path("/mnt/b"), owner_uid=os.geteuid() + 1)
+    daemons.mount(Path("/mnt/c"))
+    result = run("status")
+    assert (result.code, result.err) == (0, "")
+    assert [line for line in result.out.splitlines() if not line.startswith(" ")] == ["/mnt/a", "/mnt/c"]
+
+
+def test_json_is_a_line_for_each_mount(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"))
+    daemons.mount(Path("/mnt/c"))
+    lines = run("status", "--json").out.splitlines()
+    assert [json.loads(line)["mountpoint"] for line in lines] == ["/mnt/a", "/mnt/c"]
+    assert json.loads(run("status", "--json", "/mnt/c").out)["mountpoint"] == "/mnt/c"
+
+
+def test_a_dead_mount_is_a_sentence_and_hides_no_other(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"), NoDaemon("takes no commands"))
+    daemons.mount(Path("/mnt/c"))
+    daemons.dead.add(Path("/mnt/a"))
+    sentence = "tciafs: the daemon of /mnt/a is dead; clear it with: tciafs umount /mnt/a\n"
+    assert run("status", "/mnt/a") == Result(1, "", sentence)
+    result = run("status")
+    assert (result.code, result.err) == (1, sentence)
+    assert result.out.startswith("/mnt/c\n")
+
+
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (NoDaemon("the daemon of /mnt/a takes no commands"), "the daemon of /mnt/a takes no commands"),
+        (TciafsError("it did not answer"), f"it did not answer. {TciafsError.hint}"),
+    ],
+)
+def test_a_living_daemon_that_does_not_answer_is_a_sentence(
+    run: Run, daemons: Daemons, failure: Exception, sentence: str
+) -> None:
+    daemons.mount(Path("/mnt/a"), failure)
+    assert run("status", "/mnt/a") == Result(1, "", f"tciafs: {sentence}\n")
+
+
+def test_where_nothing_is_mounted_there_is_no_status(run: Run, daemons: Daemons) -> None:
+    assert run("status") == Result(3, "", "tciafs: you have no tciafs mounted\n")
+    assert run("status", "/mnt/\x1b[2J") == Result(3, "", "tciafs: no tciafs is mounted at /mnt/\\x1b[2J\n")
+    assert run("status", "") == Result(2, "", "tciafs: the path is an empty word. See tciafs --help.\n")
+
+
+def test_a_mount_of_somebody_else_is_not_asked(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/b"), owner_uid=4711)
+    for command in ("status", "refresh"):
+        result = run(command, "/mnt/b")
+        assert (result.code, result.out, "by the user 4711, to whom alone" in result.err) == (3, "", True)
+    assert daemons.asked == []
+
+
+# Refresh
+
+
+def test_a_refresh_asks_for_the_path_in_the_mount_and_says_so(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"))
+    assert run("refresh", "/mnt/a") == Result(0, "asked again: /\n", "")
+    assert run("refresh", "/mnt/a/Lung/P 1") == Result(0, "asked again: /Lung/P 1\n", "")
+    assert run("refresh", "/mnt/a/x\x1by").out == "asked again: /x\\x1by\n"
+    assert daemons.asked == [
+        (Path("/mnt/a"), "/"),
+        (Path("/mnt/a"), "/Lung/P 1"),
+        (Path("/mnt/a"), "/x\x1by"),
+    ]
+
+
+def test_without_a_word_the_current_folder_is_asked_for_again(
+    run: Run, daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mnt" / "Lung").mkdir(parents=True)
+    daemons.mount(tmp_path / "mnt")
+    monkeypatch.chdir(tmp_path / "mnt" / "Lung")
+    assert run("refresh") == Result(0, "asked again: /Lung\n", "")
+    (tmp_path / "mnt" / "Lung").rmdir()
+    result = run("refresh")
+    assert (result.code, "the current folder is not there any more" in result.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (Unreachable("no route"), 1),
+        (NoSuchName("no such collection"), 1),
+        (AccessDenied("not for guests"), 4),
+    ],
+)
+def test_what_the_archive_says_is_a_sentence_and_an_exit_code(
+    run: Run, daemons: Daemons, failure: TciafsError, code: int
+) -> None:
+    daemons.mount(Path("/mnt/a"), failure)
+    assert run("refresh", "/mnt/a") == Result(code, "", f"tciafs: {failure}. {failure.hint}\n")
+
+
+def test_a_refresh_where_nothing_is_mounted_is_unusable(run: Run, daemons: Daemons) -> None:
+    assert run("refresh", "/mnt") == Result(3, "", "tciafs: no tciafs is mounted at /mnt\n")

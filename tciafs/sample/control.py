@@ -5,7 +5,7 @@ set them, the faults and the revisions. Waiting is for an event, never for a tim
 """
 
 import json
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,16 +25,26 @@ REMEMBERED_REQUESTS = 100_000
 
 
 class Recorder:
-    """An application that notes each request before another answers it."""
+    """An application that notes each request before another answers it.
+
+    `requests` are the latest; `tally` counts all of them, by the last part of their path.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
+        self.tally: Counter[str] = Counter()
+
+    def forget(self) -> None:
+        """Begin a new record."""
+        self.requests.clear()
+        self.tally.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Note the request and let the application answer."""
         if scope["type"] == "http" and not scope["path"].startswith("/_sample/"):
             headers = dict(scope["headers"])
+            self.tally[scope["path"].rpartition("/")[2]] += 1
             self.requests.append(
                 {
                     "method": scope["method"],
@@ -73,15 +83,18 @@ class Pacer:
 
 
 def control_routes(
-    seen: deque[dict[str, Any]], board: FaultBoard, pacer: Pacer, holdings: Holdings
+    recorder: Recorder, board: FaultBoard, pacer: Pacer, holdings: Holdings
 ) -> list[Route]:
     """Return the routes under /_sample/ for these four."""
 
     async def requests(request: Request) -> Response:
         if request.method == "DELETE":
-            seen.clear()
+            recorder.forget()
             return Response(status_code=204)
-        return JSONResponse(list(seen))
+        return JSONResponse(list(recorder.requests))
+
+    async def tally(_: Request) -> Response:
+        return JSONResponse(recorder.tally)
 
     async def faults(request: Request) -> Response:
         if request.method == "DELETE":
@@ -114,6 +127,7 @@ def control_routes(
 
     return [
         Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
+        Route("/_sample/tally", tally, methods=["GET"]),
         Route("/_sample/faults", faults, methods=["POST", "DELETE"]),
         Route("/_sample/pace", pace, methods=["POST"]),
         Route("/_sample/series", series, methods=["POST", "DELETE"]),

@@ -82,9 +82,7 @@ class Pacer:
             await self._changed.wait()
 
 
-def control_routes(
-    recorder: Recorder, board: FaultBoard, pacer: Pacer, holdings: Holdings
-) -> list[Route]:
+def control_routes(recorder: Recorder, board: FaultBoard, pacer: Pacer, holdings: Holdings) -> list[Route]:
     """Return the routes under /_sample/ for these four."""
 
     async def requests(request: Request) -> Response:

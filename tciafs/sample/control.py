@@ -35,11 +35,6 @@ class Recorder:
         self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
         self.tally: Counter[str] = Counter()
 
-    def forget(self) -> None:
-        """Begin a new record."""
-        self.requests.clear()
-        self.tally.clear()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Note the request and let the application answer."""
         if scope["type"] == "http" and not scope["path"].startswith("/_sample/"):
@@ -54,6 +49,24 @@ class Recorder:
                 }
             )
         await self._app(scope, receive, send)
+
+    def routes(self) -> list[Route]:
+        """Return the routes that tell what was noted."""
+
+        async def requests(request: Request) -> Response:
+            if request.method == "DELETE":
+                self.requests.clear()
+                self.tally.clear()
+                return Response(status_code=204)
+            return JSONResponse(list(self.requests))
+
+        async def tally(_: Request) -> Response:
+            return JSONResponse(self.tally)
+
+        return [
+            Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
+            Route("/_sample/tally", tally, methods=["GET"]),
+        ]
 
 
 class Pacer:
@@ -85,15 +98,6 @@ class Pacer:
 def control_routes(recorder: Recorder, board: FaultBoard, pacer: Pacer, holdings: Holdings) -> list[Route]:
     """Return the routes under /_sample/ for these four."""
 
-    async def requests(request: Request) -> Response:
-        if request.method == "DELETE":
-            recorder.forget()
-            return Response(status_code=204)
-        return JSONResponse(list(recorder.requests))
-
-    async def tally(_: Request) -> Response:
-        return JSONResponse(recorder.tally)
-
     async def faults(request: Request) -> Response:
         if request.method == "DELETE":
             board.clear()
@@ -124,8 +128,7 @@ def control_routes(recorder: Recorder, board: FaultBoard, pacer: Pacer, holdings
         return Response(status_code=204)
 
     return [
-        Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
-        Route("/_sample/tally", tally, methods=["GET"]),
+        *recorder.routes(),
         Route("/_sample/faults", faults, methods=["POST", "DELETE"]),
         Route("/_sample/pace", pace, methods=["POST"]),
         Route("/_sample/series", series, methods=["POST", "DELETE"]),

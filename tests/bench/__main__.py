@@ -5,10 +5,12 @@ Lines are shown as they come, and all of them at the end.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -85,9 +87,16 @@ def _measure(part: Part, options: Options, take: Callable[[Line], None]) -> None
         take(Line(part.name, f"failed: {error}"))
 
 
+def _interrupt(*_: object) -> NoReturn:
+    sys.exit("interrupted")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the chosen parts and print what came of them."""
     chosen = _parser().parse_args(arguments)
+    # Also who ends it politely finds nothing mounted afterwards.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     console, progress = Console(width=WIDTH), Console(stderr=True, width=WIDTH, highlight=False)
     if chosen.list:
         _show_parts(console)
@@ -106,8 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             progress.print(f"{part.name}: {part.about}", markup=False)
             with tempfile.TemporaryDirectory(prefix="tciafs-bench-") as folder:
                 _measure(part, Options(Path(folder), chosen.rounds, chosen.collections), take)
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
     finally:
         console.print(table)
 

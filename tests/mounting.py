@@ -19,7 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-__all__ = ["PROGRAM", "Mount", "is_mounted", "mounted", "processes_marked", "program", "run", "until"]
+__all__ = [
+    "PROGRAM",
+    "Mount",
+    "is_mounted",
+    "marked_environment",
+    "mounted",
+    "processes_marked",
+    "program",
+    "run",
+    "until",
+]
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 20.0
@@ -48,7 +58,7 @@ def run(
 
 def program(*words: str | Path, timeout_s: float = RUN_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     """Run tciafs with these words."""
-    return run(*PROGRAM, *words, timeout_s=timeout_s, environment=_environment("command"))
+    return run(*PROGRAM, *words, timeout_s=timeout_s, environment=marked_environment("command"))
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = END_TIMEOUT_S) -> None:
@@ -192,7 +202,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            env=_environment(mark),
+            env=marked_environment(mark),
             cwd=Path(__file__).parents[1],
             text=True,
         )
@@ -204,7 +214,7 @@ def _start(
     return Mount(path, cache, log_file, message, pid, mark, process, os.pidfd_open(pid))
 
 
-def _environment(mark: str) -> dict[str, str]:
+def marked_environment(mark: str) -> dict[str, str]:
     """Return this process's environment without settings of tciafs or a user's files, and with the mark."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TCIAFS_", "XDG_"))}
     return {**kept, MARK: mark, "XDG_CONFIG_HOME": "/nonexistent"}

@@ -5,7 +5,7 @@ set them, the faults and the revisions. Waiting is for an event, never for a tim
 """
 
 import json
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,16 +25,21 @@ REMEMBERED_REQUESTS = 100_000
 
 
 class Recorder:
-    """An application that notes each request before another answers it."""
+    """An application that notes each request before another answers it.
+
+    `requests` are the latest; `tally` counts all of them, by the last part of their path.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
+        self.tally: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Note the request and let the application answer."""
         if scope["type"] == "http" and not scope["path"].startswith("/_sample/"):
             headers = dict(scope["headers"])
+            self.tally[scope["path"].rpartition("/")[2]] += 1
             self.requests.append(
                 {
                     "method": scope["method"],
@@ -44,6 +49,24 @@ class Recorder:
                 }
             )
         await self._app(scope, receive, send)
+
+    def routes(self) -> list[Route]:
+        """Return the routes that tell what was noted."""
+
+        async def requests(request: Request) -> Response:
+            if request.method == "DELETE":
+                self.requests.clear()
+                self.tally.clear()
+                return Response(status_code=204)
+            return JSONResponse(list(self.requests))
+
+        async def tally(_: Request) -> Response:
+            return JSONResponse(self.tally)
+
+        return [
+            Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
+            Route("/_sample/tally", tally, methods=["GET"]),
+        ]
 
 
 class Pacer:
@@ -72,16 +95,8 @@ class Pacer:
             await self._changed.wait()
 
 
-def control_routes(
-    seen: deque[dict[str, Any]], board: FaultBoard, pacer: Pacer, holdings: Holdings
-) -> list[Route]:
+def control_routes(recorder: Recorder, board: FaultBoard, pacer: Pacer, holdings: Holdings) -> list[Route]:
     """Return the routes under /_sample/ for these four."""
-
-    async def requests(request: Request) -> Response:
-        if request.method == "DELETE":
-            seen.clear()
-            return Response(status_code=204)
-        return JSONResponse(list(seen))
 
     async def faults(request: Request) -> Response:
         if request.method == "DELETE":
@@ -113,7 +128,7 @@ def control_routes(
         return Response(status_code=204)
 
     return [
-        Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
+        *recorder.routes(),
         Route("/_sample/faults", faults, methods=["POST", "DELETE"]),
         Route("/_sample/pace", pace, methods=["POST"]),
         Route("/_sample/series", series, methods=["POST", "DELETE"]),

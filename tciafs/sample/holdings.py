@@ -109,12 +109,21 @@ class Shelf:
     def _by_uid(self) -> dict[str, Series]:
         return {series.uid: series for series in self.series}
 
+    @cached_property
+    def _by_patient(self) -> dict[str, list[Series]]:
+        found: dict[str, list[Series]] = {}
+        for series in self.series:
+            found.setdefault(series.patient.patient_id.upper(), []).append(series)
+        return found
+
     def select(self, keys: Keys) -> Iterator[Series]:
         """Yield the series that match."""
-        if keys.series_uid is None:
-            return filter(keys.match, self.series)
-        found = self._by_uid.get(keys.series_uid)
-        return filter(keys.match, () if found is None else (found,))
+        if keys.series_uid is not None:
+            found = self._by_uid.get(keys.series_uid)
+            return filter(keys.match, () if found is None else (found,))
+        if keys.patient_id is not None:  # who asks for each of thousands must not read all of them each time
+            return filter(keys.match, self._by_patient.get(keys.patient_id.upper(), ()))
+        return filter(keys.match, self.series)
 
     def patients(self, keys: Keys) -> Iterator[Patient]:
         """Yield the patients of the matching series."""

@@ -61,7 +61,7 @@ class SampleServer:
         recorder = Recorder(FaultyServer(archive, board))
         control = Starlette(
             routes=[
-                *control_routes(recorder.requests, board, pacer, self.holdings),
+                *control_routes(recorder, board, pacer, self.holdings),
                 Route("/_sample/tokens", self._expire, methods=["DELETE"]),
             ]
         )

@@ -43,26 +43,39 @@ class ExpectedSeries:
         return int(self.row["FileSize"])
 
 
-def expected_series(sample: RunningSample, *collections: str, classic: bool = False) -> list[ExpectedSeries]:
-    """Return all series of some collections (none named: of all) with their retriever's path."""
+def expected_series(
+    sample: RunningSample, *collections: str, patient: str | None = None, classic: bool = False
+) -> list[ExpectedSeries]:
+    """Return all series of some collections (none named: of all), or of one patient, with their path."""
     names = collections or [row["Collection"] for row in sample.rows("v4/getCollectionValues")]
-    return [one for name in names for one in _of_collection(sample, name, classic)]
+    return [one for name in names for one in _of_collection(sample, name, patient, classic)]
 
 
-def _of_collection(sample: RunningSample, name: str, classic: bool) -> Iterable[ExpectedSeries]:
-    # The archive compares without regard to case, so it also answers with the twin in capitals.
-    studies = [row for row in sample.rows("v4/getPatientStudy", Collection=name) if row["Collection"] == name]
-    series = [row for row in sample.rows("v4/getSeries", Collection=name) if row["Collection"] == name]
+def _of_collection(
+    sample: RunningSample, name: str, patient: str | None, classic: bool
+) -> Iterable[ExpectedSeries]:
+    studies = _rows(sample, "getPatientStudy", name, patient)
+    series = _rows(sample, "getSeries", name, patient)
     study_folders: dict[tuple[str, str], str] = {}
-    for patient, rows in _grouped(studies, "PatientID").items():
+    for (patient_id,), rows in _grouped(studies, "PatientID").items():
         for uid, folder in _folders(rows, "StudyInstanceUID", _study_folder, classic).items():
-            study_folders[patient[0], uid] = folder
+            study_folders[patient_id, uid] = folder
     for (patient_id, study_uid), rows in _grouped(series, "PatientID", "StudyInstanceUID").items():
         above = f"{_holdable(name)}/{_holdable(patient_id)}/{study_folders[patient_id, study_uid]}"
         folders = _folders(rows, "SeriesInstanceUID", _series_folder, classic)
         for row in rows:
             uid = str(row["SeriesInstanceUID"])
             yield ExpectedSeries(f"{above}/{folders[uid]}", uid, row)
+
+
+def _rows(sample: RunningSample, endpoint: str, collection: str, patient: str | None) -> list[Row]:
+    query = {"Collection": collection} | ({} if patient is None else {"PatientID": patient})
+    # The archive compares without regard to case, so it also answers with the twin in capitals.
+    return [
+        row
+        for row in sample.rows(f"v4/{endpoint}", **query)
+        if row["Collection"] == collection and patient in (None, row["PatientID"])
+    ]
 
 
 def _grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
@@ -75,10 +88,12 @@ def _grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[R
 def _folders(rows: Iterable[Row], column: str, describe: Any, classic: bool) -> dict[str, str]:
     """Return folder names by UID; of several that want one name, the smallest UID gets it."""
     named: dict[str, str] = {}
+    taken: set[str] = set()
     for row in sorted(rows, key=lambda row: str(row[column])):
         uid = str(row[column])
         name = uid if classic else _holdable(describe(row))
-        named[uid] = f"{name} ({uid[-12:]})" if name in named.values() else name
+        named[uid] = f"{name} ({uid[-12:]})" if name in taken else name
+        taken.add(named[uid])
     return named
 
 

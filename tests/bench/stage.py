@@ -1,20 +1,67 @@
-"""What the benchmarks play on: the sample archive, a mount with an empty cache, a bindfs mount."""
+"""What the benchmarks play on: mounts of tciafs and of its peers, and commands run to their end.
+
+Every wait has a bound, and whatever happens inside a block, its mount is gone and its processes have
+ended behind it. A mount's processes are known by the mark of tests/mounting.
+"""
 
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-__all__ = ["bindfs_mounted", "cat", "drop_pages", "run", "tciafs_mounted"]
+from tests.mounting import marked_environment, processes_marked, until
+
+__all__ = [
+    "FAILURES",
+    "Mounted",
+    "bindfs_mounted",
+    "cat",
+    "drop_pages",
+    "rclone_mounted",
+    "rclone_serving",
+    "run",
+    "tciafs_mounted",
+]
+
+RUN_TIMEOUT_S = 600.0
+END_TIMEOUT_S = 60.0
+PROGRAM = (sys.executable, "-m", "tciafs")
+FAILURES = (subprocess.SubprocessError, OSError)
+"""What `run` raises: the command failed, took too long, or is not there."""
 
 
-def run(*command: str | Path, stdin: int | None = None) -> None:
-    """Run a command to its end, its output thrown away. Raises CalledProcessError."""
-    # Without a timeout on purpose: with one, subprocess looks only every 50 ms whether it is over.
+def run(
+    *command: str | Path,
+    stdin: int | None = None,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = None,
+    timeout_s: float = RUN_TIMEOUT_S,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command to its end. Raises CalledProcessError, or TimeoutExpired having killed it."""
     words = [str(word) for word in command]
-    subprocess.run(words, check=True, stdin=stdin, stdout=subprocess.DEVNULL)
+    with subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=stderr, env=environment) as process:
+        # Popen.wait with a timeout looks only every 50 ms whether it is over.
+        watched = os.pidfd_open(process.pid)
+        try:
+            ended, _, _ = select.select([watched], [], [], timeout_s)
+        finally:
+            os.close(watched)
+            if process.poll() is None:
+                process.kill()
+    if not ended:
+        raise subprocess.TimeoutExpired(words, timeout_s)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
 
 
 def cat(files: Sequence[Path]) -> None:
@@ -32,17 +79,61 @@ def drop_pages(files: Sequence[Path]) -> None:
             os.close(descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A mount in the background; `started_s` is how long its command took to return."""
+
+    path: Path
+    started_s: float
+    mark: str
+
+    def processes(self) -> list[int]:
+        """Return the processes that serve it, the daemon first."""
+        return sorted(processes_marked(self.mark), key=_started_at)
+
+
+def _started_at(pid: int) -> int:
+    """Return when a process started, in ticks since boot; see proc(5), stat."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
 @contextmanager
-def tciafs_mounted(url: str, folder: Path) -> Iterator[Path]:
-    """Mount an archive with an empty cache below `folder`, and give the mount point."""
-    mountpoint, cache = folder / "mnt", folder / "cache"
-    mountpoint.mkdir(parents=True)
-    program = (sys.executable, "-m", "tciafs")
-    run(*program, mountpoint, "--url", url, "--cache-dir", cache, "--log-file", folder / "log")
+def tciafs_mounted(url: str, folder: Path) -> Iterator[Mounted]:
+    """Mount an archive below `folder`, where its cache is too: empty at first, the same the next time."""
+    mountpoint, mark = folder / "mnt", uuid.uuid4().hex
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    environment = marked_environment(mark)
+    options = ("--url", url, "--cache-dir", folder / "cache", "--log-file", folder / "log")
     try:
-        yield mountpoint
+        start = time.perf_counter()
+        run(*PROGRAM, mountpoint, *options, environment=environment)
+        yield Mounted(mountpoint, time.perf_counter() - start, mark)
     finally:
-        run(*program, "umount", mountpoint)
+        with suppress(*FAILURES):
+            run(*PROGRAM, "umount", mountpoint, stderr=subprocess.DEVNULL, timeout_s=END_TIMEOUT_S)
+        _put_away(mountpoint, mark)
+
+
+def _put_away(mountpoint: Path, mark: str) -> None:
+    """See the processes ended, by force if it takes too long, and nothing mounted."""
+    try:
+        until(lambda: not processes_marked(mark), "the end of the mount", END_TIMEOUT_S)
+    except AssertionError:
+        for pid in processes_marked(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    _unmount(mountpoint)
+
+
+def _unmount(mountpoint: Path) -> None:
+    if _has_mount(mountpoint):
+        run("fusermount3", "-u", "-z", mountpoint, timeout_s=END_TIMEOUT_S)
+
+
+def _has_mount(path: Path) -> bool:
+    """Return whether anything is mounted at `path`, without touching it."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return any(line.split(" ")[4] == str(path) for line in lines)
 
 
 @contextmanager
@@ -53,4 +144,52 @@ def bindfs_mounted(plain: Path, mountpoint: Path) -> Iterator[Path]:
     try:
         yield mountpoint
     finally:
-        run("fusermount3", "-u", mountpoint)
+        _unmount(mountpoint)
+
+
+@contextmanager
+def rclone_serving(plain: Path) -> Iterator[str]:
+    """Serve a plain folder over HTTP on loopback with rclone, and give its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with _rclone("serve", "http", plain, "--addr", f"127.0.0.1:{port}", "--read-only") as process:
+        until(lambda: _answers(port) or _ended(process), "rclone serve")
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def rclone_mounted(url: str, mountpoint: Path) -> Iterator[Path]:
+    """Mount what is listed at `url` through rclone, with nothing cached; in Go."""
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    with _rclone("mount", ":http:", mountpoint, "--http-url", url, "--read-only") as process:
+        try:
+            until(lambda: _has_mount(mountpoint) or _ended(process), "rclone mount")
+            yield mountpoint
+        finally:
+            _unmount(mountpoint)
+
+
+@contextmanager
+def _rclone(*words: str | Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run rclone beside the block, without anybody's configuration."""
+    command = ["rclone", *map(str, words), "--config", "/dev/null", "--log-level", "ERROR"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_TIMEOUT_S)
+            process.kill()
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> bool:
+    if process.poll() is not None:
+        raise ChildProcessError(f"rclone ended with {process.returncode}")
+    return False
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

@@ -7,6 +7,7 @@ was killed, because it waits for the end of its standard input. All calls block,
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,10 @@ class RunningSample:
         answer = self._client.get(self._control + "requests").raise_for_status()
         seen = [SeenRequest(**request) for request in answer.json()]
         return [request for request in seen if endpoint in (None, request.endpoint)]
+
+    def tally(self) -> Counter[str]:
+        """Return how often each endpoint was asked so far; it counts also what `requests` has forgotten."""
+        return Counter(self._client.get(self._control + "tally").raise_for_status().json())
 
     def forget_requests(self) -> None:
         """Begin a new record."""

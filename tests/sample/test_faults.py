@@ -43,6 +43,17 @@ def test_requests_are_recorded_until_forgotten(sample: RunningSample) -> None:
     assert sample.requests() == []
 
 
+def test_requests_are_counted_by_endpoint_until_forgotten(sample: RunningSample) -> None:
+    sample.forget_requests()
+    for _ in range(3):
+        sample.get("v4/getPatient", Collection=ECHO)
+    sample.get("v1/getPatient", Collection=ECHO)
+    sample.get("v4/getCollectionValues")
+    assert sample.tally() == {"getPatient": 4, "getCollectionValues": 1}
+    sample.forget_requests()
+    assert not sample.tally()
+
+
 def test_a_status_is_given_as_often_as_asked(sample: RunningSample) -> None:
     sample.fault("status", "getPatient", times=2, code=503, body="busy", retry_after="7")
     answers = [sample.get("v4/getPatient", Collection=ECHO) for _ in range(3)]

@@ -1,0 +1,49 @@
+"""What a part of the benchmarks is, and what it is given: options and a place to write.
+
+A part yields its lines as it measures them, so that who loses patience keeps what there is.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.comparing import Line
+
+__all__ = ["INDEX", "Options", "Part", "index_is_installed"]
+
+INDEX = "idc-sample"
+"""Among what a part needs: the packages of the extra of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`scratch` is empty and the part's own; `collections` is how many, or which, None the whole archive."""
+
+    scratch: Path
+    rounds: int
+    collections: int | tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part by name; `needs` are programs, or INDEX."""
+
+    name: str
+    about: str
+    needs: tuple[str, ...]
+    measure: Callable[[Options], Iterator[Line]]
+
+    def missing(self) -> list[str]:
+        """Return what it needs and is not here."""
+        return [need for need in self.needs if not _is_here(need)]
+
+
+def _is_here(need: str) -> bool:
+    return index_is_installed() if need == INDEX else shutil.which(need) is not None
+
+
+def index_is_installed() -> bool:
+    """Return whether the sample archive can be as large as the real one."""
+    return all(importlib.util.find_spec(name) is not None for name in ("duckdb", "idc_index_data"))

@@ -68,9 +68,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.fetching": "errors model naming store.layout store.pack worker.messages",
         # The tree is handed a catalogue and a store; it does not import them.
         "filesystem.folders": "model naming",
-        "filesystem.tree": "errors model naming filesystem.folders",
+        "filesystem.nodes": "filesystem.folders",
+        "filesystem.listings": "filesystem.folders filesystem.nodes",
+        "filesystem.tree": "errors model naming filesystem.folders filesystem.listings filesystem.nodes",
         "filesystem.kernel_view": "model naming filesystem.folders",
-        "filesystem.handles": "filesystem.tree",
+        "filesystem.handles": "filesystem.listings filesystem.nodes",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors",
         "filesystem.interrupts": "errors",
@@ -79,7 +81,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.provenance": "model store",
         "filesystem.status": "tciafs store control.values",
         "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
-        "filesystem.images filesystem.provenance filesystem.tree",
+        "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.tree",
         "filesystem.mount": "errors model naming settings archives catalogue control store worker filesystem",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",

@@ -10,11 +10,12 @@ import datetime as dt
 import enum
 import functools
 import hashlib
+import sys
 import time
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BELOW",
+    "LICENCE_NAME",
     "ROOT_INODE",
     "Folder",
     "Folders",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 ROOT_INODE = 1
+LICENCE_NAME = "LICENSE"
 LONGEST_FOLDER_TIMEOUT_S = 3600.0
 """The kernel asks again for a folder at least this often, and sooner when its listing gets stale."""
 
@@ -82,6 +85,7 @@ class _Below:
     ask: "Callable[[Catalogue, Whose], Awaitable[Answer[Any]]]"
     name: Callable[[Sequence[Any], Naming], Mapping[str, Any]]
     key: Callable[[Any], str]
+    has_days: bool = False
 
 
 async def _ask_series(catalogue: "Catalogue", study: Whose) -> "Answer[Series]":
@@ -111,23 +115,27 @@ BELOW: Mapping[Level, _Below] = {
         lambda catalogue, patient: catalogue.studies(*patient),
         study_names,
         attrgetter("study_uid"),
+        has_days=True,
     ),
-    Level.STUDY: _Below(Level.SERIES, 6, _ask_series, series_names, attrgetter("series_uid")),
+    Level.STUDY: _Below(Level.SERIES, 6, _ask_series, series_names, attrgetter("series_uid"), has_days=True),
 }
 """Levels whose folders are made of listings."""
 
 
 @dataclass(slots=True)
 class Folder:
-    """The children of a folder, by name: `names` is sorted, `children` and `inodes` are in its order.
+    """The children of a folder, by name: `names` is sorted, all other columns are in its order.
 
-    `records` is the listing they were made of, good until `fresh_until` (Unix seconds); `key` gives what
-    tells a child from its siblings.
+    `encoded` are the names as bytes, `days` the dates in days since 1970 (None where there is none; None
+    altogether where records of a level have none). `records` is the listing they were made of, good until
+    `fresh_until` (Unix seconds); `key` gives what tells a child from its siblings.
     """
 
     level: Level
     records: Sequence[Any]
     names: Sequence[str]
+    encoded: Sequence[bytes]
+    days: Sequence[int | None] | None
     children: Sequence[Any]
     inodes: "array[int]"
     key: Callable[[Any], str]
@@ -158,15 +166,17 @@ def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming) ->
     below = BELOW[parent]
     named = below.name(records, naming)
     numbers = Siblings(below.level, whose)
-    inodes = array("Q", (numbers.inode(below.key(record)) for record in named.values()))
+    children = list(named.values())
     return Folder(
-        below.level,
-        records,
-        list(named),
-        list(named.values()),
-        inodes,
-        below.key,
-        1 + below.weight * len(named),
+        level=below.level,
+        records=records,
+        names=list(named),
+        encoded=[name.encode() for name in named],
+        days=[unix_day(record) for record in children] if below.has_days else None,
+        children=children,
+        inodes=numbers.inodes(map(below.key, children)),
+        key=below.key,
+        weight=1 + below.weight * len(named),
     )
 
 
@@ -228,20 +238,28 @@ class Siblings:
     """The inode numbers of what is below `whose` on a level: the same for ever, told apart by keys."""
 
     def __init__(self, level: Level, whose: Whose) -> None:
-        self._begun = hashlib.blake2b(_told_apart(*whose), digest_size=8, key=b"%d" % level)
+        # With its length before each text no archive can make two identities read the same.
+        begun = "".join(f"{len(text)}:{text}" for text in whose).encode("utf-8", "surrogatepass")
+        self._begun = hashlib.blake2b(begun, digest_size=8, key=b"%d" % level)
 
     def inode(self, key: str) -> int:
         """Return the inode number of a sibling."""
-        digest = self._begun.copy()
-        digest.update(_told_apart(key))
+        (number,) = self.inodes([key])
+        return number
+
+    def inodes(self, keys: Iterable[str]) -> "array[int]":
+        """Return the inode numbers of siblings, in their order; a loop by itself, since folders are long."""
+        begun, digests = self._begun.copy, []
+        for key in keys:
+            digest = begun()
+            digest.update(f"{len(key)}:{key}".encode("utf-8", "surrogatepass"))
+            digests.append(digest.digest())
+        numbers = array("Q", b"".join(digests))
+        if sys.byteorder == "little":
+            numbers.byteswap()
         # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
         # million images of TCIA share one with a probability of 1 in 5,000.
-        return max(2, int.from_bytes(digest.digest(), "big") >> 1)
-
-
-def _told_apart(*texts: str) -> bytes:
-    """Return texts as bytes; with its length before each no archive can make two identities read the same."""
-    return "".join(f"{len(text)}:{text}" for text in texts).encode("utf-8", "surrogatepass")
+        return array("Q", [number >> 1 if number > 3 else 2 for number in numbers])
 
 
 def inode_of(level: Level, whose: Whose) -> int:

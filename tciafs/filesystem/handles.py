@@ -8,7 +8,8 @@ pack, it must not touch them. Defined here and only here: that choice. Must not 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from tciafs.filesystem.tree import FolderListing, Node
+from tciafs.filesystem.listings import FolderListing
+from tciafs.filesystem.nodes import Node
 
 if TYPE_CHECKING:
     from tciafs.store.shelf import OpenImage

@@ -240,9 +240,14 @@ def _control(about: About, store: Store, tree: Tree, catalogue: Catalogue) -> Co
 async def _announce_and_obey(
     announce: Callable[[], Awaitable[None]], listener: socket.socket | None, commands: Commands
 ) -> None:
-    """Announce the mount, then serve commands: those that come earlier wait in the socket's queue."""
+    """Announce the mount, then serve commands: those that come earlier wait in the socket's queue.
+
+    What serves them is loaded when the first one comes: who looks around right after mounting should not
+    have to share the processor with that.
+    """
     await announce()
     if listener is not None:
+        await trio.lowlevel.wait_readable(listener)
         serve = await trio.to_thread.run_sync(_load_server)
         await serve(listener, commands)
 

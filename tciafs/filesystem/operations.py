@@ -22,13 +22,15 @@ from tciafs.errors import NoSuchName, ReadOnly, TciafsError
 from tciafs.filesystem.folders import Level, Record
 from tciafs.filesystem.handles import Handles, OpenFile, OpenFolder, Text
 from tciafs.filesystem.images import may_be_image
+from tciafs.filesystem.listings import FolderListing
+from tciafs.filesystem.nodes import Attributes, Node
 from tciafs.filesystem.provenance import (
     SOP_INSTANCE_UID,
     sop_instance_uid,
     xattrs_of_record,
     xattrs_of_state,
 )
-from tciafs.filesystem.tree import Attributes, FolderListing, Node, Tree
+from tciafs.filesystem.tree import Tree
 from tciafs.model import Series
 
 if TYPE_CHECKING:
@@ -199,17 +201,18 @@ class Operations(pyfuse3.Operations):
         folder = self._handles.folder(handle)
         with self._interrupts.watching(folder.pid):
             await folder.listing.wait_for(start)
-        # From here on nothing waits, so that one entry serves all; and what is alike is written once.
-        place, filled = start, None
-        while (child := folder.listing.at(place)) is not None:
-            place += 1
-            if child.attributes is not filled:
-                filled = child.attributes
-                self._fill(self._entry, filled)
-            self._entry.st_ino = child.inode
-            if not pyfuse3.readdir_reply(token, _encoded(child.name), self._entry, place):
-                break
-            self._tree.remember(folder.node, child)
+        # From here on nothing waits, so that one entry serves all; what is alike is written into it once.
+        entry, reply, place, has_room = self._entry, pyfuse3.readdir_reply, start, True
+        while has_room and (run := folder.listing.run(place)) is not None:
+            self._fill(entry, run.attributes)
+            first = place
+            for name, inode in zip(run.names, run.inodes, strict=True):
+                entry.st_ino = inode
+                if not reply(token, name, entry, place + 1):
+                    has_room = False
+                    break
+                place += 1
+            folder.listing.remember(first, place)
 
     @answered
     async def releasedir(self, handle: int) -> None:

@@ -7,12 +7,11 @@ comes before. Knows nothing of FUSE.
 """
 
 import time
-from typing import TYPE_CHECKING, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from tciafs.errors import NoSuchName
 from tciafs.filesystem.folders import (
+    LICENCE_NAME,
     ROOT_INODE,
     SHORTEST_FOLDER_TIMEOUT_S,
     Folder,
@@ -20,10 +19,10 @@ from tciafs.filesystem.folders import (
     Level,
     Record,
     Siblings,
-    Whose,
     inode_of,
-    unix_day,
 )
+from tciafs.filesystem.listings import FolderListing, ImageFolder, Snapshot
+from tciafs.filesystem.nodes import Attributes, Child, Node
 from tciafs.model import Collection, Patient, Series
 from tciafs.naming import Naming, legal_name, licence_text
 
@@ -31,74 +30,10 @@ if TYPE_CHECKING:
     from tciafs.catalogue.catalogue import Catalogue
     from tciafs.filesystem.images import FoundImage, ImageListing, Images
 
-__all__ = ["ROOT_INODE", "Attributes", "Child", "FolderListing", "Level", "Node", "Tree"]
+__all__ = ["Tree"]
 
-LICENCE_NAME = "LICENSE"
 DAY_NS = 86_400 * 10**9
 FEWEST_TO_SHRINK = 10_000
-
-# Structs and not dataclasses: there are hundreds of thousands of nodes, of which the garbage collector need
-# not know (they point only upwards), and to make one of the others takes an eighth of the time.
-
-
-class Attributes(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel is told of an inode: `timeout_s` is how long it may believe it.
-
-    `size_bytes` of a provisional entry is meaningless, and its `timeout_s` 0: the kernel asks again
-    before it uses it. Siblings share one value where they are alike.
-    """
-
-    is_folder: bool
-    size_bytes: int
-    mtime_ns: int
-    timeout_s: float
-
-
-class Child(msgspec.Struct, frozen=True, gc=False):
-    """A name in a folder and what is behind it; not yet an inode that the kernel knows.
-
-    `key` tells it from its siblings, `day` is its date in days since 1970 (None: it has none).
-    """
-
-    inode: int
-    name: str
-    level: Level
-    key: str
-    day: int | None
-    attributes: Attributes
-
-
-class Node(msgspec.Struct, eq=False, gc=False):
-    """An inode that the kernel knows: `lookups` is how often it was told. See `Child` for key and day."""
-
-    inode: int
-    level: Level
-    parent: "Node | None"
-    key: str
-    day: int | None = None
-    lookups: int = 0
-
-    @property
-    def whose(self) -> Whose:
-        """The keys on the way from the root to here."""
-        keys: list[str] = []
-        step: Node | None = self
-        while step is not None and step.parent is not None:
-            keys.append(step.key)
-            step = step.parent
-        return tuple(reversed(keys))
-
-
-class FolderListing(Protocol):
-    """A folder being read; places count from 0 and never change while it is open."""
-
-    async def wait_for(self, place: int) -> None:
-        """Return once `at(place)` has its answer."""
-        ...
-
-    def at(self, place: int) -> Child | None:
-        """Return the child at a place, None behind the last one."""
-        ...
 
 
 class Tree:
@@ -110,7 +45,7 @@ class Tree:
         self.folders = Folders(catalogue, naming)
         self._mounted_ns = time.time_ns()
         self.root = Node(ROOT_INODE, Level.ROOT, None, "", lookups=1)
-        self._nodes: dict[int, Node] = {ROOT_INODE: self.root}
+        self.nodes: dict[int, Node] = {ROOT_INODE: self.root}
         self._most_nodes = 1
 
     # -- inodes the kernel knows ------------------------------------------------------------------
@@ -118,15 +53,15 @@ class Tree:
     def node(self, inode: int) -> Node:
         """Return the node of an inode. Raises NoSuchName for one that was forgotten."""
         try:
-            return self._nodes[inode]
+            return self.nodes[inode]
         except KeyError:
             raise NoSuchName(f"inode {inode} is not known") from None
 
     def remember(self, parent: Node, child: Child) -> Node:
         """Count one lookup of a child: the kernel was told of it."""
-        node = self._nodes.get(child.inode)
+        node = self.nodes.get(child.inode)
         if node is None:
-            node = self._nodes[child.inode] = Node(child.inode, child.level, parent, child.key)
+            node = self.nodes[child.inode] = Node(child.inode, child.level, parent, child.key)
         elif node.level is Level.ROOT:
             return node
         node.parent, node.day = parent, child.day
@@ -135,29 +70,29 @@ class Tree:
 
     def forget(self, inode: int, lookups: int) -> None:
         """Count lookups that the kernel has forgotten; never raises."""
-        node = self._nodes.get(inode)
+        node = self.nodes.get(inode)
         if node is None or node.level is Level.ROOT:
             return
         node.lookups -= lookups
         if node.lookups <= 0:
-            del self._nodes[inode]
+            del self.nodes[inode]
             self.folders.drop(inode)
             self._shrink()
 
     def _shrink(self) -> None:
         """Give memory back after many were forgotten: a dictionary never does by itself."""
-        self._most_nodes = max(self._most_nodes, len(self._nodes))
-        if self._most_nodes > FEWEST_TO_SHRINK and len(self._nodes) < self._most_nodes // 4:
-            self._nodes = dict(self._nodes)
-            self._most_nodes = len(self._nodes)
+        self._most_nodes = max(self._most_nodes, len(self.nodes))
+        if self._most_nodes > FEWEST_TO_SHRINK and len(self.nodes) < self._most_nodes // 4:
+            self.nodes = dict(self.nodes)
+            self._most_nodes = len(self.nodes)
 
     def knows(self, inode: int) -> bool:
         """Return True if the kernel knows an inode."""
-        return inode in self._nodes
+        return inode in self.nodes
 
     def __len__(self) -> int:
         """Return how many inodes the kernel knows."""
-        return len(self._nodes)
+        return len(self.nodes)
 
     def path(self, node: Node) -> str:
         """Return where a node is, relative to the mount point; for the log."""
@@ -220,19 +155,19 @@ class Tree:
             found = await self._images.find(await self.series(parent), name)
             if found is None:
                 raise NoSuchName(f"{name!r} is not an image of {self.path(parent)}")
-            return self._image_child(parent, Siblings(Level.IMAGE, parent.whose), found)
+            return self.image_child(parent, Siblings(Level.IMAGE, parent.whose), found)
         if (listed := await self._listed_child(parent, name)) is not None:
             return listed
         text = await self.licence(parent)
         # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
-        return self._licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
+        return self.licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
 
     async def _listed_child(self, parent: Node, name: str) -> Child | None:
         """Return what is called `name` in a listing; None for the LICENSE, which is in none."""
         folder = await self._folder(parent)
         place = folder.place(name)
         if place is not None:
-            return _Snapshot(self, parent, folder).child(place)
+            return Snapshot(self, parent, folder).child(place)
         if parent.level is Level.COLLECTION and name == LICENCE_NAME:
             return None
         raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
@@ -244,19 +179,19 @@ class Tree:
             return (await self.child(node.parent, node.key)).attributes
         folder = None if node.parent is None else self.folders.peek(node.parent.inode)
         timeout_s = SHORTEST_FOLDER_TIMEOUT_S if folder is None else folder.timeout_s
-        return Attributes(True, 0, self._mtime_ns(node.day), timeout_s)
+        return Attributes(True, 0, self.mtime_ns(node.day), timeout_s)
 
     def attributes_while_open(self, node: Node, size_bytes: int) -> Attributes:
         """Return the attributes of an image that is open, and may not be in the archive any more."""
-        return Attributes(False, size_bytes, self._mtime_ns(node.day), SHORTEST_FOLDER_TIMEOUT_S)
+        return Attributes(False, size_bytes, self.mtime_ns(node.day), SHORTEST_FOLDER_TIMEOUT_S)
 
     async def listing(self, node: Node) -> FolderListing:
         """Return a folder above the images, to be read. Raises what the archive raises."""
-        return _Snapshot(self, node, await self._folder(node))
+        return Snapshot(self, node, await self._folder(node))
 
     def images(self, series: Node, listing: "ImageListing") -> FolderListing:
         """Return a listing of images as one of children of `series`."""
-        return _ImageFolder(self, series, listing)
+        return ImageFolder(self, series, listing)
 
     async def licence(self, collection: Node) -> bytes:
         """Return the text of a collection's LICENSE.
@@ -293,69 +228,22 @@ class Tree:
 
     # -- children and their attributes ------------------------------------------------------------
 
-    def _image_child(self, series: Node, numbers: Siblings, found: "FoundImage") -> Child:
-        size_bytes, mtime_ns = found.size_bytes or 0, self._mtime_ns(series.day)
-        attributes = Attributes(False, size_bytes, mtime_ns, found.timeout_s)
+    def image_child(self, series: Node, numbers: Siblings, found: "FoundImage") -> Child:
+        """Return an image as a child of its series."""
         inode = numbers.inode(found.name)
+        attributes = self.image_attributes(series, found)
         return Child(inode, found.name, Level.IMAGE, found.name, series.day, attributes)
 
-    def _licence_child(self, collection: Node, size_bytes: int, timeout_s: float) -> Child:
+    def image_attributes(self, series: Node, found: "FoundImage") -> Attributes:
+        """Return what the kernel may know of an image."""
+        return Attributes(False, found.size_bytes or 0, self.mtime_ns(series.day), found.timeout_s)
+
+    def licence_child(self, collection: Node, size_bytes: int, timeout_s: float) -> Child:
+        """Return the LICENSE of a collection, which is of no listing."""
         attributes = Attributes(False, size_bytes, self._mounted_ns, timeout_s)
         inode = inode_of(Level.LICENCE, collection.whose)
         return Child(inode, LICENCE_NAME, Level.LICENCE, LICENCE_NAME, None, attributes)
 
-    def _mtime_ns(self, day: int | None) -> int:
+    def mtime_ns(self, day: int | None) -> int:
         """Return midnight UTC of a day as a file time, or when the archive was mounted."""
         return self._mounted_ns if day is None else day * DAY_NS
-
-
-class _Snapshot:
-    """A folder above the images as it was when it was opened."""
-
-    def __init__(self, tree: Tree, node: Node, folder: Folder) -> None:
-        self._tree = tree
-        self._node = node
-        self._folder = folder
-        self._timeout_s = folder.timeout_s
-        self._with_licence = node.level is Level.COLLECTION and folder.place(LICENCE_NAME) is None
-        self._by_day: dict[int | None, Attributes] = {}
-
-    async def wait_for(self, place: int) -> None:
-        pass
-
-    def at(self, place: int) -> Child | None:
-        if place < len(self._folder.names):
-            return self.child(place)
-        if place == len(self._folder.names) and self._with_licence:
-            # Its size costs a request, which only who asks for the size should cause.
-            return self._tree._licence_child(self._node, 0, 0.0)
-        return None
-
-    def child(self, place: int) -> Child:
-        """Return the child at a place where there is one."""
-        folder = self._folder
-        record = folder.children[place]
-        day = unix_day(record)
-        attributes = self._by_day.get(day)
-        if attributes is None:
-            attributes = Attributes(True, 0, self._tree._mtime_ns(day), self._timeout_s)
-            self._by_day[day] = attributes
-        name = folder.names[place]
-        return Child(folder.inodes[place], name, folder.level, folder.key(record), day, attributes)
-
-
-class _ImageFolder:
-    """The images of a series as children of its folder."""
-
-    def __init__(self, tree: Tree, series: Node, images: "ImageListing") -> None:
-        self._tree = tree
-        self._series = series
-        self._numbers = Siblings(Level.IMAGE, series.whose)
-        self._images = images
-
-    async def wait_for(self, place: int) -> None:
-        await self._images.wait_for(place)
-
-    def at(self, place: int) -> Child | None:
-        found = self._images.at(place)
-        return None if found is None else self._tree._image_child(self._series, self._numbers, found)

@@ -20,11 +20,12 @@ import pyfuse3
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
+from tciafs.filesystem.folders import ROOT_INODE
 from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.operations import Operations, Presentation
-from tciafs.filesystem.tree import ROOT_INODE, Tree
+from tciafs.filesystem.tree import Tree
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool

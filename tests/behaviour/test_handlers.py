@@ -10,8 +10,9 @@ import pyfuse3
 import pytest
 import trio
 
+from tciafs.filesystem.folders import ROOT_INODE
 from tciafs.filesystem.operations import Operations
-from tciafs.filesystem.tree import ROOT_INODE, Tree
+from tciafs.filesystem.tree import Tree
 from tests.behaviour.core_filesystem import CoreFileSystem, core
 from tests.behaviour.filesystems import Circumstances
 from tests.sample.running import RunningSample

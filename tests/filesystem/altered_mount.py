@@ -12,7 +12,8 @@ from typing import Any
 from tciafs import cli
 from tciafs.filesystem import mount
 from tciafs.filesystem.images import Images
-from tciafs.filesystem.tree import Tree, _Snapshot
+from tciafs.filesystem.listings import Snapshot
+from tciafs.filesystem.tree import Tree
 from tciafs.settings import Settings
 from tciafs.store.shelf import OpenImage
 from tciafs.store.store import Store, StoreConfig
@@ -21,7 +22,7 @@ PLANTED = {
     "lookup": (Tree, "child"),
     "getattr": (Tree, "attributes"),
     "opendir": (Tree, "listing"),
-    "readdir": (_Snapshot, "at"),
+    "readdir": (Snapshot, "run"),
     "open": (Store, "open"),
     "read": (OpenImage, "read"),
     "statfs": (Store, "usage"),

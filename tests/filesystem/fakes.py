@@ -19,8 +19,9 @@ from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
+from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.operations import Operations, Presentation
-from tciafs.filesystem.tree import Node, Tree
+from tciafs.filesystem.tree import Tree
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig

@@ -20,9 +20,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from tciafs import errors
 from tciafs.errors import NoSuchName, SeriesDamaged, SlowDown, TciafsError, Unreachable
+from tciafs.filesystem.folders import ROOT_INODE
 from tciafs.filesystem.guard import Guard
+from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.operations import NEGATIVE_TIMEOUT_S, Operations
-from tciafs.filesystem.tree import ROOT_INODE, Node
 from tciafs.model import Series
 from tests.fakes import make_series
 from tests.filesystem.fakes import CALLER, Core, context, running_core

@@ -18,7 +18,9 @@ from tciafs.filesystem.folders import (
     inode_of,
 )
 from tciafs.filesystem.images import FoundImage
-from tciafs.filesystem.tree import Child, FolderListing, Tree
+from tciafs.filesystem.listings import FolderListing
+from tciafs.filesystem.nodes import Child
+from tciafs.filesystem.tree import Tree
 from tciafs.model import Series
 from tciafs.naming import Naming, patient_names
 from tests.fakes import FakeArchive

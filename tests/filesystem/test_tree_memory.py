@@ -62,7 +62,7 @@ async def walk():
                 for study in await list_all(tree, patient):
                     await list_all(tree, study)
     live, inodes = resident(), len(tree)
-    for inode in list(tree._nodes):
+    for inode in list(tree.nodes):
         tree.forget(inode, 1)
     patient = collection = study = None
     print(json.dumps([inodes, live - before, resident() - before]))

@@ -32,10 +32,10 @@ ForgetAttributes = Callable[[int], None]
 
 @dataclass(slots=True)
 class _Stale:
-    """What the kernel should ask for again: names in folders (by inode), attributes, images of a series."""
+    """What the kernel should ask for again: names in folders (by inode), days, images of a series."""
 
     entries: list[tuple[int, str]] = field(default_factory=list)
-    attributes: list[int] = field(default_factory=list)
+    dated: list[tuple[int, int | None]] = field(default_factory=list)
     revised: list[tuple[int, Series]] = field(default_factory=list)
 
 
@@ -76,13 +76,15 @@ class KernelView:
         stale = await trio.to_thread.run_sync(_stale, level, whose, old, new, self._naming)
         for inode, series in stale.revised:
             stale.entries += ((inode, name) for name in self._images.names_once_shown(series))
+        for changed, day in stale.dated:
+            self._tree.date(changed, day)
         log.info("%s: %d names have changed", "/".join(whose) or "collections", len(stale.entries))
         await trio.to_thread.run_sync(self._tell, stale, abandon_on_cancel=True)
 
     def _tell(self, stale: _Stale) -> None:
         for inode, name in stale.entries:
             self._forget_entry(inode, name)
-        for inode in stale.attributes:
+        for inode, _day in stale.dated:
             self._forget_attributes(inode)
 
 
@@ -100,7 +102,7 @@ def _stale(level: Level, whose: Whose, old: list[Any], new: list[Any], naming: N
 
 def _add_described_anew(stale: _Stale, inode: int, old: Any, new: Any) -> None:
     if unix_day(old) != unix_day(new):
-        stale.attributes.append(inode)
+        stale.dated.append((inode, unix_day(new)))
     if isinstance(old, Series) and isinstance(new, Series) and old.version != new.version:
         stale.revised.append((inode, old))
 

@@ -86,6 +86,11 @@ class Tree:
             self.nodes = dict(self.nodes)
             self._most_nodes = len(self.nodes)
 
+    def date(self, inode: int, day: int | None) -> None:
+        """Note that a record has another day, if the kernel knows it."""
+        if (node := self.nodes.get(inode)) is not None:
+            node.day = day
+
     def knows(self, inode: int) -> bool:
         """Return True if the kernel knows an inode."""
         return inode in self.nodes

@@ -142,8 +142,15 @@ class Catalogue:
         """Open the catalogue; at the end, end what is being asked and close it. Raises Unusable."""
         with closing(Remembered(config.folder)) as remembered:
             async with trio.open_nursery() as nursery:
-                yield cls(archive, config, remembered, nursery, lister)
+                catalogue = cls(archive, config, remembered, nursery, lister)
+                nursery.start_soon(catalogue._begin_to_watch)
+                yield catalogue
                 nursery.cancel_scope.cancel()
+
+    async def _begin_to_watch(self) -> None:
+        """Write down since when changes are watched, or each run would trust only what it asked itself."""
+        if self._remembered.fact("changes") is None:
+            await self._remembered.write_fact("changes", self._freshness.changes.written())
 
     @property
     def remembered(self) -> int:
@@ -203,7 +210,8 @@ class Catalogue:
             asked_at = await self._remembered.whole_listed_at(question[0], question[1])
             if asked_at is not None:
                 nothing: Listing[Any] = Listing((), asked_at)
-                if self._fresh_until(question, nothing) > time.time():
+                is_wanted = not self._freshness.is_unwanted(question, nothing)
+                if is_wanted and self._fresh_until(question, nothing) > time.time():
                     return nothing
         return await self._ask(question)
 

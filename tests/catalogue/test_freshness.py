@@ -237,6 +237,20 @@ async def test_what_was_released_is_remembered_over_a_restart(
     assert archive.asked == [("studies", "Lung", "P007")]
 
 
+async def test_a_listing_of_an_earlier_run_is_vouched_for_though_nobody_looked_for_changes_in_that_run(
+    archive: FakeArchive, daily: CatalogueConfig, wall: WallClock
+) -> None:
+    async with opened(archive, daily) as catalogue:
+        await catalogue.studies("Lung", "P008")
+    archive.asked.clear()
+    wall.now += DAY_S
+    async with opened(archive, daily) as catalogue:
+        await catalogue.studies("Lung", "P008")
+        await refreshed(catalogue)
+        assert (await catalogue.studies("Lung", "P008")).fresh_for_s == DAY_S
+    assert archive.asked == [("changes", "2024-05-30")]
+
+
 async def test_what_was_withdrawn_is_noticed_after_some_times_to_live(
     archive: FakeArchive, daily: CatalogueConfig, wall: WallClock
 ) -> None:
@@ -388,6 +402,17 @@ async def test_a_refresh_asks_at_once_and_for_all_below_when_somebody_looks(
         assert {study.study_uid for study in (await catalogue.studies("Lung", "P001")).records} == {"9.9"}
         others = {study.study_uid for study in (await catalogue.studies("Lung", "P002")).records}
         assert others == ({"1.1", "1.2"} if len(whose) == 2 else {"9.9"})
+
+
+async def test_a_refresh_asks_also_for_a_patient_of_whom_the_whole_had_nothing(
+    archive: FakeArchive, config: CatalogueConfig, wall: WallClock
+) -> None:
+    async with opened(archive, config, InProcessLister(archive)) as catalogue:
+        await walk(catalogue)
+        wall.now += 1
+        await catalogue.refresh("Lung")
+        archive.holdings.append(replace(SERIES, patient_id="new"))
+        assert len((await catalogue.studies("Lung", "new")).records) == 1
 
 
 async def test_a_refresh_is_remembered_over_a_restart(

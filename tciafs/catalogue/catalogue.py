@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 REFRESH_AGAIN_S = 60.0
 """An old listing that could not be refreshed is shown for so long before the archive is asked again."""
 
+WISH_PATIENCE_S = 3.0
+"""So long an old listing that a user wished to be asked for again waits for the new one, the first time."""
+
 WHOLE_PATIENCE_S = 20.0
 """So long a walker waits for a collection to be listed at once; after that he goes on patient by patient."""
 
@@ -195,7 +198,7 @@ class Catalogue:
         if known is None:
             known = await self._ask_first_time(question)
         elif self._freshness.is_unwanted(question, known):
-            known = await self._ask_if_possible(question, known)
+            known = await self._ask_for_a_moment(question, known)
         elif self._fresh_until(question, known) <= time.time():
             self._refresh_behind(question)
         return Answer(known.records, self._fresh_until(question, known))
@@ -215,15 +218,18 @@ class Catalogue:
                     return nothing
         return await self._ask(question)
 
-    async def _ask_if_possible(self, question: Question, known: Listing[Any]) -> Listing[Any]:
-        """Return a new answer, or what is known where there is none to be had."""
-        try:
-            return await self._ask(question)
-        except Offline:
+    async def _ask_for_a_moment(self, question: Question, known: Listing[Any]) -> Listing[Any]:
+        """Return a new answer if it comes soon, else what is known: it may lead to bytes that are here."""
+        if self._questions.under_way(question) or self._questions.failed_within(question, REFRESH_AGAIN_S):
             return known
+        try:
+            with trio.move_on_after(WISH_PATIENCE_S):
+                return await self._ask(question)
+        except Offline:
+            pass
         except TciafsError as error:
             self._tell(f"{error}; showing an older listing of {said(question)}")
-            return known
+        return known
 
     async def _ask(self, question: Question) -> Listing[Any]:
         """Return the archive's answer, asked for together with that of all siblings where that is less."""

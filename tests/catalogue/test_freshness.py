@@ -15,6 +15,7 @@ from tciafs.catalogue.catalogue import (
     REFRESHES_BEHIND,
     WHOLE_AGAIN_S,
     WHOLE_PATIENCE_S,
+    WISH_PATIENCE_S,
     Catalogue,
     CatalogueConfig,
 )
@@ -442,6 +443,21 @@ async def test_what_cannot_be_asked_again_stays_as_it_was(
         assert (await catalogue.studies("Lung", "P001")).records == before.records
     async with opened(archive, replace(config, offline=True)) as catalogue:
         assert (await catalogue.studies("Lung", "P001")).records == before.records
+
+
+async def test_after_a_refresh_nobody_waits_for_a_frozen_archive_for_more_than_a_moment(
+    archive: FakeArchive, config: CatalogueConfig, wall: WallClock, autojump_clock: MockClock
+) -> None:
+    async with opened(archive, config) as catalogue:
+        before = await catalogue.studies("Lung", "P001")
+        wall.now += 1
+        await catalogue.refresh("Lung")
+        archive.open = trio.Event()
+        start = trio.current_time()
+        for _ in range(5):
+            assert (await catalogue.studies("Lung", "P001")).records == before.records
+        assert trio.current_time() - start == WISH_PATIENCE_S
+        archive.open.set()
 
 
 async def test_a_refresh_tells_what_the_archive_failed_with_also_a_moment_after_a_failure(

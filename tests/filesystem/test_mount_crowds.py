@@ -13,7 +13,6 @@ from tests.sample.running import RunningSample, running_sample
 
 pytestmark = [
     pytest.mark.mount,
-    pytest.mark.slow,
     pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="/dev/fuse is not there"),
 ]
 

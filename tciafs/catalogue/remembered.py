@@ -43,7 +43,7 @@ class Remembered:
     def __init__(self, folder: Path) -> None:
         """Open the table in `folder`. Raises Unusable."""
         self._table = Table.opened(folder)
-        self.on_disk = len(self._table)
+        self._rows = len(self._table)
         self._facts = {name: self._read_fact(name) for name in FACTS}
         self._table.close()  # this thread's connection; that of the other thread is opened there
         self._thread = _OneThread()
@@ -53,6 +53,11 @@ class Remembered:
     def close(self) -> None:
         """Close the table, once what is being written is written."""
         self._thread.close(self._table.close)
+
+    @property
+    def on_disk(self) -> int:
+        """The number of rows on disk that are not FACTS."""
+        return self._rows - sum(fact is not None for fact in self._facts.values())
 
     def peek(self, question: Question) -> Listing[Any] | None:
         """Return what is in memory, None if that is nothing."""
@@ -85,7 +90,7 @@ class Remembered:
         """Keep a listing on disk."""
         try:
             await self._thread.run(self._table.put, question, listing)
-            self.on_disk = await self._thread.run(len, self._table)
+            self._rows = await self._thread.run(len, self._table)
         except TABLE_ERRORS as error:
             log.warning("the listing of %s could not be kept: %s", "/".join(question), error)
 
@@ -108,13 +113,16 @@ class Remembered:
         await self.write_fact("/".join((WHOLE, kind, collection)), repr(asked_at).encode())
 
     def fact(self, name: str) -> bytes | None:
-        """Return one of FACTS as it was when the table was opened, None if it was not known."""
+        """Return one of FACTS, None if it is not known."""
         return self._facts[name]
 
     async def write_fact(self, name: str, fact: bytes) -> None:
         """Keep a fact on disk."""
         try:
             await self._thread.run(self._table.put_fact, name, fact)
+            if name in FACTS:
+                self._facts[name] = fact
+            self._rows = await self._thread.run(len, self._table)
         except TABLE_ERRORS as error:
             log.warning("what is known of %s could not be kept: %s", name, error)
 

@@ -179,16 +179,18 @@ class Catalogue:
     async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:
         """Ask again: for this listing now, for all below it when somebody looks.
 
-        None means all collections, or all patients of one. What cannot be asked stays as it was. Raises
-        what the archive raises.
+        None means all collections, or all patients of one. Raises what the archive raises, and leaves all
+        as it was then.
         """
+        if self._config.offline:
+            raise Offline("--offline is set, so the archive is not asked")
         whose = tuple(name for name in (collection, patient) if name is not None)
-        self._freshness.wish(whose)
+        wished_at = time.time()
         self._questions.forget_failures(whose)
-        await self._remembered.write_fact("forgotten", self._freshness.written_wishes())
-        kinds = (("collections",), ("patients",), ("studies", "series"))[len(whose)]
-        for kind in kinds:
+        for kind in (("collections",), ("patients",), ("studies", "series"))[len(whose)]:
             await self._ask((kind, *whose))
+        self._freshness.wish(whose, wished_at)
+        await self._remembered.write_fact("forgotten", self._freshness.written_wishes())
 
     # -- one question -----------------------------------------------------------------------------
 
@@ -222,13 +224,8 @@ class Catalogue:
         """Return a new answer if it comes soon, else what is known: it may lead to bytes that are here."""
         if self._questions.under_way(question) or self._questions.failed_within(question, REFRESH_AGAIN_S):
             return known
-        try:
-            with trio.move_on_after(WISH_PATIENCE_S):
-                return await self._ask(question)
-        except Offline:
-            pass
-        except TciafsError as error:
-            self._tell(f"{error}; showing an older listing of {said(question)}")
+        with suppress(TciafsError), trio.move_on_after(WISH_PATIENCE_S):
+            return await self._ask(question)
         return known
 
     async def _ask(self, question: Question) -> Listing[Any]:
@@ -247,7 +244,13 @@ class Catalogue:
         self.requests += 1
         asked_at = time.time()
         kind, *whose = question
-        listing = Listing(tuple(await getattr(self._archive, kind)(*whose)), asked_at)
+        try:
+            listing = Listing(tuple(await getattr(self._archive, kind)(*whose)), asked_at)
+        except TciafsError as error:
+            # Told here and not where it is waited for: by now perhaps nobody does.
+            if await self._remembered.get(question) is not None:
+                self._tell(f"{error}; showing an older listing of {said(question)}")
+            raise
         if whose:
             self._walks.answered(whose[0], trio.current_time())
         before = await self._remembered.get(question)
@@ -323,9 +326,8 @@ class Catalogue:
             await self._look_for_changes(question)
             known = await self._remembered.get(question)
             if known is None or self._fresh_until(question, known) <= time.time():
-                await self._ask(question)
-        except TciafsError as error:
-            self._tell(f"{error}; showing an older listing of {said(question)}")
+                with suppress(TciafsError):
+                    await self._ask(question)
         finally:
             self._refreshes -= 1
 

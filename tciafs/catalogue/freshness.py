@@ -80,19 +80,18 @@ class Freshness:
 
     # -- wishes -----------------------------------------------------------------------------------
 
-    def wish(self, whose: Question) -> None:
-        """Let everything of () the archive, a (collection,) or a (collection, patient) be old from now on."""
-        now = time.time()
+    def wish(self, whose: Question, at: float) -> None:
+        """Let what was listed before `at` be old: of () all, a (collection,) or a (collection, patient)."""
         if len(self._wishes) >= MOST_WISHES:
             self._wishes.clear()
             whose = ()
-        self._wishes[whose] = now
+        self._wishes[whose] = at
 
     def is_unwanted(self, question: Question, listing: Listing[Any]) -> bool:
         """Return whether a user wished the archive to be asked since the listing was made."""
         whose = question[1:]
         wished_at = max(self._wishes.get(whose[:n], -math.inf) for n in range(len(whose) + 1))
-        return listing.asked_at <= wished_at
+        return listing.asked_at < wished_at
 
     def written_wishes(self) -> bytes:
         """Return the wishes as bytes."""

@@ -22,7 +22,7 @@ from tciafs.catalogue.catalogue import (
 from tciafs.catalogue.changes import VOUCHED_TTLS
 from tciafs.catalogue.table import Table
 from tciafs.catalogue.walks import PACE_S
-from tciafs.errors import Unreachable
+from tciafs.errors import Offline, Unreachable
 from tciafs.model import Change
 from tciafs.worker.listing import list_collection
 from tciafs.worker.messages import Report, RowReplaced
@@ -458,6 +458,51 @@ async def test_after_a_refresh_nobody_waits_for_a_frozen_archive_for_more_than_a
             assert (await catalogue.studies("Lung", "P001")).records == before.records
         assert trio.current_time() - start == WISH_PATIENCE_S
         archive.open.set()
+
+
+@pytest.mark.expect_log("away; showing an older listing of studies/Lung/P001")
+async def test_a_failure_is_told_of_also_when_nobody_waits_for_it_any_more(
+    archive: FakeArchive, config: CatalogueConfig, wall: WallClock, autojump_clock: MockClock
+) -> None:
+    async with opened(archive, config) as catalogue:
+        await catalogue.studies("Lung", "P001")
+        wall.now += 1
+        await catalogue.refresh("Lung")
+        archive.open = trio.Event()
+        archive.fail("studies", Unreachable("away"))
+        await catalogue.studies("Lung", "P001")
+        assert list(catalogue.events) == []
+        archive.open.set()
+        await refreshed(catalogue)
+        assert [event.message for event in catalogue.events] == [
+            "away; showing an older listing of studies/Lung/P001"
+        ]
+
+
+@pytest.mark.expect_log("away; showing an older listing of patients/Lung")
+async def test_a_refresh_that_fails_leaves_all_as_it_was(
+    archive: FakeArchive, config: CatalogueConfig, wall: WallClock
+) -> None:
+    async with opened(archive, config) as catalogue:
+        await walk(catalogue)
+        wall.now += 1
+        archive.fail("patients", Unreachable("away"))
+        with pytest.raises(Unreachable, match="away"):
+            await catalogue.refresh("Lung")
+        archive.asked.clear()
+        await walk(catalogue)
+    assert archive.asked == []
+
+
+async def test_offline_a_refresh_says_that_nothing_is_asked_and_forgets_nothing(
+    archive: FakeArchive, config: CatalogueConfig
+) -> None:
+    async with opened(archive, config) as catalogue:
+        await catalogue.collections()
+    async with opened(archive, replace(config, offline=True)) as catalogue:
+        with pytest.raises(Offline, match="--offline is set, so the archive is not asked"):
+            await catalogue.refresh()
+        assert (await catalogue.collections()).records
 
 
 async def test_a_refresh_tells_what_the_archive_failed_with_also_a_moment_after_a_failure(

@@ -110,7 +110,7 @@ def test_the_status_of_a_mount_is_shown_by_its_mount_point_or_a_path_in_it(
     for word in ("/mnt/b", "/mnt/b/", "/mnt/b/Lung/P1"):
         result = run("status", word)
         assert (result.code, result.err) == (0, "")
-        assert result.out.startswith("/mnt/b\n  archive    https://example.org/services, 0 questions\n")
+        assert result.out.startswith("/mnt/b\n  archive    https://example.org/services\n")
 
 
 def test_without_a_word_all_mounts_of_the_user_are_shown_and_no_other(run: Run, daemons: Daemons) -> None:

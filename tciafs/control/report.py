@@ -38,7 +38,7 @@ def report(status: Status) -> str:
 
 def _rows(status: Status) -> Iterator[tuple[str, str]]:
     cache, catalogue = status.cache, status.catalogue
-    yield "archive", f"{printable(status.archive)}, {catalogue.requests:,} questions"
+    yield "archive", printable(status.archive)
     yield (
         "daemon",
         f"tciafs {printable(status.version)}, process {status.pid}, since {_time(status.mounted_at)}",
@@ -48,7 +48,11 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         f"{_size(cache.used_bytes)} of {_size(cache.limit_bytes)} in {cache.series:,} series, "
         f"{_size(cache.free_bytes)} free",
     )
-    yield "names", f"{catalogue.remembered:,} listings kept, {status.inodes:,} names in use"
+    yield (
+        "names",
+        f"{status.inodes:,} in use; listings: {catalogue.remembered:,} kept, "
+        f"{catalogue.requests:,} asked for since the start",
+    )
     yield "downloads", f"{status.downloads_total:,}" if status.downloads_total else "none"
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))

@@ -7,6 +7,7 @@ comes before. Knows nothing of FUSE.
 """
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tciafs.errors import NoSuchName
@@ -216,17 +217,27 @@ class Tree:
         """Have the archive asked again for the listing behind a path, and for those below it when needed.
 
         Of a study or what is below it all of the patient is asked for: archives list no less. Raises
-        NoSuchName, or what the archive raises.
+        NoSuchName, which for what is below a patient means that it is not there now, or what the archive
+        raises.
         """
-        node = self.root
-        for name in [name for name in path.split("/") if name][:2]:
+        names = [name for name in path.split("/") if name]
+        node = await self._walked(self.root, names[:2])
+        collection, patient = (*node.whose, None, None)[:2]
+        self.folders.clear()
+        await self._catalogue.refresh(collection, patient)
+        await self._walked(node, names[2:4])
+
+    async def _walked(self, node: Node, names: Sequence[str]) -> Node:
+        """Return the folder that names lead to by way of listings; what is no folder ends the way.
+
+        Raises NoSuchName.
+        """
+        for name in names:
             child = await self._listed_child(node, name)
             if child is None:
                 break
             node = Node(child.inode, child.level, node, child.key)
-        collection, patient = (*node.whose, None, None)[:2]
-        self.folders.clear()
-        await self._catalogue.refresh(collection, patient)
+        return node
 
     async def _folder(self, node: Node) -> Folder:
         return await self.folders.get(node.inode, node.level, node.whose)

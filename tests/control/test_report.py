@@ -57,10 +57,10 @@ def test_a_status_is_a_few_aligned_lines() -> None:
         report(STATUS)
         == """\
 /mnt/tcia
-  archive    https://example.org/services, 17 questions
+  archive    https://example.org/services
   daemon     tciafs 0.1.0, process 17, since 1970-01-01 00:00:00
   cache      1.5K of 50G in 1,234 series, 1.0T free
-  names      45 listings kept, 56,789 names in use
+  names      56,789 in use; listings: 45 kept, 17 asked for since the start
   downloads  2
              arriving Lung/P1 1.2.3: 12 of 133 images, 6.1M of 70M
              queued Lung/P 2 1.2.4: 0 of ? images, 0B of ?

@@ -52,7 +52,7 @@ def test_a_mount_says_what_it_is_as_soon_as_it_is_there(background: bool, sample
         assert status["catalogue"] == {"requests": 1, "remembered": 1, "events": []}
         assert (status["downloads"], status["failures"], status["inodes"]) == ([], [], 1)
         shown = program("status", mount.path / "Phantom-Head")
-        assert shown.stdout.startswith(f"{mount.path}\n  archive    {sample.url}, ")
+        assert shown.stdout.startswith(f"{mount.path}\n  archive    {sample.url}\n")
 
 
 def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSeries) -> None:
@@ -151,10 +151,14 @@ def test_what_the_archive_lists_anew_is_there_after_a_refresh_and_not_before(
         assert Path(series.path).name in os.listdir(study)
         sample.revise(series.uid, SeriesDescription="brand new")
         assert not [name for name in os.listdir(study) if "brand new" in name]
-        done = program("refresh", mount.path / series.path / "1-01.dcm")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"asked again: /{series.path}/1-01.dcm\n"
+        old_name, inside = Path(series.path).name, Path(series.path).parent
+        done = program("refresh", mount.path / series.path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"tciafs: {old_name!r} is not in /{inside}")
         (renamed,) = (name for name in os.listdir(study) if "brand new" in name)
+        done = program("refresh", study / renamed / "1-01.dcm")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"asked again: /{inside}/{renamed}/1-01.dcm\n"
         assert os.getxattr(study / renamed, "user.tcia.SeriesInstanceUID") == series.uid.encode()
 
 

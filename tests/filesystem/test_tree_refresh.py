@@ -48,7 +48,7 @@ def tree(catalogue: Refreshed) -> Tree:
         ("/Lung/P1", ("Lung", "P1")),
         ("/Lung/P1/1.2", ("Lung", "P1")),
         ("/Lung/P1/1.2/1.2.3/1-1.dcm", ("Lung", "P1")),
-        ("//Lung//P1//never listed", ("Lung", "P1")),
+        ("//Lung//P1//1.2", ("Lung", "P1")),
     ],
 )
 async def test_a_path_stands_for_the_listing_at_it(
@@ -63,6 +63,15 @@ async def test_a_path_that_is_not_there_is_no_question(path: str, tree: Tree, ca
     with pytest.raises(NoSuchName, match="is not in /"):
         await tree.refresh(path)
     assert catalogue.refreshed == []
+
+
+@pytest.mark.parametrize("path", ["/Lung/P1/1.9", "/Lung/P1/1.9/1.2.3", "/Lung/P1/1.2/1.2.9/1-1.dcm"])
+async def test_what_is_below_a_patient_is_asked_for_before_it_is_said_not_to_be_there(
+    path: str, tree: Tree, catalogue: Refreshed
+) -> None:
+    with pytest.raises(NoSuchName, match=r"'1.*9' is not in /Lung/P1"):
+        await tree.refresh(path)
+    assert catalogue.refreshed == [("Lung", "P1")]
 
 
 async def test_the_tree_asks_the_catalogue_again_after_a_refresh(tree: Tree, catalogue: Refreshed) -> None:

@@ -85,7 +85,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.mount": "errors model naming settings archives catalogue control store worker filesystem",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",
-        "cli": "tciafs errors settings daemon control.client control.report filesystem.mountpoint",
+        "cli": "tciafs errors cli",
+        "cli.words": "errors settings",
+        "cli.output": "",
+        "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.output cli.words",
+        "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["listening", "sockets"]
+__all__ = ["clear", "listening", "sockets"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,20 @@ def listening(mountpoint: Path) -> Iterator[socket.socket | None]:
         if identity is not None and _identity(path) == identity:
             with suppress(OSError):
                 path.unlink()
+
+
+def clear(mountpoint: Path) -> None:
+    """Remove what a daemon that was killed has left at the place of a mount point; a live one's stays."""
+    for path in sockets(mountpoint):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.setblocking(False)
+            try:
+                caller.connect(os.fsencode(path))
+            except ConnectionRefusedError:
+                with suppress(OSError):
+                    path.unlink()
+            except OSError:
+                pass
 
 
 def _listen(mountpoint: Path) -> tuple[socket.socket, Path]:

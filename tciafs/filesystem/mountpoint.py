@@ -242,8 +242,8 @@ def _lines() -> Iterator[_Line]:
         yield _Line(_unescaped(place), mounted, int(owner[1]) if owner else -1)
 
 
-def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
-    """Unmount; `lazily` also what is in use, as is done with a mount that is dead.
+def unmount(mountpoint: Path, *, lazily: bool = False) -> Path:
+    """Unmount, and return where it was mounted; `lazily` also what is in use, as is done with a dead mount.
 
     Raises Misuse if nothing of ours is mounted there, Unusable if it is alive and in use.
     """
@@ -261,12 +261,12 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
     except subprocess.TimeoutExpired:
         raise Unusable(f"{mountpoint} could not be unmounted within {HELPER_TIMEOUT_S:g} s") from None
     if done.returncode == 0:
-        return
+        return path
     if "busy" not in done.stderr:
         raise Unusable(f"{mountpoint} could not be unmounted: {done.stderr.strip()}")
     if lazily or not is_dead(path):
         raise Unusable(f"{mountpoint} is in use; see who with: fuser -vm {mountpoint}")
-    unmount(path, lazily=True)
+    return unmount(path, lazily=True)
 
 
 def _absolute(mountpoint: Path) -> Path:

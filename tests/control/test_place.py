@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tciafs.control import place
-from tciafs.control.place import listening, sockets
+from tciafs.control.place import clear, listening, sockets
 
 MOUNT = Path("/mnt/tcia")
 
@@ -168,3 +168,14 @@ def test_a_place_that_is_too_long_for_a_socket_is_a_warning_and_no_end(
     monkeypatch.setattr(place, "TEMPORARY", deep)
     with listening(MOUNT) as listener:
         assert listener is None
+
+
+def test_what_a_killed_daemon_left_is_cleared_and_what_a_live_one_has_is_not() -> None:
+    with listening(MOUNT) as listener:
+        assert listener is not None
+        clear(MOUNT)
+        (path,) = sockets(MOUNT)
+        assert answers(path)
+        os.close(listener.detach())  # as a killed process leaves it
+        clear(MOUNT)
+        assert sockets(MOUNT) == []

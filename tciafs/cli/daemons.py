@@ -1,0 +1,96 @@
+"""Commands that ask the daemon of a mount, and finding the one that is meant.
+
+Paths in mounts are plain words here: click would look at what they name, and wait for a frozen daemon.
+"""
+
+import os
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from tciafs.cli.output import fail, say, sentence
+from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
+
+if TYPE_CHECKING:
+    from tciafs.filesystem.mountpoint import Ours
+
+__all__ = ["refresh", "status"]
+
+A = TypeVar("A")
+
+
+@click.command()
+@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
+def status(mountpoint: str | None, as_json: bool) -> int:
+    """Show what the daemon of MOUNTPOINT does: downloads, cache, failures (default: all your mounts)."""
+    mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
+    from tciafs.control.client import ask_status
+    from tciafs.control.report import json_line, report
+
+    exit_code = 0
+    for mount in mounts:
+        try:
+            answer = asked(mount, partial(ask_status, mount.path))
+        except TciafsError as error:
+            exit_code = fail(sentence(str(error), error.hint), error.exit_code)
+        else:
+            say(json_line(answer) if as_json else report(answer))
+    return exit_code
+
+
+@click.command()
+@click.argument("path", type=click.UNPROCESSED, default=".")
+def refresh(path: str) -> None:
+    """Ask the archive again for the listings at PATH in a mount (default: the current folder)."""
+    mount, inside = mount_around(path)
+    from tciafs.control.client import ask_refresh
+    from tciafs.control.report import printable
+
+    asked(mount, partial(ask_refresh, mount.path, inside))
+    say(f"asked again: {printable(inside)}")
+
+
+def mounts_of_user() -> "list[Ours]":
+    from tciafs.filesystem.mountpoint import all_of_ours
+
+    if mounts := [mount for mount in all_of_ours() if mount.owner_uid == os.geteuid()]:
+        return mounts
+    raise Unusable("you have no tciafs mounted")
+
+
+def mount_around(word: str) -> "tuple[Ours, str]":
+    """Return the mount that a path lies in, and the path in it. Raises Unusable where there is none."""
+    from tciafs.control.report import printable
+    from tciafs.filesystem.mountpoint import ours_around
+
+    if not word:
+        raise Misuse("the path is an empty word")
+    try:
+        found = ours_around(Path(word))
+    except OSError as error:
+        raise Unusable(f"the current folder is not there any more: {error.strerror}") from error
+    if found is None:
+        raise Unusable(f"no tciafs is mounted at {printable(word)}")
+    mount, _inside = found
+    if mount.owner_uid != os.geteuid():
+        where = printable(str(mount.path))
+        raise Unusable(f"{where} was mounted by the user {mount.owner_uid}, to whom alone its daemon listens")
+    return found
+
+
+def asked(mount: "Ours", question: Callable[[], A]) -> A:
+    """Return a daemon's answer; where there is no daemon, say whether the mount is dead."""
+    from tciafs.filesystem.mountpoint import is_dead
+
+    try:
+        return question()
+    except NoDaemon:
+        if is_dead(mount.path):
+            quoted = shlex.quote(str(mount.path))
+            raise NoDaemon(f"the daemon of {quoted} is dead; clear it with: tciafs umount {quoted}") from None
+        raise

@@ -1,0 +1,102 @@
+"""Mounting, the demonstration, unmounting."""
+
+import shlex
+import tempfile
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from tciafs.cli.output import say
+from tciafs.cli.words import demo_options, mountpoint_in, setting_options, settings_of
+from tciafs.errors import Unusable
+from tciafs.settings import Settings
+
+__all__ = ["demo", "mount", "umount"]
+
+
+@click.command()
+@click.argument(
+    "words",
+    type=click.Path(readable=False),
+    nargs=-1,
+    required=True,
+    metavar="MOUNTPOINT",
+)
+@setting_options
+def mount(
+    words: tuple[str, ...],
+    foreground: bool,
+    config: Path | None,
+    mount_options: tuple[str, ...],
+    **options: str | None,
+) -> None:
+    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers."""
+    mountpoint = mountpoint_in(words, mount_options)
+    _mount(mountpoint, settings_of(mount_options, config, options), foreground)
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), required=False)
+@demo_options
+def demo(
+    mountpoint: Path | None,
+    foreground: bool,
+    config: Path | None,
+    mount_options: tuple[str, ...],
+    **options: str | None,
+) -> None:
+    """Mount the bundled sample archive at MOUNTPOINT, which is made if need be.
+
+    Default: a new folder below the one for temporary files. The folder stays after tciafs umount.
+    """
+    settings = settings_of(mount_options, config, options | {"archive": "sample"})
+    folder = mountpoint or Path(tempfile.mkdtemp(prefix="tciafs-demo-"))
+    is_served = False
+    try:
+        _make_folder(folder)
+        _mount(folder, settings, foreground)
+        is_served = not foreground
+    finally:
+        if mountpoint is None and not is_served:
+            with suppress(OSError):
+                folder.rmdir()
+    if is_served:
+        say(f"Look around in {folder}, then: tciafs umount {shlex.quote(str(folder))}")
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
+def umount(mountpoint: Path) -> None:
+    """Unmount MOUNTPOINT; also clears a mount whose daemon died."""
+    from tciafs.control.place import clear
+    from tciafs.filesystem.mountpoint import unmount
+
+    place = unmount(mountpoint)
+    clear(place)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        pass  # what it is, and whether it can be mounted on, is looked at later
+    except OSError as error:
+        raise Unusable(f"{folder} could not be made: {error.strerror}") from error
+
+
+def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
+    from tciafs import daemon
+    from tciafs.filesystem.mountpoint import prepare
+
+    try:
+        mountpoint = prepare(mountpoint)
+        if foreground:
+            daemon.run_in_foreground(settings, mountpoint)
+        else:
+            say(daemon.start(settings, mountpoint))
+    except Exception:
+        if settings.log_level == "debug":
+            traceback.print_exc()
+        raise

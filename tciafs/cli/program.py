@@ -1,0 +1,62 @@
+"""The command line: words into Settings, errors into one clear line and an exit code.
+
+What is heavy is imported only where it is used, so that `--help` is instant.
+"""
+
+import sys
+
+import click
+
+from tciafs import __version__
+from tciafs.cli.daemons import refresh, status
+from tciafs.cli.mounting import demo, mount, umount
+from tciafs.cli.output import fail, sentence
+from tciafs.cli.words import NOT_YET, MountOrCommand
+from tciafs.errors import TciafsError
+
+__all__ = ["NOT_YET", "commands", "main"]
+
+
+@click.group(
+    cls=MountOrCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 the work failed, 2 wrong use, 3 the mount point or FUSE is not usable, "
+    "4 the archive refused. Documentation: docs/ in the sources.",
+)
+@click.version_option(__version__, prog_name="tciafs")
+def commands() -> None:
+    """The Cancer Imaging Archive as folders; only what is read is downloaded.
+
+    \b
+      tciafs /mnt/tcia              mount; ls, cp and open what you like
+      tciafs umount /mnt/tcia       unmount
+      tciafs status                 what your mounts do: downloads, cache, failures
+      tciafs demo                   try it on the bundled sample: no account, no network
+      tciafs mount --help           all options, which may also stand before the mount point
+    """
+
+
+for command in (mount, demo, umount, status, refresh):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = commands.main(prog_name="tciafs", standalone_mode=False)
+    except click.ClickException as error:
+        code = fail(_usage_sentence(error), error.exit_code)
+    except click.Abort:
+        code = 130
+    except TciafsError as error:
+        code = fail(sentence(str(error), error.hint), error.exit_code)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        code = fail(sentence(said, TciafsError.hint), TciafsError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return sentence(said, f"See {context.command_path if context else 'tciafs'} --help.")

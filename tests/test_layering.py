@@ -60,6 +60,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.layout": "",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
+        "store.open_packs": "errors store.layout",
+        "store.room": "errors model store.shelf",
+        "store.lease": "errors",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
         "worker": "errors archives.nbia store.disk_errors worker",
         "worker.pool": "errors model archives.nbia store.download worker.messages",
@@ -120,7 +123,8 @@ WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
     "control.values control.commands control.place control.client control.report "
-    "store.layout store.pack store.ledger store.shelf worker.messages worker.fetching worker.listing "
+    "store.layout store.pack store.ledger store.open_packs store.shelf "
+    "worker.messages worker.fetching worker.listing "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"
 )

@@ -12,7 +12,7 @@ from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Node
 
 if TYPE_CHECKING:
-    from tciafs.store.shelf import OpenImage
+    from tciafs.store.open_packs import OpenImage
 
 __all__ = ["Handles", "OpenFile", "OpenFolder", "PageUse", "Text"]
 

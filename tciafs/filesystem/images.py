@@ -19,7 +19,8 @@ from tciafs.naming import is_retriever_image_name, provisional_image_names, reso
 if TYPE_CHECKING:
     from tciafs.store.download import Download
     from tciafs.store.layout import Layout, PackedImages
-    from tciafs.store.shelf import KnownSeries, OpenImage
+    from tciafs.store.open_packs import OpenImage
+    from tciafs.store.shelf import KnownSeries
     from tciafs.store.store import Store
 
 __all__ = ["FoundImage", "ImageListing", "Images", "may_be_image"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from io import BytesIO
 
 from tciafs.model import Collection, Patient, Series, Study
-from tciafs.store.shelf import OpenImage
+from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store
 
 __all__ = ["sop_instance_uid", "xattrs_of_record", "xattrs_of_state"]

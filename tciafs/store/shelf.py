@@ -13,16 +13,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.ledger import Ledger
+from tciafs.store.open_packs import OpenImage, OpenPacks
 from tciafs.store.pack import read_layout
 
-__all__ = ["KnownSeries", "OpenImage", "Shelf"]
+__all__ = ["KnownSeries", "Shelf"]
 
 log = logging.getLogger(__name__)
 
@@ -41,62 +42,6 @@ class KnownSeries:
     pack_bytes: int
 
 
-@dataclass(slots=True)
-class _OpenPack:
-    """A pack file shared by its readers; closed when the last one is gone."""
-
-    key: tuple[str, str]
-    descriptor: int
-    identity: str | None
-    readers: int = 0
-
-    def close(self) -> None:
-        """Close the file, if the shelf has not done so before."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-
-@dataclass(slots=True)
-class OpenImage:
-    """An image open for reading; `read` never waits for the network. Close it exactly once."""
-
-    image: PackedImage
-    _pack: _OpenPack
-    _shelf: "Shelf" = field(repr=False)
-
-    @property
-    def version(self) -> str:
-        """The version of the series that these bytes belong to."""
-        return self._pack.key[1]
-
-    @property
-    def identity(self) -> str | None:
-        """What names the published pack these bytes are in, across all times it is opened.
-
-        None for a pack that was opened while it grew: it may still prove to be damaged.
-        """
-        return self._pack.identity
-
-    def is_beside(self, other: "OpenImage") -> bool:
-        """Return whether two images are read from one open pack."""
-        return self._pack is other._pack
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`, fewer only at the end of the image."""
-        wanted = min(length, self.image.size_bytes - offset)
-        if wanted <= 0:
-            return b""
-        data = os.pread(self._pack.descriptor, wanted, self.image.offset + offset)
-        if len(data) != wanted:
-            raise SeriesDamaged(f"the pack of series {self._pack.key[0]} was cut short on disk")
-        return data
-
-    def close(self) -> None:
-        """Let go of the pack."""
-        self._shelf.release(self._pack)
-
-
 class Shelf:
     """All packs of one cache folder, which the caller has locked.
 
@@ -109,7 +54,7 @@ class Shelf:
         self._packs_folder.mkdir(mode=0o700, exist_ok=True)
         self._incoming.mkdir(mode=0o700, exist_ok=True)
         self._ledger = Ledger(folder / "ledger.sqlite")
-        self._open: dict[tuple[str, str], _OpenPack] = {}
+        self._open = OpenPacks()
         self._known: OrderedDict[str, KnownSeries] = OrderedDict()
         self._known_images = 0
         self._replacing: frozenset[str] = frozenset()
@@ -166,9 +111,7 @@ class Shelf:
             log.warning("when series were last used could not be written down: %s", error)
         finally:
             self._ledger.close()
-            for pack in self._open.values():
-                pack.close()
-            self._open.clear()
+            self._open.close()
 
     # -- finding and opening ----------------------------------------------------------------------
 
@@ -221,23 +164,10 @@ class Shelf:
     def open(self, series: Series, image: PackedImage, path: Path | None = None) -> OpenImage:
         """Return an image of the pack at `path` (None: its place) open for reading. Raises OSError."""
         key = (series.series_uid, series.version)
-        # A pack that is coming in is never one that is open, though it may be of the same version.
-        pack = None if path else self._open.get(key)
-        if pack is None:
-            descriptor = os.open(path or self._place(series.series_uid), os.O_RDONLY | os.O_CLOEXEC)
-            identity = None if path else _file_identity(descriptor)
-            pack = self._open[key] = _OpenPack(key, descriptor, identity)
-        pack.readers += 1
+        place = path or self._place(series.series_uid)
+        opened = self._open.open(key, image, place, in_place=path is None)
         self._used_at[series.series_uid] = time.time()
-        return OpenImage(image, pack, self)
-
-    def release(self, pack: _OpenPack) -> None:
-        """Count one reader of an open pack less."""
-        pack.readers -= 1
-        if pack.readers == 0:
-            pack.close()
-            if self._open.get(pack.key) is pack:
-                del self._open[pack.key]
+        return opened
 
     # -- coming and going -------------------------------------------------------------------------
 
@@ -255,20 +185,11 @@ class Shelf:
             yield
         finally:
             self._replacing -= {series_uid}
-            self._share_replaced_no_more(series_uid)
+            # An archive may go back to a version that is still open.
+            self._open.share_only(series_uid, self._place(series_uid))
             pack_bytes = self._ledger.pack_bytes(series_uid)
             self.used_bytes += pack_bytes - replaced_bytes
             self.series_count += bool(pack_bytes) - bool(replaced_bytes)
-
-    def _share_replaced_no_more(self, series_uid: str) -> None:
-        """Hand out only what is in its place now: an archive may go back to a version that is still open."""
-        try:
-            in_place = self._place(series_uid).stat().st_ino
-        except OSError:
-            in_place = None
-        for key, pack in list(self._open.items()):
-            if key[0] == series_uid and os.fstat(pack.descriptor).st_ino != in_place:
-                del self._open[key]
 
     def publish(self, layout: Layout, incoming: Path) -> None:
         """Put a finished pack in its place; blocking, and to be done inside `replacing`.
@@ -291,11 +212,11 @@ class Shelf:
 
         A new try writes a new file: nobody may be handed the descriptor of the dead one.
         """
-        self._open.pop((series.series_uid, series.version), None)
+        self._open.share_no_more((series.series_uid, series.version))
 
     def in_use(self) -> frozenset[str]:
         """Return the UIDs of series that somebody has open, in any version, or that are being replaced."""
-        return self._replacing.union(uid for uid, _version in self._open)
+        return self._replacing | self._open.series_uids()
 
     def bytes_of(self, series_uids: Iterable[str]) -> int:
         """Return how many bytes the packs of these series are together."""
@@ -340,11 +261,6 @@ class Shelf:
 
 def _weight(known: KnownSeries) -> int:
     return len(known.layout.images) + SERIES_WEIGHS_IMAGES
-
-
-def _file_identity(descriptor: int) -> str:
-    status = os.fstat(descriptor)
-    return f"{status.st_ino}:{status.st_mtime_ns}"
 
 
 def _sync_folder(folder: Path) -> None:

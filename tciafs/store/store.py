@@ -6,39 +6,31 @@ lives in the daemon's one thread; slow disk work is done in a thread. Must not k
 or of the rules for names.
 """
 
-import fcntl
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import trio
 
-from tciafs.errors import NoSpace, Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
+from tciafs.errors import Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Announcements, Download, FailedSeries, Fetcher
 from tciafs.store.layout import PackedImage
-from tciafs.store.shelf import KnownSeries, OpenImage, Shelf
+from tciafs.store.lease import holding
+from tciafs.store.open_packs import OpenImage
+from tciafs.store.room import Room
+from tciafs.store.shelf import KnownSeries, Shelf
 
 __all__ = ["Store", "StoreConfig", "Usage"]
 
 log = logging.getLogger(__name__)
 
-LOCK_PATIENCE_S = 5.0
-"""How long to wait for the daemon of a mount that is just going away."""
-
-LOCK_RETRY_S = 0.1
-
 CLOSING_PATIENCE_S = 2.0
 """How long the end of a mount waits for series that are complete to be on disk."""
-
-PACK_OVERHEAD_BYTES = 4096
-OVERHEAD_BYTES_PER_IMAGE = 128
-"""A pack is its images, a trailer, and in the layout a name, three numbers and their tags each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +70,10 @@ class Store:
         self._nursery = nursery
         self._slots = trio.CapacityLimiter(config.parallel)
         self._disk = trio.CapacityLimiter(1)  # one publication at a time: they share the ledger
-        self._room = trio.Lock()
-        self._reserved: dict[str, int] = {}
+        self._room = Room(shelf, config.limit_bytes, self._disk)
         self._downloads: dict[str, Download] = {}
         self._queued: set[Download] = set()
         self._failures: dict[str, FailedSeries] = {}
-        self._concluded = trio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -92,8 +82,7 @@ class Store:
 
         Raises Unusable if another daemon has the folder, or if it cannot be written.
         """
-        lock = await _lock_folder(config.folder)
-        try:
+        async with holding(config.folder):
             shelf = _open_shelf(config.folder)
             try:
                 async with trio.open_nursery() as nursery:
@@ -103,8 +92,6 @@ class Store:
                     nursery.cancel_scope.cancel()
             finally:
                 shelf.close()
-        finally:
-            os.close(lock)
 
     # -- what is here -----------------------------------------------------------------------------
 
@@ -222,20 +209,18 @@ class Store:
             self._conclude(download, failure)
             if failure is not None:
                 log.log(level, "series %s: %s", uid, failure)
-                await self._remove(download.pack)
+                await self._room.remove(download.pack)
 
     async def _fetch_and_publish(self, download: Download) -> None:
         async with self._slots:
-            await self._await_room(download.series)
+            await self._room.await_room(download.series)
             self._queued.discard(download)
             download.mark_begun()
             with ExitStack() as pack_kept_open:
                 announce = self._announcements(download, pack_kept_open)
                 await self._fetcher.fetch(download.series, download.pack, announce)
                 # The archive may not have said the size, or not the true one.
-                pack_bytes = download.pack.stat().st_size
-                if not await self._reserve(download.series.series_uid, pack_bytes):
-                    raise self._no_space(download.series, pack_bytes)
+                await self._room.reserve(download.series, download.pack.stat().st_size)
                 # What is complete is kept, also when tciafs is closing: the rest is quick and local.
                 with trio.CancelScope(shield=True):
                     await self._publish(download)
@@ -268,15 +253,13 @@ class Store:
         series = download.series
         del self._downloads[series.series_uid]
         self._queued.discard(download)
-        self._reserved.pop(series.series_uid, None)
+        self._room.release(series)
         self._forget_old_failures()
         self._failures.pop(series.series_uid, None)
         if failure is not None:
             self._failures[series.series_uid] = FailedSeries(series, trio.current_time(), failure)
             self._shelf.discard(series)
         download.end(failure)
-        self._concluded.set()
-        self._concluded = trio.Event()
 
     async def _see_verified_published(self) -> None:
         """Give series that are complete a moment to reach their place, before all downloads end."""
@@ -288,64 +271,6 @@ class Store:
     def _forget_old_failures(self) -> None:
         oldest = trio.current_time() - self._config.failure_memory_s
         self._failures = {uid: each for uid, each in self._failures.items() if each.at > oldest}
-
-    async def _remove(self, file: Path) -> None:
-        """Remove a pack from the disk; a failure costs room until the next start, and no more."""
-        with trio.CancelScope(shield=True):
-            try:
-                await trio.to_thread.run_sync(partial(file.unlink, missing_ok=True), limiter=self._disk)
-            except OSError as error:
-                log.warning("%s in the cache folder could not be removed: %s", file.name, error.strerror)
-
-    # -- the limit --------------------------------------------------------------------------------
-
-    async def _await_room(self, series: Series) -> None:
-        """Set room aside for a series about to come in. Raises NoSpace.
-
-        Those that are coming in may be dropped once they are here, so their end is awaited first.
-        """
-        wanted_bytes = _expected_pack_bytes(series)
-        while not await self._reserve(series.series_uid, wanted_bytes):
-            # INVARIANT: only who has reserved nothing waits, and only for those who have: no circle.
-            if wanted_bytes > self._config.limit_bytes or not self._reserved:
-                raise self._no_space(series, wanted_bytes)
-            await self._concluded.wait()
-
-    async def _reserve(self, series_uid: str, wanted_bytes: int) -> bool:
-        """Set room aside, dropping the least recently used series; False where that is not enough.
-
-        Nothing is dropped then.
-        """
-        async with self._room:
-            others_bytes = sum(size for uid, size in self._reserved.items() if uid != series_uid)
-            while self._shelf.used_bytes + others_bytes + wanted_bytes > self._config.limit_bytes:
-                # INVARIANT: no await between finding out who is in use and taking a pack away.
-                in_use = self._shelf.in_use()
-                # What is being published has its room reserved still: it counts once.
-                kept_bytes = others_bytes + self._shelf.bytes_of(in_use - self._reserved.keys())
-                unused = (
-                    uid for uid in self._shelf.least_recently_used(len(in_use) + 1) if uid not in in_use
-                )
-                uid = next(unused, None)
-                if uid is None or kept_bytes + wanted_bytes > self._config.limit_bytes:
-                    return False
-                await self._remove(self._shelf.evict(uid))
-                others_bytes = sum(size for uid, size in self._reserved.items() if uid != series_uid)
-            self._reserved[series_uid] = wanted_bytes
-            return True
-
-    def _no_space(self, series: Series, wanted_bytes: int) -> NoSpace:
-        others_bytes = sum(size for uid, size in self._reserved.items() if uid != series.series_uid)
-        kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use() - self._reserved.keys())
-        return NoSpace(
-            f"series {series.series_uid} needs {wanted_bytes:,} bytes, and of the "
-            f"{self._config.limit_bytes:,} of the cache {kept_bytes:,} are open or coming in"
-        )
-
-
-def _expected_pack_bytes(series: Series) -> int:
-    images = series.image_count or 1
-    return (series.size_bytes or 0) + images * OVERHEAD_BYTES_PER_IMAGE + PACK_OVERHEAD_BYTES
 
 
 @contextmanager
@@ -361,39 +286,3 @@ def _open_shelf(folder: Path) -> Shelf:
         return Shelf(folder)
     except OSError as error:
         raise Unusable(f"the cache folder {folder} cannot be used: {error}") from error
-
-
-async def _lock_folder(folder: Path) -> int:
-    """Return the descriptor of the folder's lock, held. Raises Unusable."""
-    lock = _open_lock(folder)
-    deadline = trio.current_time() + LOCK_PATIENCE_S
-    try:
-        while not _try_lock(lock):
-            if trio.current_time() >= deadline:
-                raise Unusable(
-                    f"another tciafs uses the cache folder {folder}; give this mount its own --cache-dir"
-                )
-            await trio.sleep(LOCK_RETRY_S)
-    except OSError as error:
-        os.close(lock)
-        raise Unusable(f"the cache folder {folder} cannot be locked: {error.strerror}") from error
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_lock(folder: Path) -> int:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unusable(f"the cache folder {folder} cannot be used: {error.strerror}") from error

@@ -15,7 +15,7 @@ from tciafs.filesystem.images import Images
 from tciafs.filesystem.listings import Snapshot
 from tciafs.filesystem.tree import Tree
 from tciafs.settings import Settings
-from tciafs.store.shelf import OpenImage
+from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store, StoreConfig
 
 PLANTED = {

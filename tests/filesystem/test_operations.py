@@ -587,7 +587,7 @@ async def test_handles_are_never_used_twice_and_all_are_closed(core: Core) -> No
         await core.operations.releasedir(directory)
     assert len(set(handles)) == 10
     assert core.operations._handles._opened == {}
-    assert core.store._shelf._open == {}, "the pack is closed with its last reader"
+    assert core.store._shelf._open.series_uids() == frozenset(), "the pack is closed with its last reader"
 
 
 async def test_closing_the_mount_closes_what_is_still_open(core: Core) -> None:
@@ -598,7 +598,7 @@ async def test_closing_the_mount_closes_what_is_still_open(core: Core) -> None:
     await opened_folder(core, *FOLDER)
     core.operations.close()
     assert core.operations._handles._opened == {}
-    assert core.store._shelf._open == {}
+    assert core.store._shelf._open.series_uids() == frozenset()
 
 
 async def test_a_release_of_what_is_not_open_is_harmless(core: Core) -> None:

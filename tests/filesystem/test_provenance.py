@@ -19,7 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from tciafs.errors import SeriesDamaged
 from tciafs.filesystem.provenance import HEADER_BYTES, sop_instance_uid, xattrs_of_record, xattrs_of_state
 from tciafs.model import Collection, Patient, Series, Study
-from tciafs.store.shelf import OpenImage
+from tciafs.store.open_packs import OpenImage
 from tests.fakes import make_series
 from tests.filesystem.fakes import running_core
 

@@ -26,14 +26,9 @@ from tciafs.store import shelf as shelf_module
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Download
 from tciafs.store.layout import Layout
+from tciafs.store.room import OVERHEAD_BYTES_PER_IMAGE, PACK_OVERHEAD_BYTES
 from tciafs.store.shelf import Shelf
-from tciafs.store.store import (
-    CLOSING_PATIENCE_S,
-    OVERHEAD_BYTES_PER_IMAGE,
-    PACK_OVERHEAD_BYTES,
-    Store,
-    StoreConfig,
-)
+from tciafs.store.store import CLOSING_PATIENCE_S, Store, StoreConfig
 from tests.fakes import FakeFetcher, make_series
 
 SERIES = make_series("1.2.3")
@@ -311,7 +306,7 @@ async def test_a_failed_download_leaves_nothing_behind(
     with closing(opened):
         assert opened.read(0, 99) == b"first image"
     assert (files(config, "incoming"), files(config, "series")) == ([], [])
-    assert (store.usage().used_bytes, store.peek(SERIES), store._reserved) == (0, None, {})
+    assert (store.usage().used_bytes, store.peek(SERIES), store._room.reserved_bytes) == (0, None, 0)
 
 
 @pytest.mark.expect_log("ERROR .* failed in an unexpected way")
@@ -519,7 +514,7 @@ async def test_downloads_under_way_have_their_room_and_others_wait_for_it(
     waiting = store.fetch(large("1.2", 600_000))
     small = store.fetch(large("1.3", 300_000))
     small_transfer = await fetcher.begun(2)
-    assert sum(store._reserved.values()) == 900_000 + 2 * EXPECTED_BYTES
+    assert store._room.reserved_bytes == 900_000 + 2 * EXPECTED_BYTES
     first_transfer.finish()
     waiting_transfer = await fetcher.begun(3)
     assert first.over.is_set()
@@ -528,7 +523,7 @@ async def test_downloads_under_way_have_their_room_and_others_wait_for_it(
     await settled(store)
     assert waiting.failure is None
     assert small.failure is None
-    assert store._reserved == {}
+    assert store._room.reserved_bytes == 0
 
 
 @pytest.mark.expect_log("are open or coming in")
@@ -711,7 +706,7 @@ async def test_a_folder_that_cannot_be_locked_is_unusable(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("tciafs.store.store.fcntl.flock", fail)
+    monkeypatch.setattr("tciafs.store.lease.fcntl.flock", fail)
     with pytest.raises(Unusable, match="cannot be locked: No locks available"):
         async with taken(config):
             pass

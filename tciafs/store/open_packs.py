@@ -1,0 +1,129 @@
+"""Packs that are open: one descriptor for all readers of a pack, closed when the last one is gone.
+
+Who has an image open goes on reading whatever becomes of the pack: replaced, removed, or never complete.
+Belongs to the daemon's one thread.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tciafs.errors import SeriesDamaged
+from tciafs.store.layout import PackedImage
+
+__all__ = ["OpenImage", "OpenPacks"]
+
+
+@dataclass(slots=True, eq=False)
+class _OpenPack:
+    """A pack file shared by its readers: `key` is series UID and version."""
+
+    key: tuple[str, str]
+    descriptor: int
+    identity: str | None
+    readers: int = 0
+
+    def close(self) -> None:
+        """Close the file, if that was not done before."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@dataclass(slots=True)
+class OpenImage:
+    """An image open for reading; `read` never waits for the network. Close it exactly once."""
+
+    image: PackedImage
+    _pack: _OpenPack
+    _packs: "OpenPacks" = field(repr=False)
+
+    @property
+    def version(self) -> str:
+        """The version of the series that these bytes belong to."""
+        return self._pack.key[1]
+
+    @property
+    def identity(self) -> str | None:
+        """What names the published pack these bytes are in, across all times it is opened.
+
+        None for a pack that was opened while it grew: it may still prove to be damaged.
+        """
+        return self._pack.identity
+
+    def is_beside(self, other: "OpenImage") -> bool:
+        """Return whether two images are read from one open pack."""
+        return self._pack is other._pack
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes from `offset`, fewer only at the end of the image."""
+        wanted = min(length, self.image.size_bytes - offset)
+        if wanted <= 0:
+            return b""
+        data = os.pread(self._pack.descriptor, wanted, self.image.offset + offset)
+        if len(data) != wanted:
+            raise SeriesDamaged(f"the pack of series {self._pack.key[0]} was cut short on disk")
+        return data
+
+    def close(self) -> None:
+        """Let go of the pack."""
+        self._packs.release(self._pack)
+
+
+class OpenPacks:
+    """The packs that somebody has open. Methods may raise OSError."""
+
+    def __init__(self) -> None:
+        self._shared: dict[tuple[str, str], _OpenPack] = {}
+
+    def series_uids(self) -> frozenset[str]:
+        """Return the UIDs of the series that are open, in any version."""
+        return frozenset(uid for uid, _version in self._shared)
+
+    def open(self, key: tuple[str, str], image: PackedImage, path: Path, *, in_place: bool) -> OpenImage:
+        """Return an image of the pack at `path` open for reading, sharing its descriptor with others.
+
+        `in_place`: the pack was published; else it is coming in, and has a descriptor of its own from here
+        on.
+        """
+        # A pack that is coming in is never one that is open, though it may be of the same version.
+        pack = self._shared.get(key) if in_place else None
+        if pack is None:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            identity = _file_identity(descriptor) if in_place else None
+            pack = self._shared[key] = _OpenPack(key, descriptor, identity)
+        pack.readers += 1
+        return OpenImage(image, pack, self)
+
+    def release(self, pack: _OpenPack) -> None:
+        """Count one reader of an open pack less."""
+        pack.readers -= 1
+        if pack.readers == 0:
+            pack.close()
+            if self._shared.get(pack.key) is pack:
+                del self._shared[pack.key]
+
+    def share_no_more(self, key: tuple[str, str]) -> None:
+        """Hand out the descriptor of a pack no more; who has it open may go on reading."""
+        self._shared.pop(key, None)
+
+    def share_only(self, series_uid: str, place: Path) -> None:
+        """Of a series hand out only what is at `place` now, and nothing that was there before."""
+        try:
+            in_place = place.stat().st_ino
+        except OSError:
+            in_place = None
+        for key, pack in list(self._shared.items()):
+            if key[0] == series_uid and os.fstat(pack.descriptor).st_ino != in_place:
+                del self._shared[key]
+
+    def close(self) -> None:
+        """Close all that is shared still."""
+        for pack in self._shared.values():
+            pack.close()
+        self._shared.clear()
+
+
+def _file_identity(descriptor: int) -> str:
+    status = os.fstat(descriptor)
+    return f"{status.st_ino}:{status.st_mtime_ns}"

@@ -35,6 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.commands": "control.values",
         "control.place": "",
         "control.report": "control.values",
+        "control.failed_table": "control.report control.values",
         "control.client": "errors control.place control.report control.values",
         "control.server": "errors control.commands control.values",
         # Archives speak to servers and know nothing of disks and kernels.
@@ -58,6 +59,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
+        "store.failures": "errors model",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
         "store.open_packs": "errors store.layout",
@@ -92,7 +94,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.words": "errors settings",
         "cli.output": "",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.output cli.words",
-        "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
+        "cli.daemons": "errors control.client control.failed_table control.report "
+        "filesystem.mountpoint cli.output",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -122,8 +125,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
-    "control.values control.commands control.place control.client control.report "
-    "store.layout store.pack store.ledger store.open_packs store.shelf "
+    "control.values control.commands control.place control.client control.failed_table control.report "
+    "store.failures store.layout store.pack store.ledger store.open_packs store.shelf "
     "worker.messages worker.fetching worker.listing "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"

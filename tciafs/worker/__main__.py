@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
-from tciafs.errors import TciafsError
+from tciafs.errors import SlowDown, TciafsError
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import Command, Failed, Fetch, Frames, ListCollection, Report, framed
@@ -69,7 +69,8 @@ class Worker:
         await list_collection(archive, command.kind, command.collection, folder, command.asked_at, self._tell)
 
     def _report(self, failure: TciafsError) -> None:
-        self._tell(Failed(_name_across_the_pipe(failure), str(failure)))
+        pause_s = failure.retry_after_s if isinstance(failure, SlowDown) else None
+        self._tell(Failed(_name_across_the_pipe(failure), str(failure), pause_s))
 
     async def _archive_for(self, config: NbiaConfig) -> NbiaArchive:
         if self._archive is None or config != self._config:

@@ -41,8 +41,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http": "tciafs errors archives.http_body archives.http_errors archives.http_limits",
+        "archives.http": "tciafs errors archives.http_body archives.http_bulk archives.http_errors "
+        "archives.http_limits",
         "archives.http_body": "errors",
+        "archives.http_bulk": "",
         "archives.http_errors": "errors",
         "archives.http_limits": "",
         "archives.json_rows": "errors",
@@ -108,7 +110,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
         # nbia names the type of a transport that it passes on
-        "httpx": "archives.http archives.http_errors archives.nbia control.client",
+        "httpx": "archives.http archives.http_bulk archives.http_errors archives.nbia control.client",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
         "pydicom": "worker.fetching filesystem.provenance sample",

@@ -79,7 +79,10 @@ class AccessDenied(TciafsError):
 
     errno = errno.EACCES
     exit_code = 4
-    hint = "Limited-access data needs permission from its archive; most of it has moved away from NBIA."
+    hint = (
+        "Limited-access data needs permission from its archive, and then tciafs login and a new mount; "
+        "most of it has moved away from NBIA."
+    )
 
 
 class Unreachable(TciafsError):
@@ -101,7 +104,7 @@ class DeadlinePassed(TciafsError):
     """A wait reached its bound."""
 
     errno = errno.ETIMEDOUT
-    hint = "The archive is slow or the line is; try again, or raise --listing-timeout or --stall-timeout."
+    hint = "The archive is slow or the line is; try again, or raise the timeout in the configuration."
     retryable = True
 
 
@@ -175,14 +178,12 @@ class Misuse(TciafsError):
     hint = "See tciafs --help."
 
 
-def error_named(name: str, message: str, retry_after_s: float | None = None) -> TciafsError:
+def error_named(name: str, message: str) -> TciafsError:
     """Return the error of class `name` with `message`; an unknown name gives a plain TciafsError.
 
-    Errors cross pipes and outlive processes as these values; `retry_after_s` belongs to SlowDown.
+    Errors cross the pipe from a worker process as these two strings.
     """
     cls = globals().get(name)
-    if cls is SlowDown:
-        return SlowDown(message, retry_after_s)
     if isinstance(cls, type) and issubclass(cls, TciafsError):
         return cls(message)
     return TciafsError(message)

@@ -6,10 +6,9 @@ the pieces of a listing. Knows nothing of NBIA, of records or of ZIP.
 """
 
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from typing import Protocol, TypeAlias, TypeVar
-from urllib.request import getproxies
+from typing import Protocol, TypeVar
 
 import httpx
 import stamina
@@ -17,7 +16,6 @@ import trio
 
 from tciafs import __version__
 from tciafs.archives.http_body import Inflater
-from tciafs.archives.http_bulk import BulkTransport
 from tciafs.archives.http_errors import FOREIGN, RequestRejected, translate
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.errors import (
@@ -30,12 +28,9 @@ from tciafs.errors import (
     UnreadableAnswer,
 )
 
-__all__ = ["USER_AGENT", "Bearer", "HttpClient", "Reader", "RowReader", "checked_url"]
+__all__ = ["USER_AGENT", "Bearer", "HttpClient", "Reader", "RowReader", "checked_url", "unwound"]
 
 USER_AGENT = f"tciafs/{__version__}"
-
-Bearer: TypeAlias = Callable[[], Awaitable[str | None]]
-"""Gives the token for the next request (None: ask as a guest); called for each attempt."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -44,6 +39,19 @@ Piece = TypeVar("Piece")
 _EXCERPT_SIZE_BYTES = 4096
 _EXCERPT_LENGTH = 200
 _MAX_REDIRECTS = 5
+_TOKEN_REFUSED = (401, 403)
+
+
+class Bearer(Protocol):
+    """Gives the token that requests carry."""
+
+    async def token(self) -> str | None:
+        """Return the token for the next request, None to ask as a guest; called for each attempt."""
+        ...
+
+    async def renewed(self, refused: str) -> str | None:
+        """Return what to ask with instead of a token that was refused; the same: it is not the token."""
+        ...
 
 
 class Reader(Protocol[T_co]):
@@ -123,9 +131,6 @@ class HttpClient:
         # can keep its slot for ever (httpcore issue 658), and a full pool then answers nobody.
         self._free_connections = trio.Semaphore(limits.connections)
         self._client = _open_client(url, limits, user_agent, transport)
-        # httpx's own way to a server stays where a proxy is: it knows all their kinds.
-        bulk = {} if transport or "all" in getproxies() else {"all://": BulkTransport()}
-        self._bulk_client = _open_client(url, limits, user_agent, transport, bulk)
         self._caller = stamina.AsyncRetryingCaller(
             attempts=retries + 1,
             timeout=None,  # the listing deadline bounds them all
@@ -158,7 +163,7 @@ class HttpClient:
             with self._within(self._limits.whole_timeout_s, begun, asked):
                 response = await stack.enter_async_context(self._answer(path, params, "gzip"))
             rows = self._rows(response, asked, reader, begun)
-            yield await stack.enter_async_context(_unwound(rows))
+            yield await stack.enter_async_context(unwound(rows))
 
     @asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -168,21 +173,20 @@ class HttpClient:
         `fetch` raises.
         """
         async with (
-            self._answer(path, params, "identity", self._bulk_client) as response,
-            _unwound(self._pieces(response, _asked(path))) as chunks,
+            self._answer(path, params, "identity") as response,
+            unwound(self._pieces(response, _asked(path))) as chunks,
         ):
             yield chunks
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
-        await self._bulk_client.aclose()
 
     async def _fetch_once(self, path: str, params: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
         async with self._answer(path, params, "gzip") as response:
             reading = reader()
             with self._complaining(_asked(path)):
-                async with _unwound(self._inflated(response, _asked(path))) as pieces:
+                async with unwound(self._inflated(response, _asked(path))) as pieces:
                     async for piece in pieces:
                         reading.feed(piece)
                 return reading.finish()
@@ -192,7 +196,7 @@ class HttpClient:
     ) -> AsyncGenerator[Sequence[T], None]:
         """Yield the rows of the body in batches; none is empty."""
         with self._complaining(asked):
-            async with _unwound(self._inflated(response, asked)) as pieces:
+            async with unwound(self._inflated(response, asked)) as pieces:
                 piece: bytes | None = b""
                 while piece is not None:
                     with self._within(self._limits.whole_timeout_s, begun, asked):
@@ -203,22 +207,45 @@ class HttpClient:
 
     @asynccontextmanager
     async def _answer(
-        self, path: str, params: Mapping[str, str], encoding: str, client: httpx.AsyncClient | None = None
+        self, path: str, params: Mapping[str, str], encoding: str
     ) -> AsyncIterator[httpx.Response]:
         """Ask, and yield the answer once its status is good; its body is still to come."""
-        asked, client = _asked(path), client or self._client
+        asked = _asked(path)
         async with self._connection(asked):
-            headers = {"Accept-Encoding": encoding, **await self._authorization()}
-            request = client.build_request("GET", path, params=dict(params), headers=headers)
-            async with aclosing(await self._send(client, request, asked)) as response:
+            response = await self._authorized(path, params, encoding)
+            async with aclosing(response):
                 await self._check(response, asked)
                 yield response
 
-    async def _send(self, client: httpx.AsyncClient, request: httpx.Request, asked: str) -> httpx.Response:
+    async def _authorized(self, path: str, params: Mapping[str, str], encoding: str) -> httpx.Response:
+        """Ask with the token there is, and once more with another where that one is refused."""
+        token = None if self._bearer is None else await self._bearer.token()
+        response = await self._send(self._request(path, params, encoding, token), _asked(path))
+        if self._bearer is None or token is None or response.status_code not in _TOKEN_REFUSED:
+            return response
+        try:
+            another = await self._bearer.renewed(token)
+        except BaseException:
+            await response.aclose()
+            raise
+        if another == token:
+            return response
+        await response.aclose()
+        return await self._send(self._request(path, params, encoding, another), _asked(path))
+
+    def _request(
+        self, path: str, params: Mapping[str, str], encoding: str, token: str | None
+    ) -> httpx.Request:
+        headers = {"Accept-Encoding": encoding}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return self._client.build_request("GET", path, params=dict(params), headers=headers)
+
+    async def _send(self, request: httpx.Request, asked: str) -> httpx.Response:
         """Send, and follow redirects without reading their bodies, which nothing would bound."""
         for _ in range(_MAX_REDIRECTS + 1):
             with self._translated(asked):
-                response = await client.send(request, stream=True)
+                response = await self._client.send(request, stream=True)
             following = response.next_request
             if following is None:
                 return response
@@ -244,10 +271,6 @@ class HttpClient:
         finally:
             self._free_connections.release()
 
-    async def _authorization(self) -> dict[str, str]:
-        token = None if self._bearer is None else await self._bearer()
-        return {} if token is None else {"Authorization": f"Bearer {token}"}
-
     async def _pieces(self, response: httpx.Response, asked: str) -> AsyncGenerator[bytes, None]:
         """Yield the body as it is sent, with httpx's errors translated."""
         with self._translated(asked):
@@ -257,7 +280,7 @@ class HttpClient:
     async def _inflated(self, response: httpx.Response, asked: str) -> AsyncGenerator[bytes, None]:
         """Yield the body inflated, in pieces that are small and never empty; others run between them."""
         inflater = Inflater(response.headers.get("Content-Encoding", ""), self._limits.listing_size_bytes)
-        async with _unwound(self._pieces(response, asked)) as sent:
+        async with unwound(self._pieces(response, asked)) as sent:
             async for taken in sent:
                 for piece in inflater.inflate(taken):
                     await trio.lowlevel.checkpoint()
@@ -268,7 +291,7 @@ class HttpClient:
         """Return a line from the start of what the server wrote; "" where that cannot be read."""
         start = bytearray()
         with suppress(TciafsError):  # the status says more than how its explanation went wrong
-            async with _unwound(self._inflated(response, asked)) as pieces:
+            async with unwound(self._inflated(response, asked)) as pieces:
                 async for piece in pieces:
                     start += piece
                     if len(start) >= _EXCERPT_SIZE_BYTES:
@@ -339,7 +362,6 @@ def _open_client(
     limits: HttpLimits,
     user_agent: str,
     transport: httpx.AsyncBaseTransport | None,
-    mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     timeout = httpx.Timeout(
         connect=limits.connect_timeout_s,
@@ -356,7 +378,6 @@ def _open_client(
             limits=pool,
             follow_redirects=False,
             transport=transport,
-            mounts=mounts,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise Misuse("a proxy in the environment (HTTPS_PROXY ...) cannot be used") from error
@@ -365,7 +386,7 @@ def _open_client(
 
 
 @asynccontextmanager
-async def _unwound(
+async def unwound(
     chunks: AsyncGenerator[Piece, None],
 ) -> AsyncIterator[AsyncGenerator[Piece, None]]:
     """Give out `chunks`, and end it for certain when the caller leaves before its end.

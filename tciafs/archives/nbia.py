@@ -58,7 +58,7 @@ class NbiaConfig:
 
     `url` is the address of the services; a final slash or API version is tolerated. `api` None
     means the version in `url`, or else that the server is asked once. `retries` are the attempts
-    after the first.
+    after the first. `logged_in` says that there is a token to be had, from whoever has it.
     """
 
     url: str = DEFAULT_URL
@@ -66,6 +66,7 @@ class NbiaConfig:
     retries: int = 4
     limits: HttpLimits = field(default_factory=HttpLimits)
     user_agent: str = USER_AGENT
+    logged_in: bool = False
 
 
 class NbiaArchive:
@@ -84,6 +85,7 @@ class NbiaArchive:
         """Prepare; nothing is sent. Raises Misuse for an address that cannot work."""
         services_url, api_in_url = _split_url(config.url)
         self._config = config
+        self._bearer = bearer
         self._api = config.api or api_in_url
         self._probing = trio.Lock()
         self._probe_failure: TciafsError | None = None
@@ -162,16 +164,19 @@ class NbiaArchive:
         is not noticed here: whoever reads it must count (the server leaves out files it has lost).
         """
         async with AsyncExitStack() as stack:
-            yield SeriesReader(await self._open_zip(stack, series.series_uid), series)
+            try:
+                chunks = await self._open_zip(stack, series.series_uid)
+            except AccessDenied as denied:
+                raise _with_page(denied, series) from denied
+            yield SeriesReader(chunks, series)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
 
     async def _listing(self, endpoint: str, query: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
-        api = await self._settled_api()
         try:
-            return await self._http.fetch(f"{api}/{endpoint}", query, reader)
+            return await self._http.fetch(await self._address(endpoint), query, reader)
         except RequestRejected as rejected:
             raise _explained(rejected) from rejected
 
@@ -179,9 +184,9 @@ class NbiaArchive:
     async def _every(
         self, endpoint: str, collection: str, records: Records[Record]
     ) -> AsyncIterator[AsyncIterator[Sequence[Record]]]:
-        api = await self._settled_api()
+        address = await self._address(endpoint)
         async with AsyncExitStack() as stack:
-            rows = self._http.stream_rows(f"{api}/{endpoint}", {"Collection": collection}, records)
+            rows = self._http.stream_rows(address, {"Collection": collection}, records)
             try:
                 batches = await stack.enter_async_context(rows)
             except RequestRejected as rejected:
@@ -196,13 +201,21 @@ class NbiaArchive:
         if asks_md5:
             params["IncludeMD5"] = "Yes"
         try:
-            return await stack.enter_async_context(self._http.stream(f"{api}/getImage", params))
+            address = await self._address("getImage")
+            return await stack.enter_async_context(self._http.stream(address, params))
         except RequestRejected as rejected:
             if not (asks_md5 and _says(rejected, _UNKNOWN_PARAMETER)):
                 raise _explained(rejected) from rejected
         log.info("%s is too old to send checksums with images", self._http.host)
         self._server_knows_include_md5 = False
         return await self._open_zip(stack, series_uid)
+
+    async def _address(self, endpoint: str) -> str:
+        """Return where an endpoint is: v1 looks at no token, and v2, which is the same, demands one."""
+        api = await self._settled_api()
+        if api == "v1" and self._bearer is not None and await self._bearer.token() is not None:
+            return f"v2/{endpoint}"
+        return f"{api}/{endpoint}"
 
     async def _settled_api(self) -> Api:
         """Return the API version, asking the server if need be: once for all who wait for it.
@@ -256,6 +269,11 @@ def _split_url(url: str) -> tuple[str, Api | None]:
 
 def _says(rejected: RequestRejected, phrases: tuple[str, ...]) -> bool:
     return rejected.status == 400 and any(phrase in rejected.text.lower() for phrase in phrases)
+
+
+def _with_page(denied: AccessDenied, series: Series) -> AccessDenied:
+    """Return a refusal with the page that says how to get access, where the archive names one."""
+    return AccessDenied(f"{denied} (see {series.data_uri})") if series.data_uri else denied
 
 
 def _explained(rejected: RequestRejected) -> TciafsError:

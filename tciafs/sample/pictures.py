@@ -297,17 +297,11 @@ class _Bench:
         )
 
 
-@cache
-def _bench() -> _Bench:
-    """Return what all slices are made of, deflated once."""
-    return _Bench()
-
-
 def bench_ct(slices: int) -> Callable[[Series], Sequence[Image]]:
     """Return a maker of a big CT series that costs its server next to nothing to send."""
 
     def make(series: Series) -> Sequence[Image]:
-        bench = _bench()
+        bench = _Bench()
         return [bench.image(series, index) for index in range(slices)]
 
     return make

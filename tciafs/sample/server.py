@@ -34,6 +34,9 @@ __all__ = ["SERVICES", "SampleServer", "serve"]
 
 SERVICES = "/nbia-api/services"
 VERSIONS = ("v1", V4)
+V2 = "v2"
+"""What v1 is to a guest: it answers the same to whoever has a token."""
+
 TOMCAT_CHUNK_BYTES = 8192
 KEEP_ALIVE_S = 60.0
 KEEP_ALIVE_REQUESTS = 1_000_000
@@ -68,6 +71,10 @@ class SampleServer:
         return _Split(archive=recorder, control=control)
 
     def _routes(self, version: str, pacer: Pacer) -> list[Route]:
+        routes = self._routes_at(version, version, pacer)
+        return routes + self._routes_at(V2, version, pacer) if version == "v1" else routes
+
+    def _routes_at(self, address: str, version: str, pacer: Pacer) -> list[Route]:
         def route(name: str, handler: Callable[[Request, str], Any]) -> Route:
             async def answer(request: Request) -> Any:
                 try:
@@ -76,7 +83,7 @@ class SampleServer:
                     kind = "application/json" if refusal.status == 400 else "text/plain"
                     return Response(refusal.text, refusal.status, media_type=kind)
 
-            return Route(f"{SERVICES}/{version}/{name}", answer, methods=["GET"])
+            return Route(f"{SERVICES}/{address}/{name}", answer, methods=["GET"])
 
         listings = [
             route(name, partial(self._listing, endpoint))
@@ -92,11 +99,12 @@ class SampleServer:
         ]
 
     def _sees_restricted(self, request: Request, version: str) -> bool:
-        """Return whether the request sees restricted data; v1 looks at no token."""
-        if version != V4:
+        """Return whether the request sees restricted data; v1 looks at no token, and v2 asks for one."""
+        is_v2 = request.url.path.startswith(f"{SERVICES}/{V2}/")
+        if version != V4 and not is_v2:
             return False
         allowed = self.logins.sees_restricted(request.headers.get("authorization", ""))
-        if allowed is None:
+        if allowed is None or (is_v2 and not allowed):
             raise Refusal(401, "")
         return allowed
 

@@ -514,13 +514,51 @@ async def test_what_a_server_writes_reaches_the_message_as_one_short_printable_l
 # Redirects and tokens
 
 
-async def token() -> str | None:
-    return "s3cret"
+class Tokens:
+    """A bearer of one token and, after a refusal, another."""
+
+    def __init__(self, *tokens: str | None) -> None:
+        self.tokens = [*tokens]
+        self.refused: list[str] = []
+
+    async def token(self) -> str | None:
+        return self.tokens[0]
+
+    async def renewed(self, refused: str) -> str | None:
+        self.refused.append(refused)
+        if len(self.tokens) > 1:
+            del self.tokens[0]
+        return self.tokens[0]
 
 
-def with_token(handler: Handler) -> HttpClient:
+def with_token(handler: Handler, *tokens: str | None) -> HttpClient:
     transport = httpx.MockTransport(handler)  # type: ignore[arg-type]
-    return HttpClient(BASE, HttpLimits(), retries=0, bearer=token, transport=transport)
+    bearer = Tokens(*(tokens or ["s3cret"]))
+    return HttpClient(BASE, HttpLimits(), retries=0, bearer=bearer, transport=transport)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(("another", "sent"), [("other", "Bearer other"), (None, None)])
+async def test_after_a_refused_token_it_is_asked_once_more_with_another_or_as_a_guest(
+    status: int, another: str | None, sent: str | None
+) -> None:
+    script = Script(answer(b"", status), answer(b"there"))
+    assert await with_token(script, "stale", another).fetch(*QUESTION, Whole) == b"there"
+    assert [r.headers.get("Authorization") for r in script.requests] == ["Bearer stale", sent]
+
+
+async def test_where_another_token_would_not_help_access_is_denied() -> None:
+    script = Script(answer(b"", 403))
+    with pytest.raises(AccessDenied):
+        await with_token(script, "good").fetch(*QUESTION, Whole)
+    assert len(script.requests) == 1
+
+
+async def test_a_second_refusal_is_the_answer() -> None:
+    script = Script(answer(b"", 401), answer(b"", 401))
+    with pytest.raises(AccessDenied):
+        await with_token(script, "stale", "other").fetch(*QUESTION, Whole)
+    assert len(script.requests) == 2
 
 
 def moved(address: str) -> httpx.Response:

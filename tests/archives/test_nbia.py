@@ -8,6 +8,7 @@ import logging
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import httpx
@@ -169,11 +170,15 @@ def test_an_address_that_is_none_is_misuse() -> None:
 
 
 async def test_a_token_is_sent_and_shows_in_no_repr() -> None:
-    async def bearer() -> str:
-        return "s3cret"
+    class Bearer:
+        async def token(self) -> str:
+            return "s3cret"
+
+        async def renewed(self, refused: str) -> str:
+            return refused
 
     server = Server(v4_getCollectionValues=always())
-    nbia = NbiaArchive(NbiaConfig(URL, "v4"), bearer=bearer, transport=httpx.MockTransport(server))
+    nbia = NbiaArchive(NbiaConfig(URL, "v4"), bearer=Bearer(), transport=httpx.MockTransport(server))
     await nbia.collections()
     assert server.requests[0].headers["Authorization"] == "Bearer s3cret"
     assert "s3cret" not in repr(nbia) + repr(nbia.config)
@@ -348,6 +353,14 @@ async def test_a_maintenance_page_is_asked_past(autojump_clock: MockClock) -> No
     answers = iter([answer(b"<html>"), answer(b"", 503), answer(b'[{"Collection": "X"}]')])
     server = Server(v4_getCollectionValues=lambda request: next(answers))
     assert await archive(server, retries=2).collections() == (Collection("X"),)
+
+
+async def test_a_series_that_is_denied_comes_with_the_page_that_says_how_to_apply() -> None:
+    nbia = archive(Server(v4_getImage=always(DENIED, 400)))
+    page = "https://doi.org/10.7937/K9/TCIA.2015.X"
+    with pytest.raises(AccessDenied, match=r"has not been granted.* \(see https://doi\.org/10\.7937/"):
+        async with nbia.images(replace(SERIES, data_uri=page)):
+            raise AssertionError("not reached")
 
 
 DENIED = "The user has not been granted the access to image with given SeriesInstanceUID,1.2.3."

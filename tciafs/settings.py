@@ -121,6 +121,12 @@ def _parse_octal(text: str) -> int:
     return int(text, 8)
 
 
+def _parse_word(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("expected a word")
+    return text.strip()
+
+
 def _parse_names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(":"))))
 
@@ -181,6 +187,12 @@ class Settings:
         str,
     )
     api: str = _setting("auto", "API version; auto asks the server.", **_choice("auto", "v4", "v1"))
+    user: str | None = _setting(
+        "", "Whose login to use; default: who is logged in (tciafs login), else a guest.", "NAME", _parse_word
+    )
+    password_file: Path | None = _setting(
+        "", "File with the password of --user, for servers; nobody else may read it.", "FILE", _parse_path
+    )
     cache_dir: Path | None = _setting(
         "",
         "Folder for listings and series, on a local disk, one a mount; default: the user's cache folder.",
@@ -279,10 +291,11 @@ def parse_mount_options(text: str) -> dict[str, tuple[str, str]]:
     values = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")
-        if (name := name.replace("-", "_")) in known:
+        is_of_mount = IGNORED_MOUNT_OPTIONS.fullmatch(part)
+        if (name := name.replace("-", "_")) in known and not is_of_mount:
             is_bare_flag = known[name].is_flag and not equals
             values[name] = ("true" if is_bare_flag else value, f"-o {name}")
-        elif not IGNORED_MOUNT_OPTIONS.fullmatch(part):
+        elif not is_of_mount:
             raise Misuse(f"-o {part}: unknown option{_nearest(name)}")
     return values
 

@@ -217,7 +217,12 @@ def _start(
 def marked_environment(mark: str) -> dict[str, str]:
     """Return this process's environment without settings of tciafs or a user's files, and with the mark."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TCIAFS_", "XDG_"))}
-    return {**kept, MARK: mark, "XDG_CONFIG_HOME": "/nonexistent"}
+    users_own = {
+        "XDG_CONFIG_HOME": "/nonexistent",
+        "XDG_DATA_HOME": os.environ.get("XDG_DATA_HOME", "/nonexistent"),
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+    }
+    return {**kept, **users_own, MARK: mark}
 
 
 def _first_line(process: "subprocess.Popen[str]") -> str:

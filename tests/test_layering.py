@@ -35,21 +35,21 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.commands": "control.values",
         "control.place": "",
         "control.report": "control.values",
-        "control.failed_table": "control.report control.values",
         "control.client": "errors control.place control.report control.values",
         "control.server": "errors control.commands control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http": "tciafs errors archives.http_body archives.http_bulk archives.http_errors "
-        "archives.http_limits",
+        "archives.http": "tciafs errors archives.http_body archives.http_errors archives.http_limits",
+        "archives.login": "errors archives.http archives.http_errors archives.http_limits",
         "archives.http_body": "errors",
-        "archives.http_bulk": "",
         "archives.http_errors": "errors",
         "archives.http_limits": "",
         "archives.json_rows": "errors",
         "archives.nbia_rows": "model",
         "archives.nbia_listings": "model archives.json_rows archives.nbia_rows",
+        # Where a user's secrets are kept.
+        "credentials": "errors archives.login",
         # What is remembered: listings and series. Neither knows the other, or an archive.
         "catalogue": "errors model catalogue",
         "catalogue.asking": "errors catalogue.table",
@@ -61,15 +61,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
-        "store.failures": "errors model",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
         "store.open_packs": "errors store.layout",
         "store.room": "errors model store.shelf",
         "store.lease": "errors",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors archives.nbia store.disk_errors worker",
-        "worker.pool": "errors model archives.nbia store.download worker.messages",
+        "worker": "errors archives.http archives.nbia store.disk_errors worker",
+        "worker.pool": "errors model archives.http archives.nbia store.download worker.messages",
         "worker.messages": "model archives.nbia store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
         "worker.fetching": "errors model naming store.layout store.pack worker.messages",
@@ -90,14 +89,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
         "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.tree",
         "filesystem.mount": "errors model naming settings archives catalogue control store worker filesystem",
+        "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",
         "cli": "tciafs errors cli",
         "cli.words": "errors settings",
         "cli.output": "",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.output cli.words",
-        "cli.daemons": "errors control.client control.failed_table control.report "
-        "filesystem.mountpoint cli.output",
+        "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
+        "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -110,7 +110,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
         # nbia names the type of a transport that it passes on
-        "httpx": "archives.http archives.http_bulk archives.http_errors archives.nbia control.client",
+        "httpx": "archives.http archives.http_errors archives.login archives.nbia control.client",
+        "keyring": "credentials",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
         "pydicom": "worker.fetching filesystem.provenance sample",
@@ -127,8 +128,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
-    "control.values control.commands control.place control.client control.failed_table control.report "
-    "store.failures store.layout store.pack store.ledger store.open_packs store.shelf "
+    "control.values control.commands control.place control.client control.report "
+    "store.layout store.pack store.ledger store.open_packs store.shelf "
     "worker.messages worker.fetching worker.listing "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"

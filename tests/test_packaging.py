@@ -80,7 +80,7 @@ def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"test", "bench", "idc-sample"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"test", "bench", "idc-sample", "keyring"}
     assert metadata.get_payload() == (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -97,8 +97,8 @@ def test_the_source_distribution_can_be_tested_and_holds_no_refuse(sources: set[
     } <= sources
 
 
-IN_EXTRAS = {"duckdb"}
-"""What only those import who asked for it: the sample with the index of a whole archive."""
+IN_EXTRAS = {"duckdb", "keyring"}
+"""What only those import who asked for it: the sample with the index of a whole archive, a desktop's user."""
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

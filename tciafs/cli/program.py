@@ -9,6 +9,7 @@ import click
 
 from tciafs import __version__
 from tciafs.cli.daemons import refresh, status
+from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
 from tciafs.cli.words import NOT_YET, MountOrCommand
@@ -36,7 +37,7 @@ def commands() -> None:
     """
 
 
-for command in (mount, demo, umount, status, refresh):
+for command in (mount, demo, umount, status, refresh, login, logout):
     commands.add_command(command)
 
 

@@ -16,7 +16,6 @@ MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
 
 UNITS = "BKMGT"
-FAILED_HINT = "asked for again later, or at once after: tciafs refresh PATH"
 
 
 def printable(text: str) -> str:
@@ -40,6 +39,9 @@ def report(status: Status) -> str:
 def _rows(status: Status) -> Iterator[tuple[str, str]]:
     cache, catalogue = status.cache, status.catalogue
     yield "archive", printable(status.archive)
+    if status.user is not None:
+        refused = f"; {printable(status.login_refused)}, so as a guest" if status.login_refused else ""
+        yield "login", f"{printable(status.user)}{refused}"
     yield (
         "daemon",
         f"tciafs {printable(status.version)}, process {status.pid}, since {_time(status.mounted_at)}",
@@ -58,7 +60,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))
     if status.failures_total:
-        yield "failed", f"{status.failures_total:,} series; {FAILED_HINT}"
+        yield "failed", f"{status.failures_total:,} a moment ago"
         yield from (("", _failure(each)) for each in status.failures[-MOST_LISTED:])
         yield from _left_out(status.failures_total, len(status.failures))
     yield from (("event", _event(each)) for each in catalogue.events[-MOST_LISTED:])
@@ -77,8 +79,7 @@ def _download(each: DownloadStatus) -> str:
 
 def _failure(each: FailureStatus) -> str:
     hint = f". {each.hint}" if each.hint else ""
-    times = f" ({each.times:,} times)" if each.times > 1 else ""
-    return f"{_time(each.at)} {_series(each)}{times}: {printable(each.message + hint)}"
+    return f"{_time(each.at)} {_series(each)}: {printable(each.message + hint)}"
 
 
 def _series(each: DownloadStatus | FailureStatus) -> str:

@@ -25,6 +25,7 @@ import pyfuse3
 import trio
 
 from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.login import Session
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.control.commands import Commands
@@ -36,7 +37,8 @@ from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
-from tciafs.filesystem.status import About, failures_after, snapshot
+from tciafs.filesystem.session import open_session
+from tciafs.filesystem.status import About, snapshot
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
@@ -76,12 +78,15 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
             url = await stack.enter_async_context(_sample_archive())
         else:
             url = settings.url
-        archive = NbiaArchive(_nbia_config(settings, url))
+        session = await open_session(settings, _http_limits(settings))
+        archive = NbiaArchive(_nbia_config(settings, url, session), bearer=session)
         stack.push_async_callback(archive.aclose)
-        pool = await stack.enter_async_context(WorkerPool.running(lambda: archive.config, settings.retries))
+        pool = await stack.enter_async_context(
+            WorkerPool.running(lambda: archive.config, settings.retries, bearer=session)
+        )
         store = await stack.enter_async_context(Store.running(_store_config(settings), pool))
         catalogue = await stack.enter_async_context(
-            Catalogue.running(archive, _catalogue_config(settings), lister=pool)
+            Catalogue.running(archive, _catalogue_config(settings, session), lister=pool)
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         files = _file_system(settings, store, catalogue)
@@ -90,11 +95,11 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         stack.enter_context(_mounted(files.operations, mountpoint, _fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
-        commands = _control(_about(settings, url, mountpoint), store, files.tree, catalogue)
+        commands = _control(_about(settings, url, mountpoint, session), store, files.tree, catalogue)
         nursery.start_soon(files.interrupts.run)
         nursery.start_soon(files.view.run)
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
-        announce = partial(_announce, catalogue, archive.config, mountpoint, ready)
+        announce = partial(_announce, catalogue, archive.config, session, mountpoint, ready)
         nursery.start_soon(_announce_and_obey, announce, listener, commands)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
@@ -126,14 +131,22 @@ def _cache_folder(settings: Settings) -> Path:
     return folder / "sample" if settings.archive == "sample" else folder
 
 
-def _nbia_config(settings: Settings, url: str) -> NbiaConfig:
-    limits = HttpLimits(
+def _http_limits(settings: Settings) -> HttpLimits:
+    return HttpLimits(
         connect_timeout_s=settings.connect_timeout,
         stall_timeout_s=settings.stall_timeout,
         listing_timeout_s=settings.listing_timeout,
     )
-    api = None if settings.api == "auto" else cast(Api, settings.api)
-    return NbiaConfig(url=url, api=api, retries=settings.retries, limits=limits)
+
+
+def _nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaConfig:
+    return NbiaConfig(
+        url=url,
+        api=None if settings.api == "auto" else cast(Api, settings.api),
+        retries=settings.retries,
+        limits=_http_limits(settings),
+        logged_in=session is not None,
+    )
 
 
 def _store_config(settings: Settings) -> StoreConfig:
@@ -147,10 +160,13 @@ def _store_config(settings: Settings) -> StoreConfig:
     )
 
 
-def _catalogue_config(settings: Settings) -> CatalogueConfig:
-    # Series are the same wherever they come from, since their UIDs are; listings are one server's.
-    server = settings.archive if settings.archive == "sample" else settings.url.rstrip("/")
-    name = hashlib.blake2b(server.encode(), digest_size=8).hexdigest()
+def _catalogue_config(settings: Settings, session: Session | None) -> CatalogueConfig:
+    # Series are the same wherever they come from, since their UIDs are; listings are one server's, and
+    # what one user may see of it.
+    whose = settings.archive if settings.archive == "sample" else settings.url.rstrip("/")
+    if session is not None:
+        whose += f"\n{session.user}"
+    name = hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()
     folder = _cache_folder(settings) / "listings" / name
     return CatalogueConfig(folder, settings.listing_ttl, settings.offline)
 
@@ -200,7 +216,11 @@ def _forget_attributes(inode: int) -> None:
 
 
 async def _announce(
-    catalogue: Catalogue, archive: NbiaConfig, mountpoint: Path, ready: Callable[[str], None]
+    catalogue: Catalogue,
+    archive: NbiaConfig,
+    session: Session | None,
+    mountpoint: Path,
+    ready: Callable[[str], None],
 ) -> None:
     """Tune the kernel's side of the mount, and say that it is there and what is behind it."""
     if mounted := mountpoints.mounted_at(mountpoint):
@@ -213,15 +233,19 @@ async def _announce(
     if first_look.cancelled_caught:
         state = f"{await _why_silent(archive)}; what is cached is readable"
         log.warning("%s", state)
+    if session is not None:
+        refused = session.refused
+        state += f", as {session.user}" if refused is None else f", as a guest ({refused})"
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
 
 
-def _about(settings: Settings, url: str, mountpoint: Path) -> About:
+def _about(settings: Settings, url: str, mountpoint: Path, session: Session | None) -> About:
     return About(
         mountpoint=str(mountpoint),
         archive=url,
         mounted_at=time.time(),
         patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
+        login=session,
     )
 
 
@@ -230,16 +254,11 @@ def _control(about: About, store: Store, tree: Tree, catalogue: Catalogue) -> Co
 
     async def refresh(path: str) -> None:
         with trio.move_on_after(about.patience_s) as asking:
-            whose = await tree.refresh(path)
-            store.failures.forget(lambda failed: failed.path[: len(whose)] == whose)
+            await tree.refresh(path)
         if asking.cancelled_caught:
             raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
 
-    return Commands(
-        status=lambda: snapshot(about, store, tree, catalogue),
-        failures=lambda after: failures_after(store, after),
-        refresh=refresh,
-    )
+    return Commands(status=lambda: snapshot(about, store, tree, catalogue), refresh=refresh)
 
 
 async def _announce_and_obey(

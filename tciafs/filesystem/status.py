@@ -5,9 +5,12 @@ an answer has a bound. Handed a store, a tree and a catalogue.
 """
 
 import os
+import time
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import trio
 
 from tciafs import __version__
 from tciafs.control.values import (
@@ -15,17 +18,15 @@ from tciafs.control.values import (
     CatalogueStatus,
     DownloadStatus,
     EventStatus,
-    FailurePage,
     FailureStatus,
     Status,
 )
 
 if TYPE_CHECKING:
-    from tciafs.store.download import Download
-    from tciafs.store.failures import FailedSeries
+    from tciafs.store.download import Download, FailedSeries
     from tciafs.store.store import Store
 
-__all__ = ["About", "failures_after", "snapshot"]
+__all__ = ["About", "snapshot"]
 
 MOST_DOWNLOADS = 50
 MOST_OTHERS = 20
@@ -56,23 +57,39 @@ class Listings(Protocol):
     def events(self) -> Sequence[Event]: ...
 
 
+class Login(Protocol):
+    """A user at the archive, and why the last login was refused, if it was."""
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def refused(self) -> Exception | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class About:
-    """What does not change about a mount: since when (Unix seconds), and how long the archive may take."""
+    """What does not change about a mount: since when (Unix seconds), and how long the archive may take.
+
+    `login` None is a guest.
+    """
 
     mountpoint: str
     archive: str
     mounted_at: float
     patience_s: float
+    login: Login | None = None
 
 
 def snapshot(about: About, store: "Store", tree: Sized, catalogue: Listings) -> Status:
     """Return what a mount does at this moment."""
-    usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
+    usage, downloads, failures = store.usage(), store.downloads(), store.failures()
     return Status(
         version=__version__,
         mountpoint=_brief(about.mountpoint, LONGEST_SENTENCE_BYTES),
         archive=_brief(about.archive, LONGEST_SENTENCE_BYTES),
+        user=None if about.login is None else _brief(about.login.user),
+        login_refused=_refusal(about.login),
         pid=os.getpid(),
         mounted_at=about.mounted_at,
         patience_s=about.patience_s,
@@ -90,12 +107,10 @@ def snapshot(about: About, store: "Store", tree: Sized, catalogue: Listings) -> 
     )
 
 
-def failures_after(store: "Store", series_uid: str) -> FailurePage:
-    """Return the next few of the series that could not be had, in order of their UID."""
-    failures = [each for each in store.failures.every() if each.series.series_uid > series_uid]
-    failures.sort(key=lambda each: each.series.series_uid)
-    page = tuple(map(_failure, failures[:MOST_OTHERS]))
-    return FailurePage(page, more=len(failures) > len(page))
+def _refusal(login: Login | None) -> str | None:
+    if login is None or login.refused is None:
+        return None
+    return _brief(str(login.refused), LONGEST_SENTENCE_BYTES)
 
 
 def _download(download: "Download") -> DownloadStatus:
@@ -114,22 +129,14 @@ def _download(download: "Download") -> DownloadStatus:
 
 
 def _failure(failed: "FailedSeries") -> FailureStatus:
-    series = failed.series
     return FailureStatus(
-        series_uid=_brief(series.series_uid),
-        collection=_brief(series.collection),
-        patient=_brief(series.patient_id),
-        at=failed.at,
+        series_uid=_brief(failed.series.series_uid),
+        collection=_brief(failed.series.collection),
+        patient=_brief(failed.series.patient_id),
+        at=time.time() - (trio.current_time() - failed.at),
         error=type(failed.failure).__name__,
         message=_brief(str(failed.failure), LONGEST_SENTENCE_BYTES),
         hint=failed.failure.hint,
-        times=failed.times,
-        retry_at=failed.retry_at,
-        study_uid=_brief(series.study_uid),
-        description=None if series.description is None else _brief(series.description),
-        modality=None if series.modality is None else _brief(series.modality),
-        image_count=series.image_count,
-        listed_bytes=series.size_bytes,
     )
 
 

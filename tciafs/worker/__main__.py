@@ -14,11 +14,23 @@ from pathlib import Path
 import msgspec
 import trio
 
+from tciafs.archives.http import Bearer
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
-from tciafs.errors import SlowDown, TciafsError
+from tciafs.errors import TciafsError, error_named
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.worker.fetching import fetch_series
-from tciafs.worker.messages import Command, Failed, Fetch, Frames, ListCollection, Report, framed
+from tciafs.worker.messages import (
+    Command,
+    Failed,
+    Fetch,
+    Frames,
+    ListCollection,
+    Report,
+    TokenGiven,
+    TokenWanted,
+    ToWorker,
+    framed,
+)
 
 log = logging.getLogger("tciafs.worker")
 
@@ -28,8 +40,9 @@ READ_BYTES = 64 * 1024
 class Worker:
     """Does one thing at a time; keeps its archive, and so its connections, between them."""
 
-    def __init__(self, tell: Callable[[Report], None]) -> None:
+    def __init__(self, tell: Callable[[Report], None], bearer: Bearer | None = None) -> None:
         self._tell = tell
+        self._bearer = bearer
         self._config: NbiaConfig | None = None
         self._archive: NbiaArchive | None = None
 
@@ -69,15 +82,42 @@ class Worker:
         await list_collection(archive, command.kind, command.collection, folder, command.asked_at, self._tell)
 
     def _report(self, failure: TciafsError) -> None:
-        pause_s = failure.retry_after_s if isinstance(failure, SlowDown) else None
-        self._tell(Failed(_name_across_the_pipe(failure), str(failure), pause_s))
+        self._tell(Failed(_name_across_the_pipe(failure), str(failure)))
 
     async def _archive_for(self, config: NbiaConfig) -> NbiaArchive:
         if self._archive is None or config != self._config:
             if self._archive is not None:
                 await self._archive.aclose()
-            self._archive, self._config = NbiaArchive(config), config
+            bearer = self._bearer if config.logged_in else None
+            self._archive, self._config = NbiaArchive(config, bearer=bearer), config
         return self._archive
+
+
+class DaemonsTokens:
+    """The daemon's tokens, which it alone asks the server for; see `http.Bearer`."""
+
+    def __init__(
+        self, tell: Callable[[Report], None], answers: trio.MemoryReceiveChannel[TokenGiven]
+    ) -> None:
+        self._tell = tell
+        self._answers = answers
+        self._asking = trio.Lock()
+
+    async def token(self) -> str | None:
+        """Return the token for the next request. Raises what the daemon failed with."""
+        return await self._ask(None)
+
+    async def renewed(self, refused: str) -> str | None:
+        """Return what to ask with instead of a refused token. Raises as `token`."""
+        return await self._ask(refused)
+
+    async def _ask(self, refused: str | None) -> str | None:
+        async with self._asking:
+            self._tell(TokenWanted(refused))
+            answer = await self._answers.receive()
+        if answer.error:
+            raise error_named(answer.error, answer.message)
+        return answer.token
 
 
 def _name_across_the_pipe(failure: TciafsError) -> str:
@@ -101,22 +141,33 @@ class Reports:
             os._exit(0)  # nobody is left to be told of anything, and the next daemon tidies up
 
 
-async def listen(descriptor: int, commands: trio.MemorySendChannel[Command], nursery: trio.Nursery) -> None:
-    """Pass commands on as they come; when there can be no more, end everything."""
-    frames, decoder = Frames(), msgspec.msgpack.Decoder(Command)
+async def listen(
+    descriptor: int,
+    commands: trio.MemorySendChannel[Command],
+    tokens: trio.MemorySendChannel[TokenGiven],
+    nursery: trio.Nursery,
+) -> None:
+    """Pass on commands, and answers to this process, as they come; when there can be no more, end all."""
+    frames, decoder = Frames(), msgspec.msgpack.Decoder(ToWorker)
     async with trio.lowlevel.FdStream(descriptor) as stream:
         while data := await stream.receive_some(READ_BYTES):
             for body in frames.feed(bytes(data)):
-                await commands.send(decoder.decode(body))
+                match decoder.decode(body):
+                    case TokenGiven() as answer:
+                        await tokens.send(answer)
+                    case command:
+                        await commands.send(command)
     nursery.cancel_scope.cancel()
 
 
 async def run(commands_descriptor: int, reports_descriptor: int) -> None:
     """Serve the daemon until it goes away."""
-    send, receive = trio.open_memory_channel[Command](0)
+    send_command, commands = trio.open_memory_channel[Command](0)
+    send_token, tokens = trio.open_memory_channel[TokenGiven](1)
+    tell = Reports(reports_descriptor).tell
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen, commands_descriptor, send, nursery)
-        await Worker(Reports(reports_descriptor).tell).serve(receive)
+        nursery.start_soon(listen, commands_descriptor, send_command, send_token, nursery)
+        await Worker(tell, DaemonsTokens(tell, tokens)).serve(commands)
 
 
 def main() -> None:

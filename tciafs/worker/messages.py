@@ -24,6 +24,9 @@ __all__ = [
     "Progress",
     "Report",
     "RowReplaced",
+    "ToWorker",
+    "TokenGiven",
+    "TokenWanted",
     "Verified",
     "framed",
 ]
@@ -62,6 +65,20 @@ class ListCollection(msgspec.Struct, frozen=True, tag=True):
 Command: TypeAlias = Fetch | ListCollection
 
 
+class TokenGiven(msgspec.Struct, frozen=True, tag=True):
+    """Daemon to worker, wanted by TokenWanted: None to ask as a guest; `error` says why there is none."""
+
+    token: str | None
+    error: str = ""
+    message: str = ""
+
+    def __repr__(self) -> str:
+        return f"TokenGiven(error={self.error!r})"
+
+
+ToWorker: TypeAlias = Fetch | ListCollection | TokenGiven
+
+
 class Arrived(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: this image is in the pack, checked."""
 
@@ -88,22 +105,27 @@ class RowReplaced(msgspec.Struct, frozen=True, tag=True):
     after: bytes
 
 
+class TokenWanted(msgspec.Struct, frozen=True, tag=True):
+    """Worker to daemon: a token for the next request, or another than the one that was `refused`."""
+
+    refused: str | None
+
+    def __repr__(self) -> str:
+        return "TokenWanted()"
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: the command is carried out, and what it wrote is on disk."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: the command cannot be carried out; the name of an error class and its sentence.
-
-    `retry_after_s` is how long the server wants to be left alone; None: it did not say.
-    """
+    """Worker to daemon: the command cannot be carried out; the name of an error class and its sentence."""
 
     error: str
     message: str
-    retry_after_s: float | None = None
 
 
-Report: TypeAlias = Arrived | Progress | Verified | RowReplaced | Finished | Failed
+Report: TypeAlias = Arrived | Progress | Verified | RowReplaced | TokenWanted | Finished | Failed
 
 
 def framed(message: msgspec.Struct) -> bytes:

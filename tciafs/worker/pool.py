@@ -6,7 +6,7 @@ or they say something unintelligible. Used from the daemon's one thread.
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import msgspec
 import trio
 from trio.abc import ReceiveStream, SendStream
 
+from tciafs.archives.http import Bearer
 from tciafs.archives.nbia import NbiaConfig
 from tciafs.errors import TciafsError, error_named
 from tciafs.model import Series
@@ -29,6 +30,8 @@ from tciafs.worker.messages import (
     Progress,
     Report,
     RowReplaced,
+    TokenGiven,
+    TokenWanted,
     Verified,
     framed,
 )
@@ -44,8 +47,11 @@ REAP_PATIENCE_S = 2.0
 class WorkerPool:
     """Fetches series and lists collections of one archive in processes. Use `WorkerPool.running`."""
 
-    def __init__(self, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float) -> None:
+    def __init__(
+        self, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float, bearer: Bearer | None
+    ) -> None:
         self._archive = archive
+        self._bearer = bearer
         self._retries = retries
         self._first_wait_s = first_wait_s
         self._idle: list[_Worker] = []
@@ -53,14 +59,19 @@ class WorkerPool:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float = 1.0
+        cls,
+        archive: Callable[[], NbiaConfig],
+        retries: int,
+        first_wait_s: float = 1.0,
+        bearer: Bearer | None = None,
     ) -> AsyncIterator["WorkerPool"]:
         """Start with one process warm, so that the first series does not wait for Python to start.
 
         `archive` gives the configuration for each series: what was learnt of a server is in it. A series
-        that fails is tried `retries` times more, the first time after about `first_wait_s`.
+        that fails is tried `retries` times more, the first time after about `first_wait_s`. `bearer` has
+        the tokens that workers ask for (None: guests).
         """
-        pool = cls(archive, retries, first_wait_s)
+        pool = cls(archive, retries, first_wait_s, bearer)
         pool._idle.append(await _Worker.start())
         try:
             yield pool
@@ -101,13 +112,23 @@ class WorkerPool:
         """Give a command to a process. Raises TciafsError when it fails."""
         worker = await self._take()
         try:
-            failure = await worker.carry_out(command, pass_on)
+            failure = await worker.carry_out(command, pass_on, self._token_given)
         except BaseException:
             await worker.kill()
             raise
         self._idle.append(worker)
         if failure is not None:
             raise failure
+
+    async def _token_given(self, wanted: TokenWanted) -> TokenGiven:
+        if self._bearer is None:
+            return TokenGiven(None)
+        try:
+            if wanted.refused is None:
+                return TokenGiven(await self._bearer.token())
+            return TokenGiven(await self._bearer.renewed(wanted.refused))
+        except TciafsError as error:
+            return TokenGiven(None, type(error).__name__, str(error))
 
     async def _take(self) -> "_Worker":
         while self._idle:
@@ -150,7 +171,12 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def carry_out(self, command: Command, pass_on: Callable[[Report], None]) -> TciafsError | None:
+    async def carry_out(
+        self,
+        command: Command,
+        pass_on: Callable[[Report], None],
+        token_given: Callable[[TokenWanted], Awaitable[TokenGiven]],
+    ) -> TciafsError | None:
         """Send a command and pass on what the process reports; return why it failed, None if it did not.
 
         Raises TciafsError when the process is of no use any more.
@@ -162,8 +188,10 @@ class _Worker:
                     match self._decoder.decode(body):
                         case Finished():
                             return None
-                        case Failed(error, message, retry_after_s):
-                            return error_named(error, message, retry_after_s)
+                        case Failed(error, message):
+                            return error_named(error, message)
+                        case TokenWanted() as wanted:
+                            await self._commands.send_all(framed(await token_given(wanted)))
                         case news:
                             pass_on(news)
         except trio.BrokenResourceError:

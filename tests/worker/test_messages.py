@@ -21,6 +21,8 @@ from tciafs.worker.messages import (
     Frames,
     Progress,
     Report,
+    TokenGiven,
+    TokenWanted,
     Verified,
     framed,
 )
@@ -40,6 +42,10 @@ REPORTS: list[Report] = [
 def test_a_report_arrives_as_it_was_told(report: Report) -> None:
     (body,) = Frames().feed(framed(report))
     assert msgspec.msgpack.decode(body, type=Report) == report
+
+
+def test_tokens_are_shown_to_nobody() -> None:
+    assert "s3cret" not in repr(TokenGiven("s3cret")) + repr(TokenWanted("s3cret"))
 
 
 def test_a_command_arrives_as_it_was_given() -> None:

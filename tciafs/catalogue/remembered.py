@@ -1,8 +1,8 @@
 """What was listed, in memory and on disk: the last listings decoded, all of them in a table.
 
-The table is used in one thread of its own, since its connection belongs to the thread that opened it, and
-what waits for a disk must not stop the daemon. A disk that fails costs memory of what was asked, no answer:
-it is logged. All else is used from the daemon's one thread.
+A row is read where it is asked for, like an image: that takes 15 microseconds, to another thread and back
+150. What may take longer has one thread of its own: writing, a table that somebody holds, a long row. A disk
+that fails costs memory of what was asked, no answer: it is logged. Used from the daemon's one thread.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table
+from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, unpack
 
 __all__ = ["Remembered"]
 
@@ -29,6 +29,9 @@ WEIGHT_IN_MEMORY = 60_000
 
 FACTS = ("changes", "forgotten")
 """What a catalogue wants to know from the start: read when the table is opened."""
+
+LONG_ROW_BYTES = 64 << 10
+"""Some 200 series: to decode more takes a millisecond, for which readers should not have to wait."""
 
 WHOLE = "whole"
 """The facts that tell when all studies, or all series, of a collection were asked for at once."""
@@ -47,11 +50,13 @@ class Remembered:
         self._facts = {name: self._read_fact(name) for name in FACTS}
         self._table.close()  # this thread's connection; that of the other thread is opened there
         self._thread = _OneThread()
+        self._without_waiting = Table.opened(folder, patience_s=0.0)
         self._memory: OrderedDict[Question, Listing[Any]] = OrderedDict()
         self._weight = 0
 
     def close(self) -> None:
         """Close the table, once what is being written is written."""
+        self._without_waiting.close()
         self._thread.close(self._table.close)
 
     @property
@@ -135,10 +140,21 @@ class Remembered:
 
     async def _read(self, question: Question) -> Listing[Any] | None:
         try:
-            return await self._thread.run(self._table.get, question)
+            row = await self._row(question)
+            if row is None:
+                return None
+            if len(row) > LONG_ROW_BYTES:
+                return await self._thread.run(unpack, question, row)
+            return unpack(question, row)
         except TABLE_ERRORS as error:
             log.warning("the remembered listing of %s is unreadable: %s", "/".join(question), error)
             return None
+
+    async def _row(self, question: Question) -> bytes | None:
+        try:
+            return self._without_waiting.row(question)
+        except TABLE_ERRORS:
+            return await self._thread.run(self._table.row, question)
 
     def _drop(self, question: Question) -> None:
         if (listing := self._memory.pop(question, None)) is not None:

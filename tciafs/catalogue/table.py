@@ -141,14 +141,15 @@ class Table:
         self._rows = rows
 
     @classmethod
-    def opened(cls, folder: Path) -> "Table":
+    def opened(cls, folder: Path, patience_s: float = DISK_TIMEOUT_S) -> "Table":
         """Return the table in `folder`, made anew if it is damaged or of another version.
 
+        Its methods wait for `patience_s` while somebody else holds it, and then raise an error.
         Raises Unusable where the folder or its disk does not let it be.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            rows = _open(folder)
+            rows = _open(folder, patience_s)
             if _is_ours(rows):
                 return cls(rows)
             rows.close()
@@ -163,7 +164,7 @@ class Table:
             Exception
         ) as error:  # diskcache believes its file: what a damaged one makes it raise is anything
             log.warning("the listings cache is damaged (%s) and starts anew", error)
-        return cls(_made_anew(folder))
+        return cls(_made_anew(folder, patience_s))
 
     def get(self, question: Question) -> Listing[Any] | None:
         """Return what was answered, None if it is not known."""
@@ -207,10 +208,10 @@ def _key(question: Question) -> str:
     return "".join(f"{len(text)}:{text}" for text in question)
 
 
-def _open(folder: Path) -> Any:
+def _open(folder: Path, patience_s: float) -> Any:
     return diskcache.Cache(
         str(folder),
-        timeout=DISK_TIMEOUT_S,
+        timeout=patience_s,
         disk=_BytesDisk,
         eviction_policy="none",
         cull_limit=0,
@@ -227,11 +228,11 @@ def _is_ours(rows: Any) -> bool:
     return bool(rows.get(SCHEMA_KEY) == SCHEMA_VERSION)
 
 
-def _made_anew(folder: Path) -> Any:
+def _made_anew(folder: Path, patience_s: float) -> Any:
     try:
         for file in folder.glob("cache.db*"):
             file.unlink()
-        rows = _open(folder)
+        rows = _open(folder, patience_s)
         rows.set(SCHEMA_KEY, SCHEMA_VERSION)
     except (OSError, sqlite3.Error) as error:
         raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error

@@ -32,7 +32,13 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
 
 class FolderListing(Protocol):
-    """A folder being read; places count from 0 and never change while it is open."""
+    """A folder being read; places count from 0 and never change while it is open.
+
+    Of one that `is_complete` nothing has to be waited for.
+    """
+
+    @property
+    def is_complete(self) -> bool: ...
 
     async def wait_for(self, place: int) -> None:
         """Return once it is known what is at a place."""
@@ -53,6 +59,8 @@ class FolderListing(Protocol):
 
 class Snapshot:
     """A folder above the images as it was when it was opened."""
+
+    is_complete = True
 
     def __init__(self, tree: "Tree", node: Node, folder: Folder) -> None:
         self._tree = tree
@@ -115,6 +123,8 @@ class Snapshot:
 
 class ImageFolder:
     """The images of a series as children of its folder."""
+
+    is_complete = False
 
     def __init__(self, tree: "Tree", series: Node, images: "ImageListing") -> None:
         self._tree = tree

@@ -199,8 +199,9 @@ class Operations(pyfuse3.Operations):
     @answered
     async def readdir(self, handle: int, start: int, token: pyfuse3.ReaddirToken) -> None:
         folder = self._handles.folder(handle)
-        with self._interrupts.watching(folder.pid):
-            await folder.listing.wait_for(start)
+        if not folder.listing.is_complete:
+            with self._interrupts.watching(folder.pid):
+                await folder.listing.wait_for(start)
         # From here on nothing waits, so that one entry serves all; what is alike is written into it once.
         entry, reply, place, has_room = self._entry, pyfuse3.readdir_reply, start, True
         while has_room and (run := folder.listing.run(place)) is not None:

@@ -1,5 +1,6 @@
 """Listings in memory and on disk: bounded, the longest unused leaving first, all read again from disk."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -74,6 +75,32 @@ async def test_another_process_may_write_what_is_read_here(remembered: Remembere
     with closing(Table.opened(tmp_path)) as table:
         table.put(("patients", "A"), patients("A", 3))
     assert await remembered.get(("patients", "A")) == patients("A", 3)
+
+
+async def test_a_long_listing_is_read_as_a_short_one_is(remembered: Remembered) -> None:
+    many = patients("A", remembered_module.LONG_ROW_BYTES // 4)
+    await remembered.write(("patients", "A"), many)
+    assert await remembered.get(("patients", "A")) == many
+
+
+async def test_a_table_that_somebody_holds_is_waited_for_in_another_thread(
+    remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    class HeldTable:
+        def row(self, question: object) -> None:
+            tried.append(question)
+            raise sqlite3.OperationalError("database is locked")
+
+        def close(self) -> None:
+            pass
+
+    await remembered.write(("patients", "A"), patients("A", 1))
+    remembered._without_waiting.close()
+    monkeypatch.setattr(remembered, "_without_waiting", HeldTable())
+    assert await remembered.get(("patients", "A")) == patients("A", 1)
+    assert tried == [("patients", "A")]
 
 
 async def test_a_folder_that_is_read_to_its_end_has_nothing_open_in_it_when_closed(tmp_path: Path) -> None:

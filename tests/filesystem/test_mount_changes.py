@@ -48,6 +48,11 @@ def refresh(mount: Mount, path: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def study_of(series: ExpectedSeries) -> str:
+    """Return the path of its study, to be refreshed where the series will not be found any more."""
+    return series.path.rpartition("/")[0]
+
+
 def is_gone(path: Path) -> bool:
     """Return whether a path is not there; stat takes what the kernel remembers, and lists nothing."""
     try:
@@ -71,7 +76,7 @@ def test_a_withdrawn_series_is_gone_and_who_reads_it_reads_on(
     with image.open("rb", buffering=0) as open_image:
         assert open_image.read(100) == content[:100]
         sample.withdraw(series.uid)
-        refresh(mount, series.path)
+        refresh(mount, study_of(series))
         until(lambda: is_gone(folder), "that the kernel has forgotten the folder")
         assert folder.name not in os.listdir(folder.parent)
         os.posix_fadvise(open_image.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -89,7 +94,7 @@ def test_a_series_that_is_described_anew_has_its_new_name_only(
     renamed = folder.with_name("2.000000-brand new-" + series.uid[-5:])
     assert is_gone(renamed), "the kernel remembers this for half a minute"
     sample.revise(series.uid, SeriesDescription="brand new", SeriesNumber=2)
-    refresh(mount, series.path)
+    refresh(mount, study_of(series))
     until(lambda: is_gone(folder), "that the kernel has forgotten the old name")
     until(lambda: not is_gone(renamed), "that the kernel has forgotten that there was no such name")
     assert renamed.stat().st_ino == inode

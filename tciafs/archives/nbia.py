@@ -111,9 +111,10 @@ class NbiaArchive:
         The API version is found by the same question: its answer serves whoever waited for that.
         """
         if self._api is None:
-            await self._settled_api()
+            api = await self._settled_api()
             answer, self._probe_answer = self._probe_answer, None
-            if answer is not None:
+            # What v1 tells is what a guest may see.
+            if answer is not None and (api == "v4" or self._bearer is None):
                 return answer
         return await self._listing("getCollectionValues", {}, collections_listing)
 

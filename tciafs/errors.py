@@ -104,7 +104,7 @@ class DeadlinePassed(TciafsError):
     """A wait reached its bound."""
 
     errno = errno.ETIMEDOUT
-    hint = "The archive is slow or the line is; try again, or raise the timeout in the configuration."
+    hint = "The archive is slow or the line is; try again, or raise --listing-timeout or --stall-timeout."
     retryable = True
 
 
@@ -178,12 +178,14 @@ class Misuse(TciafsError):
     hint = "See tciafs --help."
 
 
-def error_named(name: str, message: str) -> TciafsError:
+def error_named(name: str, message: str, retry_after_s: float | None = None) -> TciafsError:
     """Return the error of class `name` with `message`; an unknown name gives a plain TciafsError.
 
-    Errors cross the pipe from a worker process as these two strings.
+    Errors cross pipes and outlive processes as these values; `retry_after_s` belongs to SlowDown.
     """
     cls = globals().get(name)
+    if cls is SlowDown:
+        return SlowDown(message, retry_after_s)
     if isinstance(cls, type) and issubclass(cls, TciafsError):
         return cls(message)
     return TciafsError(message)

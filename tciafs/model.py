@@ -80,6 +80,11 @@ class Series:
     third_party: str | None = None
 
     @property
+    def path(self) -> tuple[str, str, str, str]:
+        """Collection, patient ID, study and series UID: the way to it."""
+        return self.collection, self.patient_id, self.study_uid, self.series_uid
+
+    @property
     def version(self) -> str:
         """What changes when the archive changes the series: count, bytes and release day."""
         return f"{self.image_count}:{self.size_bytes}:{self.released}"

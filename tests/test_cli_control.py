@@ -15,7 +15,8 @@ import pytest
 
 from tciafs import cli
 from tciafs.control import client
-from tciafs.control.values import CacheStatus, CatalogueStatus, Status
+from tciafs.control.failed_table import failed_csv
+from tciafs.control.values import CacheStatus, CatalogueStatus, FailureStatus, Status
 from tciafs.errors import AccessDenied, NoDaemon, NoSuchName, TciafsError, Unreachable
 from tciafs.filesystem import mountpoint as mountpoints
 
@@ -34,6 +35,8 @@ STATUS = Status(
     inodes=1,
     catalogue=CatalogueStatus(0, 0, ()),
 )
+
+FAILURE = FailureStatus("1.2.5", "Lung", "P3", 60.0, "SeriesDamaged", "came with 1 of 2 images", "Wait.")
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ class Daemons:
         self._table = table
         self._answers: dict[Path, Exception | None] = {}
         self.asked: list[tuple[Path, str]] = []
+        self.failures: list[FailureStatus] = []
         self.dead: set[Path] = set()
         table.write_bytes(b"22 1 254:0 / / rw - ext4 /dev/root rw\n")
         monkeypatch.setattr(mountpoints, "MOUNTINFO", table)
         monkeypatch.setattr(mountpoints, "is_dead", self.dead.__contains__)
         monkeypatch.setattr(client, "ask_status", self._status)
+        monkeypatch.setattr(client, "ask_failures", lambda _mountpoint: self.failures)
         monkeypatch.setattr(client, "ask_refresh", self._refresh)
 
     def mount(self, path: Path, failure: Exception | None = None, owner_uid: int | None = None) -> None:
@@ -128,6 +133,30 @@ def test_json_is_a_line_for_each_mount(run: Run, daemons: Daemons) -> None:
     lines = run("status", "--json").out.splitlines()
     assert [json.loads(line)["mountpoint"] for line in lines] == ["/mnt/a", "/mnt/c"]
     assert json.loads(run("status", "--json", "/mnt/c").out)["mountpoint"] == "/mnt/c"
+
+
+@pytest.mark.parametrize("failed", [(), (FAILURE,)])
+def test_what_failed_is_written_as_a_table(
+    failed: tuple[FailureStatus, ...], run: Run, daemons: Daemons, tmp_path: Path
+) -> None:
+    daemons.mount(Path("/mnt/a"))
+    daemons.failures = list(failed)
+    file = tmp_path / "failed.csv"
+    assert run("status", "--failed", str(file), "/mnt/a") == Result(
+        0, f"{len(failed)} failed series in {file}\n", ""
+    )
+    assert file.read_bytes() == failed_csv(failed).encode()
+    assert run("status", "--failed", "-").out.encode() == file.read_bytes()
+
+
+def test_a_table_that_cannot_be_written_is_a_sentence(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"))
+    for place, reason in (
+        ("/nonexistent/failed.csv", "No such file or directory"),
+        ("/dev/full", "No space"),
+    ):
+        result = run("status", "--failed", place)
+        assert (result.code, result.out, reason in result.err, place in result.err) == (1, "", True, True)
 
 
 def test_a_dead_mount_is_a_sentence_and_hides_no_other(run: Run, daemons: Daemons) -> None:

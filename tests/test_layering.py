@@ -35,14 +35,17 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.commands": "control.values",
         "control.place": "",
         "control.report": "control.values",
+        "control.failed_table": "control.report control.values",
         "control.client": "errors control.place control.report control.values",
         "control.server": "errors control.commands control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http": "tciafs errors archives.http_body archives.http_errors archives.http_limits",
+        "archives.http": "tciafs errors archives.http_body archives.http_bulk archives.http_errors "
+        "archives.http_limits",
         "archives.login": "errors archives.http archives.http_errors archives.http_limits",
         "archives.http_body": "errors",
+        "archives.http_bulk": "",
         "archives.http_errors": "errors",
         "archives.http_limits": "",
         "archives.json_rows": "errors",
@@ -61,6 +64,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
+        "store.failures": "errors model",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
         "store.open_packs": "errors store.layout",
@@ -97,7 +101,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.output": "",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
-        "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
+        "cli.daemons": "errors control.client control.failed_table control.report "
+        "filesystem.mountpoint cli.output",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -110,7 +115,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
         # nbia names the type of a transport that it passes on
-        "httpx": "archives.http archives.http_errors archives.login archives.nbia control.client",
+        "httpx": "archives.http archives.http_bulk archives.http_errors archives.login archives.nbia "
+        "control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
@@ -128,8 +134,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
-    "control.values control.commands control.place control.client control.report "
-    "store.layout store.pack store.ledger store.open_packs store.shelf "
+    "control.values control.commands control.place control.client control.failed_table control.report "
+    "store.failures store.layout store.pack store.ledger store.open_packs store.shelf "
     "worker.messages worker.fetching worker.listing "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"

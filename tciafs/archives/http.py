@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Protocol, TypeVar
+from urllib.request import getproxies
 
 import httpx
 import stamina
@@ -16,6 +17,7 @@ import trio
 
 from tciafs import __version__
 from tciafs.archives.http_body import Inflater
+from tciafs.archives.http_bulk import BulkTransport
 from tciafs.archives.http_errors import FOREIGN, RequestRejected, translate
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.errors import (
@@ -131,6 +133,9 @@ class HttpClient:
         # can keep its slot for ever (httpcore issue 658), and a full pool then answers nobody.
         self._free_connections = trio.Semaphore(limits.connections)
         self._client = _open_client(url, limits, user_agent, transport)
+        # httpx's own way to a server stays where a proxy is: it knows all their kinds.
+        bulk = {} if transport or "all" in getproxies() else {"all://": BulkTransport()}
+        self._bulk_client = _open_client(url, limits, user_agent, transport, bulk)
         self._caller = stamina.AsyncRetryingCaller(
             attempts=retries + 1,
             timeout=None,  # the listing deadline bounds them all
@@ -173,7 +178,7 @@ class HttpClient:
         `fetch` raises.
         """
         async with (
-            self._answer(path, params, "identity") as response,
+            self._answer(path, params, "identity", self._bulk_client) as response,
             unwound(self._pieces(response, _asked(path))) as chunks,
         ):
             yield chunks
@@ -181,6 +186,7 @@ class HttpClient:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+        await self._bulk_client.aclose()
 
     async def _fetch_once(self, path: str, params: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
         async with self._answer(path, params, "gzip") as response:
@@ -207,20 +213,22 @@ class HttpClient:
 
     @asynccontextmanager
     async def _answer(
-        self, path: str, params: Mapping[str, str], encoding: str
+        self, path: str, params: Mapping[str, str], encoding: str, client: httpx.AsyncClient | None = None
     ) -> AsyncIterator[httpx.Response]:
         """Ask, and yield the answer once its status is good; its body is still to come."""
-        asked = _asked(path)
+        asked, client = _asked(path), client or self._client
         async with self._connection(asked):
-            response = await self._authorized(path, params, encoding)
+            response = await self._authorized(client, path, params, encoding)
             async with aclosing(response):
                 await self._check(response, asked)
                 yield response
 
-    async def _authorized(self, path: str, params: Mapping[str, str], encoding: str) -> httpx.Response:
+    async def _authorized(
+        self, client: httpx.AsyncClient, path: str, params: Mapping[str, str], encoding: str
+    ) -> httpx.Response:
         """Ask with the token there is, and once more with another where that one is refused."""
         token = None if self._bearer is None else await self._bearer.token()
-        response = await self._send(self._request(path, params, encoding, token), _asked(path))
+        response = await self._send(client, _request(client, path, params, encoding, token), _asked(path))
         if self._bearer is None or token is None or response.status_code not in _TOKEN_REFUSED:
             return response
         try:
@@ -231,21 +239,13 @@ class HttpClient:
         if another == token:
             return response
         await response.aclose()
-        return await self._send(self._request(path, params, encoding, another), _asked(path))
+        return await self._send(client, _request(client, path, params, encoding, another), _asked(path))
 
-    def _request(
-        self, path: str, params: Mapping[str, str], encoding: str, token: str | None
-    ) -> httpx.Request:
-        headers = {"Accept-Encoding": encoding}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return self._client.build_request("GET", path, params=dict(params), headers=headers)
-
-    async def _send(self, request: httpx.Request, asked: str) -> httpx.Response:
+    async def _send(self, client: httpx.AsyncClient, request: httpx.Request, asked: str) -> httpx.Response:
         """Send, and follow redirects without reading their bodies, which nothing would bound."""
         for _ in range(_MAX_REDIRECTS + 1):
             with self._translated(asked):
-                response = await self._client.send(request, stream=True)
+                response = await client.send(request, stream=True)
             following = response.next_request
             if following is None:
                 return response
@@ -352,6 +352,15 @@ class HttpClient:
             raise UnreadableAnswer(f"{self.host} answered {asked} unreadably: {error}") from error
 
 
+def _request(
+    client: httpx.AsyncClient, path: str, params: Mapping[str, str], encoding: str, token: str | None
+) -> httpx.Request:
+    headers = {"Accept-Encoding": encoding}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return client.build_request("GET", path, params=dict(params), headers=headers)
+
+
 def _asked(path: str) -> str:
     """Return the name of what is asked, for messages: the last part of the path, no parameters."""
     return path.rpartition("/")[2]
@@ -362,6 +371,7 @@ def _open_client(
     limits: HttpLimits,
     user_agent: str,
     transport: httpx.AsyncBaseTransport | None,
+    mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     timeout = httpx.Timeout(
         connect=limits.connect_timeout_s,
@@ -378,6 +388,7 @@ def _open_client(
             limits=pool,
             follow_redirects=False,
             transport=transport,
+            mounts=mounts,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise Misuse("a proxy in the environment (HTTPS_PROXY ...) cannot be used") from error

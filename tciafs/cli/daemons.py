@@ -16,6 +16,7 @@ from tciafs.cli.output import fail, say, sentence
 from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 
 if TYPE_CHECKING:
+    from tciafs.control.values import FailureStatus
     from tciafs.filesystem.mountpoint import Ours
 
 __all__ = ["refresh", "status"]
@@ -26,9 +27,18 @@ A = TypeVar("A")
 @click.command()
 @click.argument("mountpoint", type=click.UNPROCESSED, required=False)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
-def status(mountpoint: str | None, as_json: bool) -> int:
+@click.option(
+    "--failed",
+    "failed_file",
+    type=click.Path(path_type=Path, allow_dash=True, readable=False),
+    metavar="FILE",
+    help="Write the series that could not be had as CSV to FILE (-: here) instead.",
+)
+def status(mountpoint: str | None, as_json: bool, failed_file: Path | None) -> int:
     """Show what the daemon of MOUNTPOINT does: downloads, cache, failures (default: all your mounts)."""
     mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
+    if failed_file is not None:
+        return _write_failed(mounts, failed_file)
     from tciafs.control.client import ask_status
     from tciafs.control.report import json_line, report
 
@@ -41,6 +51,26 @@ def status(mountpoint: str | None, as_json: bool) -> int:
         else:
             say(json_line(answer) if as_json else report(answer))
     return exit_code
+
+
+def _write_failed(mounts: "list[Ours]", file: Path) -> int:
+    """Write a table of what failed in some mounts."""
+    from tciafs.control.client import ask_failures
+    from tciafs.control.failed_table import failed_csv
+
+    failures: list[FailureStatus] = []
+    for mount in mounts:
+        failures += asked(mount, partial(ask_failures, mount.path))
+    table = failed_csv(failures)
+    if str(file) == "-":
+        click.echo(table, nl=False)
+        return 0
+    try:
+        file.write_text(table, encoding="utf-8", newline="")
+    except OSError as error:
+        raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
+    say(f"{len(failures):,} failed series in {file}")
+    return 0
 
 
 @click.command()

@@ -14,10 +14,10 @@ import msgspec
 
 from tciafs.control.place import sockets
 from tciafs.control.report import printable
-from tciafs.control.values import PREFIX, Refresh, Refusal, Status
+from tciafs.control.values import PREFIX, FailurePage, FailureStatus, ListFailures, Refresh, Refusal, Status
 from tciafs.errors import NoDaemon, TciafsError, error_named
 
-__all__ = ["ask_refresh", "ask_status"]
+__all__ = ["ask_failures", "ask_refresh", "ask_status"]
 
 A = TypeVar("A")
 
@@ -29,6 +29,17 @@ LONGEST_PATIENCE_S = 3600.0
 def ask_status(mountpoint: Path) -> Status:
     """Return what the daemon of a mount does. Raises NoDaemon, or TciafsError for one that is stuck."""
     return _ask(mountpoint, "status", None, Status, ANSWER_TIMEOUT_S)
+
+
+def ask_failures(mountpoint: Path) -> list[FailureStatus]:
+    """Return all series that the daemon of a mount could not have. Raises as `ask_status`."""
+    failures: list[FailureStatus] = []
+    page = FailurePage((), more=True)
+    while page.more:
+        after = failures[-1].series_uid if failures else ""
+        page = _ask(mountpoint, "failures", ListFailures(after), FailurePage, ANSWER_TIMEOUT_S)
+        failures += page.failures
+    return failures
 
 
 def ask_refresh(mountpoint: Path, path: str) -> None:

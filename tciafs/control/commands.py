@@ -7,14 +7,19 @@ A new command is a field here, a line in `server` (its path and the value of its
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tciafs.control.values import Status
+from tciafs.control.values import FailurePage, Status
 
 __all__ = ["Commands"]
 
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """All may raise TciafsError, which the command gets. `status` never waits; `refresh` takes a path."""
+    """All may raise TciafsError, which the command gets.
+
+    `status` never waits, nor does `failures`, which takes the series UID behind which to go on ("": begin);
+    `refresh` takes a path.
+    """
 
     status: Callable[[], Status]
+    failures: Callable[[str], FailurePage]
     refresh: Callable[[str], Awaitable[None]]

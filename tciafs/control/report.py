@@ -16,6 +16,7 @@ MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
 
 UNITS = "BKMGT"
+FAILED_HINT = "asked for again later, or at once after: tciafs refresh PATH"
 
 
 def printable(text: str) -> str:
@@ -60,7 +61,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))
     if status.failures_total:
-        yield "failed", f"{status.failures_total:,} a moment ago"
+        yield "failed", f"{status.failures_total:,} series; {FAILED_HINT}"
         yield from (("", _failure(each)) for each in status.failures[-MOST_LISTED:])
         yield from _left_out(status.failures_total, len(status.failures))
     yield from (("event", _event(each)) for each in catalogue.events[-MOST_LISTED:])
@@ -79,7 +80,8 @@ def _download(each: DownloadStatus) -> str:
 
 def _failure(each: FailureStatus) -> str:
     hint = f". {each.hint}" if each.hint else ""
-    return f"{_time(each.at)} {_series(each)}: {printable(each.message + hint)}"
+    times = f" ({each.times:,} times)" if each.times > 1 else ""
+    return f"{_time(each.at)} {_series(each)}{times}: {printable(each.message + hint)}"
 
 
 def _series(each: DownloadStatus | FailureStatus) -> str:

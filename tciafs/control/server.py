@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tciafs.control.commands import Commands
-from tciafs.control.values import PREFIX, Refresh, Refusal
+from tciafs.control.values import PREFIX, ListFailures, Refresh, Refusal
 from tciafs.errors import AccessDenied, Misuse, NoSuchName, TciafsError
 
 __all__ = ["serve"]
@@ -65,6 +65,7 @@ def _application(commands: Commands) -> Starlette:
     application = Starlette(
         routes=[
             _question("status", commands.status),
+            _command("failures", ListFailures, _at_once(lambda wish: commands.failures(wish.after))),
             _command("refresh", Refresh, lambda wish: commands.refresh(wish.path)),
         ],
         exception_handlers={HTTPException: _unknown},
@@ -89,6 +90,15 @@ def _command(name: str, kind: type[W], obey: Callable[[W], Awaitable[object]]) -
         return _json(await obey(await _wish(request, kind)))
 
     return Route(PREFIX + name, _guarded(handle), methods=["POST"])
+
+
+def _at_once(answer: Callable[[W], object]) -> Callable[[W], Awaitable[object]]:
+    """Return what obeys a wish that waits for nothing."""
+
+    async def obey(wish: W) -> object:
+        return answer(wish)
+
+    return obey
 
 
 async def _wish(request: Request, kind: type[W]) -> W:

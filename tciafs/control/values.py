@@ -14,7 +14,9 @@ __all__ = [
     "CatalogueStatus",
     "DownloadStatus",
     "EventStatus",
+    "FailurePage",
     "FailureStatus",
+    "ListFailures",
     "Refresh",
     "Refusal",
     "Status",
@@ -55,7 +57,11 @@ class DownloadStatus:
 
 @dataclass(frozen=True, slots=True)
 class FailureStatus:
-    """A series that could not be had: the class of the error, its sentence, and what to do."""
+    """A series that could not be had: the class of the error, its sentence, and what to do.
+
+    It has failed `times` times, the last time `at`; from `retry_at` on, the archive is asked again when
+    somebody reads.
+    """
 
     series_uid: str
     collection: str
@@ -64,6 +70,13 @@ class FailureStatus:
     error: str
     message: str
     hint: str
+    times: int = 1
+    retry_at: float = 0.0
+    study_uid: str = ""
+    description: str | None = None
+    modality: str | None = None
+    image_count: int | None = None
+    listed_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +100,10 @@ class CatalogueStatus:
 class Status:
     """What a daemon does at this moment; each number is counted, none is guessed.
 
-    `downloads` are those under way, the oldest first, and `failures` those of the last 20 seconds; of very
-    many only some are listed, `downloads_total` and `failures_total` count all. `inodes` are the names that
-    the kernel knows. A command that asks the archive is answered within `patience_s`. `user` None is a
-    guest; after `login_refused` the archive is asked as one.
+    `downloads` are those under way, the oldest first, and `failures` the series that could not be had, the
+    latest last; of very many only some are listed, `downloads_total` and `failures_total` count all. `inodes`
+    are the names that the kernel knows. A command that asks the archive is answered within `patience_s`.
+    `user` None is a guest; after `login_refused` the archive is asked as one.
     """
 
     version: str
@@ -108,6 +121,21 @@ class Status:
     catalogue: CatalogueStatus
     user: str | None = None
     login_refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListFailures:
+    """`POST /v1/failures`: list the series that could not be had, those behind a series UID ("": all)."""
+
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePage:
+    """Some of the series that could not be had, in order of their UID; `more` says whether others follow."""
+
+    failures: tuple[FailureStatus, ...]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.session import open_session
-from tciafs.filesystem.status import About, snapshot
+from tciafs.filesystem.status import About, failures_after, snapshot
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
@@ -254,11 +254,16 @@ def _control(about: About, store: Store, tree: Tree, catalogue: Catalogue) -> Co
 
     async def refresh(path: str) -> None:
         with trio.move_on_after(about.patience_s) as asking:
-            await tree.refresh(path)
+            whose = await tree.refresh(path)
+            store.failures.forget(lambda failed: failed.path[: len(whose)] == whose)
         if asking.cancelled_caught:
             raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
 
-    return Commands(status=lambda: snapshot(about, store, tree, catalogue), refresh=refresh)
+    return Commands(
+        status=lambda: snapshot(about, store, tree, catalogue),
+        failures=lambda after: failures_after(store, after),
+        refresh=refresh,
+    )
 
 
 async def _announce_and_obey(

@@ -62,8 +62,8 @@ def xattrs_of_state(store: Store, series: Series) -> Mapping[str, str]:
     attributes = {"user.tciafs.state": store.state(series)}
     if known := store.peek(series):
         attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
-    if failure := store.peek_failure(series):
-        attributes["user.tciafs.error"] = f"{failure}. {failure.hint}".strip()
+    if failed := store.failures.find(series):
+        attributes["user.tciafs.error"] = f"{failed.failure}. {failed.failure.hint}".strip()
     return attributes
 
 

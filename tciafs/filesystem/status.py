@@ -5,12 +5,9 @@ an answer has a bound. Handed a store, a tree and a catalogue.
 """
 
 import os
-import time
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-import trio
 
 from tciafs import __version__
 from tciafs.control.values import (
@@ -18,15 +15,17 @@ from tciafs.control.values import (
     CatalogueStatus,
     DownloadStatus,
     EventStatus,
+    FailurePage,
     FailureStatus,
     Status,
 )
 
 if TYPE_CHECKING:
-    from tciafs.store.download import Download, FailedSeries
+    from tciafs.store.download import Download
+    from tciafs.store.failures import FailedSeries
     from tciafs.store.store import Store
 
-__all__ = ["About", "snapshot"]
+__all__ = ["About", "failures_after", "snapshot"]
 
 MOST_DOWNLOADS = 50
 MOST_OTHERS = 20
@@ -83,7 +82,7 @@ class About:
 
 def snapshot(about: About, store: "Store", tree: Sized, catalogue: Listings) -> Status:
     """Return what a mount does at this moment."""
-    usage, downloads, failures = store.usage(), store.downloads(), store.failures()
+    usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
     return Status(
         version=__version__,
         mountpoint=_brief(about.mountpoint, LONGEST_SENTENCE_BYTES),
@@ -113,6 +112,14 @@ def _refusal(login: Login | None) -> str | None:
     return _brief(str(login.refused), LONGEST_SENTENCE_BYTES)
 
 
+def failures_after(store: "Store", series_uid: str) -> FailurePage:
+    """Return the next few of the series that could not be had, in order of their UID."""
+    failures = [each for each in store.failures.every() if each.series.series_uid > series_uid]
+    failures.sort(key=lambda each: each.series.series_uid)
+    page = tuple(map(_failure, failures[:MOST_OTHERS]))
+    return FailurePage(page, more=len(failures) > len(page))
+
+
 def _download(download: "Download") -> DownloadStatus:
     series = download.series
     return DownloadStatus(
@@ -129,14 +136,22 @@ def _download(download: "Download") -> DownloadStatus:
 
 
 def _failure(failed: "FailedSeries") -> FailureStatus:
+    series = failed.series
     return FailureStatus(
-        series_uid=_brief(failed.series.series_uid),
-        collection=_brief(failed.series.collection),
-        patient=_brief(failed.series.patient_id),
-        at=time.time() - (trio.current_time() - failed.at),
+        series_uid=_brief(series.series_uid),
+        collection=_brief(series.collection),
+        patient=_brief(series.patient_id),
+        at=failed.at,
         error=type(failed.failure).__name__,
         message=_brief(str(failed.failure), LONGEST_SENTENCE_BYTES),
         hint=failed.failure.hint,
+        times=failed.times,
+        retry_at=failed.retry_at,
+        study_uid=_brief(series.study_uid),
+        description=None if series.description is None else _brief(series.description),
+        modality=None if series.modality is None else _brief(series.modality),
+        image_count=series.image_count,
+        listed_bytes=series.size_bytes,
     )
 
 

@@ -20,6 +20,7 @@ from tciafs.filesystem.folders import (
     Level,
     Record,
     Siblings,
+    Whose,
     inode_of,
 )
 from tciafs.filesystem.listings import FolderListing, ImageFolder, Snapshot
@@ -213,19 +214,19 @@ class Tree:
             series = (await self._catalogue.series(name, first)).records
         return licence_text(name, [(one.licence_name, one.licence_uri) for one in series]).encode()
 
-    async def refresh(self, path: str) -> None:
+    async def refresh(self, path: str) -> Whose:
         """Have the archive asked again for the listing behind a path, and for those below it when needed.
 
-        Of a study or what is below it all of the patient is asked for: archives list no less. Raises
-        NoSuchName, which for what is below a patient means that it is not there now, or what the archive
-        raises.
+        Of a study or what is below it all of the patient is asked for: archives list no less. Returns the
+        keys of what was meant, from the collection down to the series; () for all. Raises NoSuchName, which
+        for what is below a patient means that it is not there now, or what the archive raises.
         """
         names = [name for name in path.split("/") if name]
         node = await self._walked(self.root, names[:2])
         collection, patient = (*node.whose, None, None)[:2]
         self.folders.clear()
         await self._catalogue.refresh(collection, patient)
-        await self._walked(node, names[2:4])
+        return (await self._walked(node, names[2:4])).whose
 
     async def _walked(self, node: Node, names: Sequence[str]) -> Node:
         """Return the folder that names lead to by way of listings; what is no folder ends the way.

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sample-dir", type=Path, action="append", default=[], metavar="DIR")
     add("--sample-collection", default="SAMPLE", metavar="NAME", help="collection of --sample-dir")
     add("--bench-slices", type=_positive, metavar="N", help="add BENCH: a CT of N 512x512 slices")
+    add("--bench-series", type=_positive, default=1, metavar="N", help="so many of them in BENCH (else 1)")
     add("--many-patients", type=_positive, metavar="N", help="add MANY: N patients of one image")
     add("--many-series", type=_positive, metavar="N", help="add MANYSERIES: N small series")
     add("--huge-images", type=_positive, metavar="N", help="add HUGE: one series of N tiny images")
@@ -71,8 +72,9 @@ def _collections(options: argparse.Namespace) -> list[Collection]:
     if options.huge_images:
         shelves.append(bulk.huge(options.huge_images))
     if options.bench_slices:
-        bench = bulk.bench(options.bench_slices)
-        bench.series[0].images()  # made now, so that no measurement waits for it
+        bench = bulk.bench(options.bench_slices, options.bench_series)
+        for series in bench.series:
+            series.images()  # made now, so that no measurement waits for it
         shelves.append(bench)
     if options.idc_index or options.idc_collection:
         index = installed_index() if options.idc_index in (None, INSTALLED) else options.idc_index

@@ -65,17 +65,22 @@ def _one_of_many_series(place: int) -> Series:
     return Series(study, series_uid, source, number=number, description="one of many")
 
 
-def bench(slices: int) -> Shelf:
-    """Return the collection BENCH: one CT series of `slices` images of half a megabyte."""
+def bench(slices: int, series: int = 1) -> Shelf:
+    """Return the collection BENCH: one study of `series` CT series of `slices` images of half a megabyte."""
 
     def load() -> Sequence[Series]:
         patient = Patient("BENCH", "BENCH-001")
         study = Study(patient, uid("bench"), DAY, description="CT THORAX")
-        source = Made(bench_ct(slices))
-        series = Series(study, uid("bench", 1), source, modality="CT", number=2, description="Thin slices")
-        return [series]
+        return [_one_of_bench(study, slices, place) for place in range(1, series + 1)]
 
     return Shelf("BENCH", load)
+
+
+def _one_of_bench(study: Study, slices: int, place: int) -> Series:
+    source = Made(bench_ct(slices))
+    return Series(
+        study, uid("bench", place), source, modality="CT", number=place + 1, description="Thin slices"
+    )
 
 
 def huge(images: int) -> Shelf:

@@ -18,7 +18,7 @@ from tciafs.errors import DeadlinePassed, TciafsError
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 
-__all__ = ["Announcements", "Download", "FailedSeries", "Fetcher"]
+__all__ = ["Announcements", "Download", "Fetcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,6 @@ class Announcements:
     image: Callable[[PackedImage], None]
     progress: Callable[[int], None]
     verified: Callable[[tuple[str, ...]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FailedSeries:
-    """A series whose download failed `at` a time of trio's clock, and why."""
-
-    series: Series
-    at: float
-    failure: TciafsError
 
 
 class Fetcher(Protocol):

@@ -8,7 +8,8 @@ or of the rules for names.
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ import trio
 from tciafs.errors import Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
-from tciafs.store.download import Announcements, Download, FailedSeries, Fetcher
+from tciafs.store.download import Announcements, Download, Fetcher
+from tciafs.store.failures import Failures
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import holding
 from tciafs.store.open_packs import OpenImage
@@ -38,8 +40,8 @@ class StoreConfig:
     """What a store needs to know.
 
     `limit_bytes` bounds all packs together. `parallel` series come in at the same time, others wait.
-    `patience_s` bounds every wait without a sign of life. A failure is shared for
-    `failure_memory_s` before the archive is asked again. `offline` fetches nothing.
+    `patience_s` bounds every wait without a sign of life. A failure is shared for `failure_memory_s` before
+    the archive is asked again, one that is lasting for longer; see `failures`. `offline` fetches nothing.
     """
 
     folder: Path
@@ -63,7 +65,9 @@ class Usage:
 class Store:
     """Series on disk, each downloaded once. Use `Store.running`."""
 
-    def __init__(self, config: StoreConfig, shelf: Shelf, fetcher: Fetcher, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, config: StoreConfig, shelf: Shelf, failures: Failures, fetcher: Fetcher, nursery: trio.Nursery
+    ) -> None:
         self._config = config
         self._shelf = shelf
         self._fetcher = fetcher
@@ -73,7 +77,7 @@ class Store:
         self._room = Room(shelf, config.limit_bytes, self._disk)
         self._downloads: dict[str, Download] = {}
         self._queued: set[Download] = set()
-        self._failures: dict[str, FailedSeries] = {}
+        self.failures = failures
 
     @classmethod
     @asynccontextmanager
@@ -84,13 +88,15 @@ class Store:
         """
         async with holding(config.folder):
             shelf = _open_shelf(config.folder)
+            failures = Failures(config.folder / "failures.sqlite", config.failure_memory_s, _unix_clock())
             try:
                 async with trio.open_nursery() as nursery:
-                    store = cls(config, shelf, fetcher, nursery)
+                    store = cls(config, shelf, failures, fetcher, nursery)
                     yield store
                     await store._see_verified_published()
                     nursery.cancel_scope.cancel()
             finally:
+                failures.close()
                 shelf.close()
 
     # -- what is here -----------------------------------------------------------------------------
@@ -103,20 +109,9 @@ class Store:
         """Return the download of a series that is under way."""
         return self._downloads.get(series.series_uid)
 
-    def peek_failure(self, series: Series) -> TciafsError | None:
-        """Return why the last download of a series failed, as long as that is remembered."""
-        self._forget_old_failures()
-        failed = self._failures.get(series.series_uid)
-        return failed.failure if failed is not None else None
-
     def downloads(self) -> Sequence[Download]:
         """Return the downloads under way, in the order in which they were asked for."""
         return tuple(self._downloads.values())
-
-    def failures(self) -> Sequence[FailedSeries]:
-        """Return the series whose last download failed, the latest last, as long as that is remembered."""
-        self._forget_old_failures()
-        return tuple(self._failures.values())
 
     def state(self, series: Series) -> str:
         """Return "arriving", "local", "evicted" (names and sizes are known), "failed" or "remote"."""
@@ -124,7 +119,7 @@ class Store:
             return "arriving"
         if known := self.peek(series):
             return "local" if known.pack_bytes else "evicted"
-        return "failed" if self.peek_failure(series) else "remote"
+        return "failed" if self.failures.find(series) else "remote"
 
     def usage(self) -> Usage:
         """Return how full the cache is; never waits for anything but the local disk."""
@@ -173,11 +168,11 @@ class Store:
     def fetch(self, series: Series) -> Download:
         """Return the one download of `series`, starting it if there is none.
 
-        Raises the failure of a download that failed a moment ago, or Offline.
+        Raises the failure of a download that failed not long ago, or Offline.
         """
         if download := self._downloads.get(series.series_uid):
             return download
-        if failure := self.peek_failure(series):
+        if failure := self.failures.refusal(series):
             raise failure.with_traceback(None)
         if self._config.offline:
             raise Offline(f"series {series.series_uid} is not in the cache, and --offline is set")
@@ -191,7 +186,7 @@ class Store:
         """Fetch and publish one series; the outcome is recorded on `download`, never raised."""
         uid = download.series.series_uid
         failure: TciafsError | None = None
-        level = logging.WARNING
+        is_closing = False
         try:
             await self._fetch_and_publish(download)
         except TciafsError as error:
@@ -203,12 +198,14 @@ class Store:
             failure = TciafsError(f"the download of series {uid} failed: {error!r}")
         except BaseException:
             failure = Unreachable(f"tciafs closed before series {uid} was fetched")
-            level = logging.DEBUG
+            is_closing = True
             raise
         finally:
+            if failure is not None and not is_closing:
+                self.failures.note(download.series, failure)
             self._conclude(download, failure)
             if failure is not None:
-                log.log(level, "series %s: %s", uid, failure)
+                log.log(logging.DEBUG if is_closing else logging.WARNING, "series %s: %s", uid, failure)
                 await self._room.remove(download.pack)
 
     async def _fetch_and_publish(self, download: Download) -> None:
@@ -254,10 +251,9 @@ class Store:
         del self._downloads[series.series_uid]
         self._queued.discard(download)
         self._room.release(series)
-        self._forget_old_failures()
-        self._failures.pop(series.series_uid, None)
-        if failure is not None:
-            self._failures[series.series_uid] = FailedSeries(series, trio.current_time(), failure)
+        if failure is None:
+            self.failures.note_had(series.series_uid)
+        else:
             self._shelf.discard(series)
         download.end(failure)
 
@@ -268,10 +264,6 @@ class Store:
                 if download.layout is not None:
                     await download.over.wait()
 
-    def _forget_old_failures(self) -> None:
-        oldest = trio.current_time() - self._config.failure_memory_s
-        self._failures = {uid: each for uid, each in self._failures.items() if each.at > oldest}
-
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
@@ -279,6 +271,12 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise translate_disk_error(error) from error
+
+
+def _unix_clock() -> Callable[[], float]:
+    """Return a clock that says Unix seconds and goes as trio's does."""
+    ahead_s = time.time() - trio.current_time()
+    return lambda: trio.current_time() + ahead_s
 
 
 def _open_shelf(folder: Path) -> Shelf:

@@ -16,7 +16,7 @@ import trio
 
 from tciafs.archives.http import Bearer
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
-from tciafs.errors import TciafsError, error_named
+from tciafs.errors import SlowDown, TciafsError, error_named
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import (
@@ -82,7 +82,8 @@ class Worker:
         await list_collection(archive, command.kind, command.collection, folder, command.asked_at, self._tell)
 
     def _report(self, failure: TciafsError) -> None:
-        self._tell(Failed(_name_across_the_pipe(failure), str(failure)))
+        pause_s = failure.retry_after_s if isinstance(failure, SlowDown) else None
+        self._tell(Failed(_name_across_the_pipe(failure), str(failure), pause_s))
 
     async def _archive_for(self, config: NbiaConfig) -> NbiaArchive:
         if self._archive is None or config != self._config:

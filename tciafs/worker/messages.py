@@ -119,10 +119,14 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: the command cannot be carried out; the name of an error class and its sentence."""
+    """Worker to daemon: the command cannot be carried out; the name of an error class and its sentence.
+
+    `retry_after_s` is how long the server wants to be left alone; None: it did not say.
+    """
 
     error: str
     message: str
+    retry_after_s: float | None = None
 
 
 Report: TypeAlias = Arrived | Progress | Verified | RowReplaced | TokenWanted | Finished | Failed

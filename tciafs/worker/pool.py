@@ -188,8 +188,8 @@ class _Worker:
                     match self._decoder.decode(body):
                         case Finished():
                             return None
-                        case Failed(error, message):
-                            return error_named(error, message)
+                        case Failed(error, message, retry_after_s):
+                            return error_named(error, message, retry_after_s)
                         case TokenWanted() as wanted:
                             await self._commands.send_all(framed(await token_given(wanted)))
                         case news:

@@ -17,11 +17,18 @@ import trio
 
 from tciafs.control import client, place
 from tciafs.control import server as server_module
-from tciafs.control.client import ask_refresh, ask_status
+from tciafs.control.client import ask_failures, ask_refresh, ask_status
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening, sockets
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
-from tciafs.control.values import CacheStatus, CatalogueStatus, DownloadStatus, Status
+from tciafs.control.values import (
+    CacheStatus,
+    CatalogueStatus,
+    DownloadStatus,
+    FailurePage,
+    FailureStatus,
+    Status,
+)
 from tciafs.errors import AccessDenied, Misuse, NoDaemon, NoSuchName, SlowDown, TciafsError, Unreachable
 
 A = TypeVar("A")
@@ -51,12 +58,21 @@ class FakeDaemon:
 
     answer: Status | Exception = STATUS
     failure: Exception | None = None
+    failures: list[FailureStatus] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
     open: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
         self.open.set()
+
+    @property
+    def commands(self) -> Commands:
+        return Commands(status=self.status, failures=self.list_failures, refresh=self.refresh)
+
+    def list_failures(self, after: str) -> FailurePage:
+        behind = [each for each in self.failures if each.series_uid > after]
+        return FailurePage(tuple(behind[:2]), more=len(behind) > 2)
 
     def status(self) -> Status:
         if isinstance(self.answer, Exception):
@@ -86,7 +102,7 @@ async def served(daemon: FakeDaemon) -> AsyncIterator[None]:
     with listening(MOUNT) as listener:
         assert listener is not None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, listener, Commands(daemon.status, daemon.refresh))
+            nursery.start_soon(serve, listener, daemon.commands)
             yield
             nursery.cancel_scope.cancel()
 
@@ -123,6 +139,16 @@ class Connections(list[socket.socket]):
 # What is asked
 
 
+async def test_failures_come_page_by_page_and_each_once() -> None:
+    failures = [
+        FailureStatus(f"1.{number}", "Lung", "P1", 1e9, "SeriesDamaged", "short", "") for number in range(5)
+    ]
+    async with served(FakeDaemon(failures=failures)):
+        assert await in_thread(ask_failures, MOUNT) == failures
+    async with served(FakeDaemon()):
+        assert await in_thread(ask_failures, MOUNT) == []
+
+
 async def test_a_status_comes_back_as_it_was_given() -> None:
     async with served(FakeDaemon()):
         assert await in_thread(ask_status, MOUNT) == STATUS
@@ -156,7 +182,7 @@ async def test_what_comes_before_the_server_is_loaded_is_answered_then() -> None
         with connect() as early:
             early.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve, listener, Commands(daemon.status, daemon.refresh))
+                nursery.start_soon(serve, listener, daemon.commands)
                 assert (await in_thread(early.recv, 100)).startswith(b"HTTP/1.1 200")
                 nursery.cancel_scope.cancel()
 
@@ -306,7 +332,7 @@ async def test_a_server_that_fails_is_a_warning_and_no_end(monkeypatch: pytest.M
     monkeypatch.setattr("tciafs.control.server.hypercorn.trio.serve", fail)
     with socket.socket(socket.AF_UNIX) as listener, listener.dup() as given:
         daemon = FakeDaemon()
-        await serve(given, Commands(daemon.status, daemon.refresh))
+        await serve(given, daemon.commands)
 
 
 # A daemon that is not there, or not well

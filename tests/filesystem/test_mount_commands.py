@@ -1,5 +1,7 @@
 """Commands that ask the daemon of a real mount: at any moment, also while nothing else gets an answer."""
 
+import csv
+import errno
 import json
 import os
 import signal
@@ -91,6 +93,38 @@ def test_a_failure_is_shown_with_its_sentence(sample: RunningSample, series: Exp
         assert (failure["series_uid"], failure["error"]) == (series.uid, "Unreachable")
         assert failure["message"] in mount.log()
         assert failure["message"] in program("status", mount.path).stdout
+
+
+def test_a_damaged_series_fails_at_once_after_a_restart_and_is_asked_for_again_after_a_refresh(
+    sample: RunningSample, series: ExpectedSeries, tmp_path: Path
+) -> None:
+    table = tmp_path / "failed.csv"
+    sample.fault("short", series=series.uid, times=99, images=7)
+    with (
+        mounted(sample.url, "--retries", "0", folder=tmp_path / "place") as mount,
+        pytest.raises(OSError, match=os.strerror(errno.EIO)),
+    ):
+        os.listdir(mount.path / series.path)
+    sample.clear_faults()
+    sample.forget_requests()
+    with mounted(sample.url, "--retries", "0", folder=tmp_path / "place") as mount:
+        folder = mount.path / series.path
+        for call in (os.listdir, lambda folder: (folder / "1-01.dcm").read_bytes()):
+            with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                call(folder)
+        sentence = f"series {series.uid} came with 53 of 60 images"
+        assert os.getxattr(folder, "user.tciafs.error").decode().startswith(sentence)
+        assert os.getxattr(folder, "user.tciafs.state") == b"failed"
+        assert sentence in program("status", mount.path).stdout
+        assert program("status", "--failed", table, mount.path).stdout == f"1 failed series in {table}\n"
+        (row,) = csv.DictReader(table.read_text().splitlines())
+        assert (row["Series UID"], row["Collection"], row["Reason"]) == (series.uid, "Phantom-Head", sentence)
+        assert sample.requests("getImage") == []
+        assert program("refresh", folder).returncode == 0
+        assert len(os.listdir(folder)) == 60
+        assert len(sample.requests("getImage")) == 1
+        until(lambda: os.getxattr(folder, "user.tciafs.state") == b"local", "the series in its place")
+        assert status_of(mount)["failures"] == []
 
 
 def test_a_status_comes_while_the_archive_is_frozen_and_readers_wait(series: ExpectedSeries) -> None:

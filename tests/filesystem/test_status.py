@@ -6,12 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from trio.testing import MockClock
 
 from tciafs.control.server import MOST_ANSWER_BYTES
-from tciafs.control.values import DownloadStatus
+from tciafs.control.values import DownloadStatus, FailurePage
 from tciafs.errors import Unreachable
-from tciafs.filesystem.status import About, snapshot
+from tciafs.filesystem.status import About, failures_after, snapshot
 from tciafs.store.store import Store, StoreConfig
 from tests.fakes import FakeFetcher, make_series
 
@@ -79,22 +78,38 @@ async def test_a_download_is_shown_as_far_as_it_has_come(store: Store, fetcher: 
 
 
 async def test_a_failure_is_shown_with_its_sentence_and_its_hint_and_when(
-    store: Store,
-    fetcher: FakeFetcher,
-    autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
-    expect_log: Callable[[str], None],
+    store: Store, fetcher: FakeFetcher, expect_log: Callable[[str], None]
 ) -> None:
     expect_log("series 1.2.3: no route")
     download = store.fetch(SERIES)
     (await fetcher.begun()).end(Unreachable("no route"))
     await download.over.wait()
-    autojump_clock.jump(5.0)
-    monkeypatch.setattr("tciafs.filesystem.status.time.time", lambda: 1000.0)
     (failure,) = snapshot(ABOUT, store, [], FakeListings()).failures
+    (failed,) = store.failures.every()
     assert (failure.series_uid, failure.collection, failure.patient) == ("1.2.3", "Lung", "P1")
     assert (failure.error, failure.message, failure.hint) == ("Unreachable", "no route", Unreachable.hint)
-    assert failure.at == pytest.approx(995.0)
+    assert (failure.at, failure.retry_at, failure.times) == (failed.at, failed.retry_at, 1)
+    assert (failure.study_uid, failure.modality, failure.image_count) == ("1.2", "CT", 2)
+    assert failures_after(store, "") == FailurePage((failure,), more=False)
+    assert failures_after(store, "1.2.3") == FailurePage((), more=False)
+
+
+@pytest.mark.parametrize("character", ["x", "ß", "\x01", "\udcff", "\\"])
+async def test_of_many_failures_each_is_listed_once_and_no_page_is_too_large(
+    character: str, store: Store
+) -> None:
+    long = character * 10_000
+    for number in range(50):
+        series = replace(make_series(f"1.{number:02}"), collection=long, patient_id=long, description=long)
+        store.failures.note(series, Unreachable(long))
+    found: list[str] = []
+    more = True
+    while more:
+        page = failures_after(store, found[-1] if found else "")
+        assert len(msgspec.json.encode(page)) < MOST_ANSWER_BYTES
+        found += [each.series_uid for each in page.failures]
+        more = page.more
+    assert found == [f"1.{number:02}" for number in range(50)]
 
 
 @pytest.mark.parametrize("character", ["x", "ß", "\x01", "\udcff", "\\"])

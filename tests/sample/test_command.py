@@ -42,12 +42,13 @@ def test_an_older_server_does_not_know_checksums() -> None:
 
 
 def test_crowds_are_listed_and_downloaded() -> None:
-    options = ("--many-patients", "300", "--many-series", "25", "--bench-slices", "2")
+    options = ("--many-patients", "300", "--many-series", "25", "--bench-slices", "2", "--bench-series", "3")
     with running_sample(*options) as sample:
         assert len(sample.rows("v4/getPatient", Collection="MANY")) == 300
         series = sample.rows("v4/getSeries", Collection="MANYSERIES")
         assert {row["ImageCount"] for row in series} == {3, 4, 5, 6, 7, 8}
         bench = sample.rows("v4/getSeries", Collection="BENCH")
+        assert [row["ImageCount"] for row in bench] == [2, 2, 2]
         for row in (*series, *bench):
             uid = row["SeriesInstanceUID"]
             assert sample.get("v4/getImage", SeriesInstanceUID=uid).status_code == 200

@@ -269,27 +269,43 @@ async def test_a_failure_is_shared_and_remembered_for_a_while(
     with pytest.raises(Unreachable, match="gone"):
         await store.open(SERIES, "1-1.dcm")
     assert len(fetcher.transfers) == 1
-    assert [(each.series, str(each.failure)) for each in store.failures()] == [(SERIES, "gone")]
+    assert [(each.series, str(each.failure)) for each in store.failures.every()] == [(SERIES, "gone")]
+    assert store.state(SERIES) == "failed"
     await trio.sleep(1)
-    assert (store.peek_failure(SERIES), store.failures()) == (None, ())
     fetcher.contents["1.2.3"] = IMAGES
     assert await read(store, SERIES, "1-1.dcm") == b"first image"
+    await settled(store)
+    assert (store.failures.every(), store.state(SERIES)) == ((), "local")
 
 
-async def test_failures_are_not_kept_for_ever(
-    store: Store,
-    config: StoreConfig,
-    fetcher: FakeFetcher,
-    autojump_clock: MockClock,
-    expect_log: Callable[[str], None],
+@pytest.mark.expect_log("series 1.2.3: came short")
+async def test_a_damaged_series_fails_at_once_after_a_restart_until_somebody_wants_it_asked_for_again(
+    config: StoreConfig, fetcher: FakeFetcher
 ) -> None:
-    expect_log("gone")
-    for number in range(1, 4):
-        store.fetch(make_series(f"1.{number}"))
-        (await fetcher.begun(number)).end(Unreachable("gone"))
+    async with Store.running(config, fetcher) as store:
+        store.fetch(SERIES)
+        (await fetcher.begun()).end(SeriesDamaged("came short"))
         await settled(store)
-        await trio.sleep(config.failure_memory_s + 1)
-    assert list(store._failures) == ["1.3"]
+    fetcher.contents["1.2.3"] = IMAGES
+    async with Store.running(config, fetcher) as store:
+        assert store.state(SERIES) == "failed"
+        with pytest.raises(SeriesDamaged, match="came short"):
+            await store.open(SERIES, "1-1.dcm")
+        assert len(fetcher.transfers) == 1
+        store.failures.forget(lambda series: series == SERIES)
+        assert await read(store, SERIES, "1-1.dcm") == b"first image"
+
+
+async def test_a_series_that_was_under_way_when_the_store_closed_has_not_failed(
+    config: StoreConfig, fetcher: FakeFetcher
+) -> None:
+    async with Store.running(config, fetcher) as store:
+        store.fetch(SERIES)
+        await fetcher.begun()
+    fetcher.contents["1.2.3"] = IMAGES
+    async with Store.running(config, fetcher) as store:
+        assert store.failures.every() == ()
+        assert await read(store, SERIES, "1-1.dcm") == b"first image"
 
 
 async def test_a_failed_download_leaves_nothing_behind(

@@ -244,8 +244,10 @@ class _Body(httpx.AsyncByteStream):
         with self._changing:
             pieces, self._pieces, self._waiting_bytes = self._pieces, [], 0
             self._changing.notify_all()
-        if not pieces and self._failure is not None:
+        if not pieces and isinstance(self._failure, OSError | http.client.HTTPException):
             raise _in_httpx_words(self._failure) from self._failure
+        if not pieces and self._failure is not None:
+            raise self._failure
         return b"".join(pieces)
 
     async def _waited(self) -> int:

@@ -6,6 +6,7 @@ dies, its end of the pipe closes and so does this process, also in the middle of
 
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -35,6 +36,10 @@ from tciafs.worker.messages import (
 log = logging.getLogger("tciafs.worker")
 
 READ_BYTES = 64 * 1024
+
+MEMORY_BYTES = 1 << 30
+"""What a process may take for its data: twenty times what it takes for any series, so that a mistake, or a
+server that is after our memory, costs a series and not the machine."""
 
 
 class Worker:
@@ -171,8 +176,16 @@ async def run(commands_descriptor: int, reports_descriptor: int) -> None:
         await Worker(tell, DaemonsTokens(tell, tokens)).serve(commands)
 
 
+def bound_memory() -> None:
+    """Let the process have no more memory than MEMORY_BYTES, or than it may have anyway."""
+    _, most_bytes = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = MEMORY_BYTES if most_bytes == resource.RLIM_INFINITY else min(MEMORY_BYTES, most_bytes)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, most_bytes))
+
+
 def main() -> None:
     """Run the worker process."""
+    bound_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which then ends us
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="worker: %(message)s")
     logging.getLogger("stamina").setLevel(logging.ERROR)

@@ -116,7 +116,11 @@ class WorkerPool:
         except BaseException:
             await worker.kill()
             raise
-        self._idle.append(worker)
+        if type(failure) is TciafsError:
+            # Unforeseen in the process: it may have no memory or no threads for the next series either.
+            await worker.kill()
+        else:
+            self._idle.append(worker)
         if failure is not None:
             raise failure
 

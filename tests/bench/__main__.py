@@ -17,13 +17,14 @@ from rich.table import Table
 
 from tests.bench.bytes import COLD, WARM
 from tests.bench.comparing import Line
+from tests.bench.latency import LATENCY
 from tests.bench.listings import LISTING
 from tests.bench.parts import INDEX, Options, Part
 from tests.bench.peers import RCLONE
 from tests.bench.requests import REQUESTS
 from tests.bench.walks import WALK
 
-PARTS = {part.name: part for part in (COLD, WARM, LISTING, REQUESTS, RCLONE, WALK)}
+PARTS = {part.name: part for part in (COLD, WARM, LATENCY, LISTING, REQUESTS, RCLONE, WALK)}
 ROUNDS = 5
 WIDTH = 200
 

@@ -26,6 +26,7 @@ __all__ = [
     "bindfs_mounted",
     "cat",
     "drop_pages",
+    "line_before",
     "rclone_mounted",
     "rclone_serving",
     "run",
@@ -98,15 +99,15 @@ def _started_at(pid: int) -> int:
 
 
 @contextmanager
-def tciafs_mounted(url: str, folder: Path) -> Iterator[Mounted]:
+def tciafs_mounted(url: str, folder: Path, *more_options: str) -> Iterator[Mounted]:
     """Mount an archive below `folder`, where its cache is too: empty at first, the same the next time."""
     mountpoint, mark = folder / "mnt", uuid.uuid4().hex
     mountpoint.mkdir(parents=True, exist_ok=True)
     environment = marked_environment(mark)
-    options = ("--url", url, "--cache-dir", folder / "cache", "--log-file", folder / "log")
+    options = ["--url", url, "--cache-dir", str(folder / "cache"), "--log-file", str(folder / "log")]
     try:
         start = time.perf_counter()
-        run(*PROGRAM, mountpoint, *options, environment=environment)
+        run(*PROGRAM, mountpoint, *options, *more_options, environment=environment)
         yield Mounted(mountpoint, time.perf_counter() - start, mark)
     finally:
         with suppress(*FAILURES):
@@ -134,6 +135,22 @@ def _has_mount(path: Path) -> bool:
     """Return whether anything is mounted at `path`, without touching it."""
     lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return any(line.split(" ")[4] == str(path) for line in lines)
+
+
+@contextmanager
+def line_before(url: str, folder: Path, *options: str | Path) -> Iterator[str]:
+    """Put the server and the line of tests/bench/line before a sample archive, and give their URL."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.bench.line", url, "--folder", folder, *options]
+    words = [str(word) for word in command]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if not (line := process.stdout.readline().strip()):
+                raise ChildProcessError("the line before the sample archive did not start")
+            yield line
+        finally:
+            process.kill()
 
 
 @contextmanager

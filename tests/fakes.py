@@ -14,17 +14,21 @@ from typing import TypeVar
 
 import trio
 
+from tciafs.errors import NoSpace
 from tciafs.model import Change, Checksums, Collection, Delivery, Member, Patient, Series, Study
-from tciafs.store.download import Announcements
+from tciafs.store.download import Announcements, Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
 
-__all__ = ["Broken", "FakeArchive", "FakeFetcher", "Transfer", "make_series", "write_pack"]
+__all__ = ["Broken", "FakeArchive", "FakeFetcher", "Transfer", "make_series", "no_more_room", "write_pack"]
 
 T = TypeVar("T")
 
 CHUNK_BYTES = 7
 """Odd and small, so that every member comes in several chunks."""
+
+ENDING_BYTES = 2000
+"""More than what ends the pack of a few images."""
 
 BATCH_RECORDS = 2
 """Few, so that every listing of a whole collection comes in several batches."""
@@ -193,20 +197,32 @@ async def _chunks(data: bytes, error: Exception | None = None) -> AsyncIterator[
 # A fetcher
 
 
+async def no_more_room(size_bytes: int) -> int:
+    """Refuse to let a pack grow, as `Grant.grow_to` may."""
+    raise NoSpace(f"no {size_bytes:,} bytes for you")
+
+
 class Transfer:
     """One series being fetched, in the hands of the test."""
 
-    def __init__(self, series: Series, pack: Path, announce: Announcements) -> None:
+    def __init__(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
         self.series = series
         self.pack = pack
         self.announce = announce
         self.cancelled = False
-        self._writer = PackWriter(pack)
+        self._grant = grant
+        self._writer = PackWriter(pack, grant.size_bytes)
         self._over = trio.Event()
         self._failure: Exception | None = None
 
+    async def make_room(self, image_bytes: int) -> None:
+        """Ask for room for an image more, and for what ends the pack. Raises NoSpace."""
+        wanted_bytes = self._writer.size_bytes + image_bytes + ENDING_BYTES
+        if wanted_bytes > self._writer.granted_bytes:
+            self._writer.granted_bytes = await self._grant.grow_to(wanted_bytes)
+
     def bring(self, name: str, data: bytes) -> PackedImage:
-        """Let an image arrive."""
+        """Let an image arrive, for which there is room."""
         self._writer.begin()
         self._writer.write(data)
         image = self._writer.end(name)
@@ -229,14 +245,15 @@ class Transfer:
         self._failure = failure
         self._over.set()
 
+    def close(self) -> None:
+        self._writer.close()
+
     async def run(self) -> None:
         try:
             await self._over.wait()
         except trio.Cancelled:
             self.cancelled = True
             raise
-        finally:
-            self._writer.close()
         if self._failure is not None:
             raise self._failure
 
@@ -260,8 +277,8 @@ class FakeFetcher:
             await self._begun.wait()
         return self.transfers[count - 1]
 
-    async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
-        transfer = Transfer(series, pack, announce)
+    async def fetch(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
+        transfer = Transfer(series, pack, announce, grant)
         self.transfers.append(transfer)
         self._begun.set()
         self._begun = trio.Event()
@@ -270,8 +287,10 @@ class FakeFetcher:
         try:
             if (images := self.contents.get(series.series_uid)) is not None:
                 for name, data in images:
+                    await transfer.make_room(len(data))
                     transfer.bring(name, data)
                 transfer.finish()
             await transfer.run()
         finally:
             self.running -= 1
+            transfer.close()

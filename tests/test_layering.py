@@ -67,15 +67,18 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.failures": "errors model",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
-        "store.open_packs": "errors store.layout",
-        "store.room": "errors model store.shelf",
+        "store.disk": "",
+        "store.places": "store.disk",
+        "store.recovery": "errors store.disk store.layout store.ledger store.pack store.places",
+        "store.open_packs": "errors store.disk store.layout",
+        "store.room": "errors model store.disk store.shelf",
         "store.lease": "errors",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors archives.http archives.nbia store.disk_errors worker",
+        "worker": "errors archives.http archives.nbia store.disk_errors store.download worker",
         "worker.pool": "errors model archives.http archives.nbia store.download worker.messages",
         "worker.messages": "model archives.nbia store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
-        "worker.fetching": "errors model naming store.layout store.pack worker.messages",
+        "worker.fetching": "errors model naming store.download store.layout store.pack worker.messages",
         # The tree is handed a catalogue and a store; it does not import them.
         "filesystem.folders": "model naming",
         "filesystem.nodes": "filesystem.folders",
@@ -135,8 +138,8 @@ WITHOUT_TRIO = names(
     "errors model naming settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
     "control.values control.commands control.place control.client control.failed_table control.report "
-    "store.failures store.layout store.pack store.ledger store.open_packs store.shelf "
-    "worker.messages worker.fetching worker.listing "
+    "store.disk store.failures store.layout store.pack store.ledger store.open_packs store.places "
+    "store.recovery store.shelf worker.messages worker.fetching worker.listing "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"
 )

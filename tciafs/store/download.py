@@ -7,7 +7,7 @@ synchronous `announce`, `mark_...` and `end`, called by the task that owns the
 download; everybody else waits. A waiter that is cancelled leaves no trace.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from tciafs.errors import DeadlinePassed, TciafsError
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 
-__all__ = ["Announcements", "Download", "Fetcher"]
+__all__ = ["Announcements", "Download", "Fetcher", "Grant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,23 @@ class Announcements:
     verified: Callable[[tuple[str, ...]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """How large a pack may be: `size_bytes`, layout and all.
+
+    `grow_to(size_bytes)` asks for more before it is needed, may wait, and returns how large it may be now.
+    It raises NoSpace where there is no room.
+    """
+
+    size_bytes: int
+    grow_to: Callable[[int], Awaitable[int]]
+
+
 class Fetcher(Protocol):
     """Whoever brings a series into a pack file: worker processes, or a fake in tests."""
 
-    async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
-        """Write the finished, fsynced pack of `series` to the new file `pack`.
+    async def fetch(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
+        """Write the finished, fsynced pack of `series` to the new file `pack`, never larger than granted.
 
         Raises TciafsError when the series cannot be had; the file may then be left half written.
         Cancelling it stops the transfer.

@@ -61,7 +61,7 @@ DAMAGE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: `pack_bytes` is the size of the pack on disk, 0 when it was evicted."""
+    """A row: `pack_bytes` is what the pack takes on disk, 0 when it was evicted."""
 
     layout: Layout
     pack_bytes: int
@@ -123,8 +123,11 @@ class Ledger:
         return int(row[0]) if row else 0
 
     def begin_publishing(self, layout: Layout, pack_bytes: int) -> None:
-        """Announce a pack that is about to be renamed into its place; blocking."""
-        self._write_layout(layout, pack_bytes, publishing=True)
+        """Announce a pack that is about to be renamed into its place; blocking.
+
+        It is on disk then: after a power failure a renamed pack must never be read by an older layout.
+        """
+        self._write_layout(layout, pack_bytes, publishing=True, forced=True)
 
     def end_publishing(self, series_uid: str) -> None:
         """Say that the pack is in its place."""
@@ -132,7 +135,7 @@ class Ledger:
 
     def record(self, layout: Layout, pack_bytes: int) -> None:
         """Write down a pack that was found in its place; blocking."""
-        self._write_layout(layout, pack_bytes, publishing=False)
+        self._write_layout(layout, pack_bytes, publishing=False, forced=False)
 
     def unfinished(self) -> list[str]:
         """Return the series whose publishing began and was not seen to end."""
@@ -148,7 +151,16 @@ class Ledger:
 
     def evicted(self, series_uid: str) -> None:
         """Keep the layout of a series whose pack is gone."""
-        self._write("UPDATE series SET pack_bytes = 0 WHERE series_uid = ?", series_uid)
+        self.all_evicted([series_uid])
+
+    def all_evicted(self, series_uids: Iterable[str]) -> None:
+        """Keep the layouts of series whose packs are gone."""
+        # A power failure may undo this, or the unlinking, or both: the next start compares, so that no
+        # eviction has to wait for the disk.
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE series SET pack_bytes = 0 WHERE series_uid = ?", [(uid,) for uid in series_uids]
+            )
 
     def used(self, used_at: Mapping[str, float]) -> None:
         """Record when series were last used: Unix seconds by series UID."""
@@ -165,6 +177,12 @@ class Ledger:
                 "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 ORDER BY used_at LIMIT ?",
                 (limit,),
             ).fetchall()
+
+    def on_disk(self) -> Iterator[str]:
+        """Yield the UIDs of all series that have their pack on disk."""
+        with self._session():
+            rows = self._db.execute("SELECT series_uid FROM series WHERE pack_bytes > 0").fetchall()
+        return (uid for (uid,) in rows)
 
     def total_bytes(self) -> int:
         """Return the bytes of all packs on disk; takes a while where there are very many."""
@@ -195,9 +213,10 @@ class Ledger:
                 raise _as_os_error(error) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Write all that is written inside, or nothing."""
+    def _transaction(self, *, forced: bool = False) -> Iterator[None]:
+        """Write all that is written inside, or nothing; `forced`: to the disk, with all before it."""
         with self._session():
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if forced else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -206,9 +225,9 @@ class Ledger:
                 self._db.rollback()
                 raise
 
-    def _write_layout(self, layout: Layout, pack_bytes: int, *, publishing: bool) -> None:
+    def _write_layout(self, layout: Layout, pack_bytes: int, *, publishing: bool, forced: bool) -> None:
         encoded = encode_layout(layout)  # not under the lock, for which the daemon's loop may wait
-        with self._transaction():
+        with self._transaction(forced=forced):
             self._insert(layout, encoded, pack_bytes, time.time(), publishing=publishing)
 
     def _insert(
@@ -219,7 +238,7 @@ class Ledger:
         self._db.execute(INSERT_LAYOUT, (layout.series_uid, encoded))
 
     def _write(self, statement: str, *values: object) -> None:
-        with self._session():
+        with self._transaction():
             self._db.execute(statement, values)
 
 
@@ -246,9 +265,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
-        # A row lost to power failure costs a download, a row without its pack costs nothing:
-        # both are mended at the next use, so commits need not wait for the disk twice.
-        db.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         db.close()
         raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tciafs.errors import SeriesDamaged
+from tciafs.store.disk import bytes_on_disk
 from tciafs.store.layout import PackedImage
 
 __all__ = ["OpenImage", "OpenPacks"]
@@ -75,6 +76,12 @@ class OpenPacks:
 
     def __init__(self) -> None:
         self._shared: dict[tuple[str, str], _OpenPack] = {}
+        self._hidden: dict[_OpenPack, int] = {}
+
+    @property
+    def hidden_bytes(self) -> int:
+        """What packs take on disk that are shared no more: they are removed, but somebody reads on."""
+        return sum(self._hidden.values())
 
     def series_uids(self) -> frozenset[str]:
         """Return the UIDs of the series that are open, in any version."""
@@ -89,6 +96,7 @@ class OpenPacks:
         # A pack that is coming in is never one that is open, though it may be of the same version.
         pack = self._shared.get(key) if in_place else None
         if pack is None:
+            self.share_no_more(key)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             identity = _file_identity(descriptor) if in_place else None
             pack = self._shared[key] = _OpenPack(key, descriptor, identity)
@@ -100,12 +108,14 @@ class OpenPacks:
         pack.readers -= 1
         if pack.readers == 0:
             pack.close()
+            self._hidden.pop(pack, None)
             if self._shared.get(pack.key) is pack:
                 del self._shared[pack.key]
 
     def share_no_more(self, key: tuple[str, str]) -> None:
         """Hand out the descriptor of a pack no more; who has it open may go on reading."""
-        self._shared.pop(key, None)
+        if pack := self._shared.pop(key, None):
+            self._hidden[pack] = bytes_on_disk(os.fstat(pack.descriptor))
 
     def share_only(self, series_uid: str, place: Path) -> None:
         """Of a series hand out only what is at `place` now, and nothing that was there before."""
@@ -115,13 +125,14 @@ class OpenPacks:
             in_place = None
         for key, pack in list(self._shared.items()):
             if key[0] == series_uid and os.fstat(pack.descriptor).st_ino != in_place:
-                del self._shared[key]
+                self.share_no_more(key)
 
     def close(self) -> None:
-        """Close all that is shared still."""
-        for pack in self._shared.values():
+        """Close all packs, whoever reads on."""
+        for pack in (*self._shared.values(), *self._hidden):
             pack.close()
         self._shared.clear()
+        self._hidden.clear()
 
 
 def _file_identity(descriptor: int) -> str:

@@ -10,12 +10,13 @@ and only here: the file format. Blocking calls throughout; nothing here knows of
 import hashlib
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from isal.isal_zlib import crc32
 
-from tciafs.errors import SeriesDamaged
+from tciafs.errors import NoSpace, SeriesDamaged
 from tciafs.store.layout import Layout, PackedImage, PackedImages, decode_layout, encode_layout
 
 __all__ = ["PackWriter", "md5_of_range", "read_layout"]
@@ -26,14 +27,23 @@ MD5_PIECE_BYTES = 1024 * 1024
 
 
 class PackWriter:
-    """Appends images to a new pack. Not closed and finished, it leaves a file without a trailer."""
+    """Appends images to a new pack. Not closed and finished, it leaves a file without a trailer.
 
-    def __init__(self, path: Path) -> None:
+    The file never gets larger than `granted_bytes`, which may be raised at any time.
+    """
+
+    def __init__(self, path: Path, granted_bytes: int = sys.maxsize) -> None:
+        self.granted_bytes = granted_bytes
         self._file = path.open("xb", buffering=0)
         self._end = 0
         self._images = PackedImages()
         self._start = 0
         self._crc32 = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return self._end
 
     @property
     def images(self) -> PackedImages:
@@ -55,7 +65,9 @@ class PackWriter:
         self.begin()
 
     def write(self, data: bytes) -> None:
-        """Append bytes to the image begun last. Raises OSError, ENOSPC among them."""
+        """Append bytes to the image begun last. Raises OSError, ENOSPC among them, or NoSpace."""
+        if self._end + len(data) > self.granted_bytes:
+            raise NoSpace(f"a pack was about to grow beyond {self.granted_bytes:,} bytes")
         view = memoryview(data)
         while view:  # a raw write may be short when a disk fills up or a signal arrives
             written = self._file.write(view)
@@ -78,12 +90,16 @@ class PackWriter:
         )
 
     def finish(self, layout: Layout) -> None:
-        """Append the layout and its trailer and force everything to disk. Raises OSError."""
+        """Append the layout and its trailer and force everything to disk. Raises as `write`."""
         self.begin()
         encoded = encode_layout(layout)
         trailer = TRAILER.pack(self._end, len(encoded), crc32(encoded), MAGIC)
         self.write(encoded + trailer)
         os.fsync(self._file.fileno())
+
+    def finished_bytes(self, layout: Layout) -> int:
+        """Return how large the file will be when it is finished with this layout."""
+        return self._start + len(encode_layout(layout)) + TRAILER.size
 
     def close(self) -> None:
         """Close the file; what was written stays."""

@@ -1,9 +1,12 @@
 """The limit: room is set aside for what comes in, and made by dropping what was not used for longest.
 
-State changes are synchronous; slow disk work is done in a thread. Must not know who brings a series, or how.
+What counts is every pack, by the bytes it takes on disk, from before its first byte until it is unlinked
+and nobody has it open any more. Amounts change synchronously, in the daemon's one thread, and are never too
+small at any moment; slow disk work is done in a thread. Must not know who brings a series, or how.
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +14,10 @@ import trio
 
 from tciafs.errors import NoSpace
 from tciafs.model import Series
+from tciafs.store.disk import most_bytes_on_disk
 from tciafs.store.shelf import Shelf
 
-__all__ = ["Room"]
+__all__ = ["Reservation", "Room"]
 
 log = logging.getLogger(__name__)
 
@@ -21,88 +25,213 @@ PACK_OVERHEAD_BYTES = 4096
 OVERHEAD_BYTES_PER_IMAGE = 128
 """A pack is its images, a trailer, and in the layout a name, three numbers and their tags each."""
 
+LEAST_STEP_BYTES = 1024 * 1024
+MOST_STEP_BYTES = 64 * 1024 * 1024
+STEP = 8
+"""A pack that outgrows its room gets an eighth more than it asks for where that is free: few questions."""
+
+
+class Reservation:
+    """Room for one pack that comes in: a pack of `size_bytes` at most, for which `disk_bytes` are counted."""
+
+    def __init__(self, room: "Room", series: Series) -> None:
+        self.series = series
+        self.size_bytes = 0
+        self.disk_bytes = 0
+        self.stands_still = False
+        self._room = room
+
+    async def begin(self) -> None:
+        """Set room aside for as much as the archive lists, once there is any. Raises NoSpace."""
+        await self._room.begin(self)
+
+    async def grow_to(self, size_bytes: int) -> int:
+        """Let the pack have `size_bytes` or more, and return how many.
+
+        Raises NoSpace where no room can be made, and none comes free within the store's patience.
+        """
+        return await self._room.grow(self, size_bytes)
+
+    async def settle(self, disk_bytes: int) -> None:
+        """Count what the pack takes on disk, now that it is finished. Raises NoSpace."""
+        await self._room.settle(self, disk_bytes)
+
+    def end(self) -> None:
+        """Give the room back: the pack is on the shelf, or gone."""
+        self._room.end(self)
+
+    async def end_with(self, pack: Path) -> None:
+        """Remove what there is of a pack that failed, then give its room back."""
+        if await self._room.remove(pack):
+            self.end()
+        else:
+            self.stands_still = True
+
 
 class Room:
     """How the `limit_bytes` of a cache are divided: packs on the shelf, and room reserved for others.
 
-    `disk` lets one thread at a time change what is on disk.
+    `disk` lets one thread at a time change what is on disk; `patience_s` bounds the wait of a pack that
+    outgrew its room.
     """
 
-    def __init__(self, shelf: Shelf, limit_bytes: int, disk: trio.CapacityLimiter) -> None:
+    def __init__(self, shelf: Shelf, limit_bytes: int, disk: trio.CapacityLimiter, patience_s: float) -> None:
         self._shelf = shelf
         self._limit_bytes = limit_bytes
         self._disk = disk
+        self._patience_s = patience_s
         self._lock = trio.Lock()
-        self._reserved: dict[str, int] = {}
-        self._released = trio.Event()
+        self._reservations: list[Reservation] = []
+        self._ended = trio.Event()
 
     @property
     def reserved_bytes(self) -> int:
-        """How many bytes are reserved for what is coming in."""
-        return sum(self._reserved.values())
+        """How many bytes are set aside for what is coming in, or could not be removed."""
+        return sum(each.disk_bytes for each in self._reservations)
 
-    async def await_room(self, series: Series) -> None:
-        """Set room aside for a series about to come in. Raises NoSpace.
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes of the limit are not free: all packs, in any state, as large as they may get."""
+        return self._shelf.used_bytes + self._shelf.hidden_bytes + self.reserved_bytes
 
-        Those that are coming in may be dropped once they are here, so their end is awaited first.
-        """
-        wanted_bytes = _expected_pack_bytes(series)
-        while not await self._reserve(series.series_uid, wanted_bytes):
-            # INVARIANT: only who has reserved nothing waits, and only for those who have: no circle.
-            if wanted_bytes > self._limit_bytes or not self._reserved:
-                raise self._no_space(series, wanted_bytes)
-            await self._released.wait()
+    def reservation(self, series: Series) -> Reservation:
+        """Return a reservation of nothing yet, for a series about to come in."""
+        return Reservation(self, series)
 
-    async def reserve(self, series: Series, wanted_bytes: int) -> None:
-        """Set aside so much for a series, instead of what it had, without waiting. Raises NoSpace."""
-        if not await self._reserve(series.series_uid, wanted_bytes):
-            raise self._no_space(series, wanted_bytes)
-
-    def release(self, series: Series) -> None:
-        """Take back what was set aside for a series that is here now, or will not come."""
-        self._reserved.pop(series.series_uid, None)
-        self._released.set()
-        self._released = trio.Event()
-
-    async def remove(self, file: Path) -> None:
-        """Remove a pack from the disk; a failure costs room until the next start, and no more."""
-        with trio.CancelScope(shield=True):
+    async def trim(self) -> None:
+        """Drop what is more than the limit, which may have been lower than when the packs came in."""
+        async with self._lock:
             try:
-                await trio.to_thread.run_sync(partial(file.unlink, missing_ok=True), limiter=self._disk)
+                while self.taken_bytes > self._limit_bytes and await self._drop_one():
+                    pass
             except OSError as error:
-                log.warning("%s in the cache folder could not be removed: %s", file.name, error.strerror)
+                log.warning("the cache cannot be made smaller: %s", error.strerror)
+        if self.taken_bytes > self._limit_bytes:
+            log.warning(
+                "the cache has %s bytes that cannot be dropped, more than its limit", f"{self.taken_bytes:,}"
+            )
 
-    async def _reserve(self, series_uid: str, wanted_bytes: int) -> bool:
-        """Set room aside, dropping the least recently used series; False where that is not enough.
+    # -- reservations -----------------------------------------------------------------------------
 
-        Nothing is dropped then.
+    async def begin(self, reservation: Reservation) -> None:
+        """See `Reservation.begin`. What is coming in may be dropped once it is here: its end is awaited."""
+        size_bytes = _expected_pack_bytes(reservation.series)
+        while not await self._give(reservation, size_bytes):
+            # INVARIANT: who waits here has reserved nothing, and waits for those who have: no circle.
+            if self._disk_bytes(size_bytes) > self._limit_bytes or not self._others_move(reservation):
+                raise self._no_space(reservation, size_bytes)
+            await self._ended.wait()
+
+    async def grow(self, reservation: Reservation, size_bytes: int) -> int:
+        """See `Reservation.grow_to`."""
+        if size_bytes <= reservation.size_bytes:
+            return reservation.size_bytes
+        step_bytes = min(max(size_bytes // STEP, LEAST_STEP_BYTES), MOST_STEP_BYTES)
+        if self._fits(reservation, self._disk_bytes(size_bytes + step_bytes)):
+            size_bytes += step_bytes
+        with trio.move_on_after(self._patience_s):
+            while not await self._give(reservation, size_bytes):
+                # INVARIANT: the last one that moves does not wait for those that stand still: no circle.
+                if self._disk_bytes(size_bytes) > self._limit_bytes or not self._others_move(reservation):
+                    break
+                reservation.stands_still = True
+                try:
+                    await self._ended.wait()
+                finally:
+                    reservation.stands_still = False
+            else:
+                return reservation.size_bytes
+        raise self._no_space(reservation, size_bytes)
+
+    async def settle(self, reservation: Reservation, disk_bytes: int) -> None:
+        """See `Reservation.settle`."""
+        if not await self._make_room(reservation, disk_bytes):
+            raise self._no_space(reservation, disk_bytes)
+        self._wake()
+
+    def end(self, reservation: Reservation) -> None:
+        """See `Reservation.end`."""
+        if reservation in self._reservations:
+            self._reservations.remove(reservation)
+        reservation.size_bytes = reservation.disk_bytes = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        self._ended.set()
+        self._ended = trio.Event()
+
+    def _others_move(self, reservation: Reservation) -> bool:
+        """Return whether a pack is coming in that does not wait itself for room."""
+        return any(each is not reservation and not each.stands_still for each in self._reservations)
+
+    def _disk_bytes(self, size_bytes: int) -> int:
+        return most_bytes_on_disk(size_bytes, self._shelf.folder)
+
+    async def _give(self, reservation: Reservation, size_bytes: int) -> bool:
+        """Set aside what a pack of `size_bytes` will take, and let it be as large; False without room."""
+        given = await self._make_room(reservation, self._disk_bytes(size_bytes))
+        if given:
+            reservation.size_bytes = size_bytes
+        return given
+
+    def _missing_bytes(self, reservation: Reservation, disk_bytes: int) -> int:
+        return self.taken_bytes - reservation.disk_bytes + disk_bytes - self._limit_bytes
+
+    def _fits(self, reservation: Reservation, disk_bytes: int) -> bool:
+        return self._missing_bytes(reservation, disk_bytes) <= 0
+
+    # -- eviction ---------------------------------------------------------------------------------
+
+    async def _make_room(self, reservation: Reservation, disk_bytes: int) -> bool:
+        """Count so much for a reservation, dropping the least recently used series.
+
+        False where that is not enough: nothing is dropped then. Raises OSError.
         """
         async with self._lock:
-            others_bytes = self._reserved_for_others(series_uid)
-            while self._shelf.used_bytes + others_bytes + wanted_bytes > self._limit_bytes:
-                # INVARIANT: no await between finding out who is in use and taking a pack away.
-                in_use = self._shelf.in_use()
-                # What is being published has its room reserved still: it counts once.
-                kept_bytes = others_bytes + self._shelf.bytes_of(in_use - self._reserved.keys())
-                unused = (
-                    uid for uid in self._shelf.least_recently_used(len(in_use) + 1) if uid not in in_use
-                )
-                uid = next(unused, None)
-                if uid is None or kept_bytes + wanted_bytes > self._limit_bytes:
+            if not self._fits(reservation, disk_bytes):
+                kept_bytes = self._shelf.bytes_of(self._shelf.in_use())
+                if self._missing_bytes(reservation, disk_bytes) > self._shelf.used_bytes - kept_bytes:
                     return False
-                await self.remove(self._shelf.evict(uid))
-                others_bytes = self._reserved_for_others(series_uid)
-            self._reserved[series_uid] = wanted_bytes
+            while not self._fits(reservation, disk_bytes):
+                if not await self._drop_one():
+                    return False
+            reservation.disk_bytes = disk_bytes
+            if reservation not in self._reservations:
+                self._reservations.append(reservation)
             return True
 
-    def _reserved_for_others(self, series_uid: str) -> int:
-        return sum(size for uid, size in self._reserved.items() if uid != series_uid)
+    async def _drop_one(self) -> bool:
+        """Drop the series that was not used for longest; False if there is none that may go."""
+        await trio.to_thread.run_sync(self._shelf.flush_recency)
+        # INVARIANT: no await between finding out who is in use and hiding the pack.
+        series_uid = self._shelf.longest_unused()
+        if series_uid is None:
+            return False
+        with self._shelf.leaving(series_uid) as change:
+            await self._change_disk(partial(self._shelf.remove_pack, change))
+        return True
 
-    def _no_space(self, series: Series, wanted_bytes: int) -> NoSpace:
-        in_use = self._shelf.in_use() - self._reserved.keys()
-        kept_bytes = self._reserved_for_others(series.series_uid) + self._shelf.bytes_of(in_use)
+    async def remove(self, file: Path) -> bool:
+        """Remove a pack that came in; False if that failed: it then takes room until the next start."""
+        try:
+            await self._change_disk(partial(file.unlink, missing_ok=True))
+        except OSError as error:
+            log.warning("%s in the cache folder could not be removed: %s", file.name, error.strerror)
+            return False
+        return True
+
+    async def _change_disk(self, change: Callable[[], None]) -> None:
+        """Do in a thread, and to its end, what changes the disk. Raises OSError."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(change, limiter=self._disk)
+
+    # -- sentences --------------------------------------------------------------------------------
+
+    def _no_space(self, reservation: Reservation, size_bytes: int) -> NoSpace:
+        others_bytes = self.reserved_bytes - reservation.disk_bytes + self._shelf.hidden_bytes
+        kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use())
         return NoSpace(
-            f"series {series.series_uid} needs {wanted_bytes:,} bytes, and of the "
+            f"series {reservation.series.series_uid} needs {size_bytes:,} bytes, and of the "
             f"{self._limit_bytes:,} of the cache {kept_bytes:,} are open or coming in"
         )
 

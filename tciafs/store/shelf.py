@@ -1,29 +1,28 @@
-"""Packs in their places on disk: found, opened, published, removed, and how many bytes they are.
+"""Packs on the shelf: found, opened, published, removed, and how many bytes they are.
 
-One folder, locked for one daemon: `series/xx/<hash>.pack` complete series, `incoming/` what is on its
-way, `ledger.sqlite` the table of both. A pack enters by fsync and rename and leaves by unlink, so it is
-there whole or not at all; who has it open goes on reading either way. Methods that wait for the disk
-say "blocking" and belong in a thread; the others are quick and belong to the daemon's one thread.
+A pack enters by fsync and rename and leaves by unlink, so it is there whole or not at all; who has it open
+goes on reading either way. Methods that wait for the disk say "blocking" and belong in a thread; the others
+are quick and belong to the daemon's one thread.
 """
 
-import hashlib
+import errno
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
+from tciafs.store.disk import bytes_on_disk
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.ledger import Ledger
 from tciafs.store.open_packs import OpenImage, OpenPacks
-from tciafs.store.pack import read_layout
+from tciafs.store.places import Places
+from tciafs.store.recovery import recover, settle
 
-__all__ = ["KnownSeries", "Shelf"]
+__all__ = ["Change", "KnownSeries", "Shelf"]
 
 log = logging.getLogger(__name__)
 
@@ -33,75 +32,56 @@ REMEMBERED_IMAGES = 200_000
 SERIES_WEIGHS_IMAGES = 8
 """What a layout takes beside its images, counted in them: series of one image would else fill 200 MB."""
 
+WRITTEN_AT_ONCE = 200
+"""Uses that are written down in one go: whoever looks into the ledger meanwhile waits for 2 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownSeries:
-    """A series whose layout is known; `pack_bytes` is 0 when its bytes are not here."""
+    """A series whose layout is known; its pack takes `pack_bytes` on disk, 0 when it is not here."""
 
     layout: Layout
     pack_bytes: int
 
 
-class Shelf:
-    """All packs of one cache folder, which the caller has locked.
+@dataclass(slots=True)
+class Change:
+    """A pack that comes or goes: what the place of a series took on disk before, and after."""
 
-    All methods may raise OSError.
+    series_uid: str
+    before_bytes: int
+    after_bytes: int
+
+
+class Shelf:
+    """All packs of one cache folder, which belongs to the caller alone.
+
+    `used_bytes` is what the packs in their places take on disk. All methods may raise OSError.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._packs_folder = folder / "series"
-        self._incoming = folder / "incoming"
-        self._packs_folder.mkdir(mode=0o700, exist_ok=True)
-        self._incoming.mkdir(mode=0o700, exist_ok=True)
+        self.folder = folder
+        self._places = Places(folder)
         self._ledger = Ledger(folder / "ledger.sqlite")
         self._open = OpenPacks()
         self._known: OrderedDict[str, KnownSeries] = OrderedDict()
         self._known_images = 0
         self._replacing: frozenset[str] = frozenset()
+        self._leaving: frozenset[str] = frozenset()
+        self._unremoved_bytes = 0
         self._used_at: dict[str, float] = {}
         try:
-            self._recover()
+            recover(self._places, self._ledger)
             self.used_bytes = self._ledger.total_bytes()
             self.series_count = self._ledger.count()
         except BaseException:
             self._ledger.close()
             raise
 
-    def _recover(self) -> None:
-        """Remove what a crash left: half downloads, and rows whose pack was not seen in place."""
-        for leftover in self._incoming.iterdir():
-            leftover.unlink()
-        if self._ledger.is_blank:
-            self._ledger.fill(self._take_stock())
-        for series_uid in self._ledger.unfinished():
-            self._settle(series_uid)
-
-    def _take_stock(self) -> Iterator[tuple[Layout, int, float]]:
-        """Yield what the packs in place say of themselves, and remove what is none."""
-        for file in sorted(self._packs_folder.glob("*/*.pack")):
-            try:
-                layout, status = read_layout(file), file.stat()
-            except (OSError, SeriesDamaged):
-                layout, status = None, None
-            if layout is not None and status is not None and self._place(layout.series_uid) == file:
-                yield layout, status.st_size, status.st_mtime
-            else:
-                log.warning("%s in the cache folder is no pack of a series and is removed", file.name)
-                file.unlink()
-
-    def _settle(self, series_uid: str) -> None:
-        """Make the row of a series agree with what is in its place, whatever came between; blocking.
-
-        The row alone does not say whether the pack is the one it announced or one that it was to replace.
-        """
-        place = self._place(series_uid)
-        try:
-            layout, pack_bytes = read_layout(place), place.stat().st_size
-        except (FileNotFoundError, SeriesDamaged):
-            place.unlink(missing_ok=True)
-            self._ledger.drop(series_uid)
-        else:
-            self._ledger.record(layout, pack_bytes)
+    @property
+    def hidden_bytes(self) -> int:
+        """What packs take that are in no place any more: somebody has them open, or unlinking failed."""
+        return self._open.hidden_bytes + self._unremoved_bytes
 
     def close(self) -> None:
         """Write down what was used when, and close all files."""
@@ -112,13 +92,14 @@ class Shelf:
         finally:
             self._ledger.close()
             self._open.close()
+            self._places.end_run()
 
     # -- finding and opening ----------------------------------------------------------------------
 
     def find(self, series: Series) -> KnownSeries | None:
         """Return what is known of the present version of a series, None if it never was complete.
 
-        None also while its pack is being replaced.
+        None also while its pack is being replaced; no bytes while it is being removed.
         """
         uid = series.series_uid
         if uid in self._replacing:
@@ -130,7 +111,9 @@ class Shelf:
                 return None
             known = self._remember(KnownSeries(entry.layout, entry.pack_bytes))
         self._known.move_to_end(uid)
-        return known if known.layout.version == series.version else None
+        if known.layout.version != series.version:
+            return None
+        return replace(known, pack_bytes=0) if uid in self._leaving else known
 
     def remember_published(self, layout: Layout) -> None:
         """Keep the layout of a pack that was just published: to decode it again would only take time."""
@@ -163,8 +146,10 @@ class Shelf:
 
     def open(self, series: Series, image: PackedImage, path: Path | None = None) -> OpenImage:
         """Return an image of the pack at `path` (None: its place) open for reading. Raises OSError."""
+        if path is None and series.series_uid in self._leaving:
+            raise FileNotFoundError(errno.ENOENT, "the pack is being removed")
         key = (series.series_uid, series.version)
-        place = path or self._place(series.series_uid)
+        place = path or self._places.of(series.series_uid)
         opened = self._open.open(key, image, place, in_place=path is None)
         self._used_at[series.series_uid] = time.time()
         return opened
@@ -173,38 +158,70 @@ class Shelf:
 
     def new_pack(self, series: Series) -> Path:
         """Return the path of a file that does not exist yet, for a series about to come in."""
-        return self._incoming / f"{self._place(series.series_uid).stem}.{time.monotonic_ns():x}"
+        return self._places.incoming(series.series_uid)
 
     @contextmanager
-    def replacing(self, series_uid: str) -> Iterator[None]:
+    def replacing(self, series_uid: str) -> Iterator[Change]:
         """Hide a series while `publish` works: its old layout must not be read with its new pack."""
-        self._forget(series_uid)
         self._replacing |= {series_uid}
-        replaced_bytes = self._ledger.pack_bytes(series_uid)
         try:
-            yield
+            with self._changing(series_uid) as change:
+                yield change
         finally:
             self._replacing -= {series_uid}
             # An archive may go back to a version that is still open.
-            self._open.share_only(series_uid, self._place(series_uid))
-            pack_bytes = self._ledger.pack_bytes(series_uid)
-            self.used_bytes += pack_bytes - replaced_bytes
-            self.series_count += bool(pack_bytes) - bool(replaced_bytes)
+            self._open.share_only(series_uid, self._places.of(series_uid))
 
-    def publish(self, layout: Layout, incoming: Path) -> None:
+    @contextmanager
+    def leaving(self, series_uid: str) -> Iterator[Change]:
+        """Have the bytes of a series count as gone while `remove_pack` works: nobody may open them now."""
+        self._leaving |= {series_uid}
+        try:
+            with self._changing(series_uid) as change:
+                yield change
+        finally:
+            self._leaving -= {series_uid}
+
+    @contextmanager
+    def _changing(self, series_uid: str) -> Iterator[Change]:
+        before_bytes = self._ledger.pack_bytes(series_uid)
+        change = Change(series_uid, before_bytes, before_bytes)
+        self._forget(series_uid)
+        try:
+            yield change
+        finally:
+            self._forget(series_uid)
+            self._count(change)
+
+    def _count(self, change: Change) -> None:
+        self.used_bytes += change.after_bytes - change.before_bytes
+        self.series_count += bool(change.after_bytes) - bool(change.before_bytes)
+
+    def publish(self, layout: Layout, incoming: Path, change: Change) -> None:
         """Put a finished pack in its place; blocking, and to be done inside `replacing`.
 
         What is there after a failure is either the new pack or the old one, and the ledger says which.
         """
-        target = self._place(layout.series_uid)
+        pack_bytes = bytes_on_disk(incoming.stat())
+        self._ledger.begin_publishing(layout, pack_bytes)
         try:
-            self._ledger.begin_publishing(layout, incoming.stat().st_size)
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            incoming.rename(target)
-            _sync_folder(target.parent)
+            self._places.put(incoming, layout.series_uid)
             self._ledger.end_publishing(layout.series_uid)
         except OSError:
-            self._settle(layout.series_uid)
+            change.after_bytes = max(change.before_bytes, pack_bytes)  # until it is known
+            change.after_bytes = settle(self._places, self._ledger, layout.series_uid)
+            raise
+        change.after_bytes = pack_bytes
+
+    def remove_pack(self, change: Change) -> None:
+        """Remove a pack that nobody has open; its layout stays. Blocking, and to be done inside `leaving`."""
+        # In this order: a row without bytes has its pack removed by the next start.
+        self._ledger.evicted(change.series_uid)
+        change.after_bytes = 0
+        try:
+            self._places.of(change.series_uid).unlink(missing_ok=True)
+        except OSError:
+            self._unremoved_bytes += change.before_bytes
             raise
 
     def discard(self, series: Series) -> None:
@@ -222,51 +239,32 @@ class Shelf:
         """Return how many bytes the packs of these series are together."""
         return sum(map(self._ledger.pack_bytes, series_uids))
 
-    def least_recently_used(self, count: int) -> list[str]:
-        """Return the UIDs of the `count` series on disk that were not used for longest."""
-        self.flush_recency()
-        return [uid for uid, _pack_bytes in self._ledger.least_recently_used(count)]
+    def longest_unused(self) -> str | None:
+        """Return the UID of the series on disk that was not used for longest, None if all are in use.
 
-    def evict(self, series_uid: str) -> Path:
-        """Take a pack that nobody has open off the shelf; the layout stays. The caller removes the result.
-
-        Out of its place at once and under a name of its own, so that nobody opens it any more and
-        removing it, which takes a while, cannot hit the pack that may come after it.
+        Those that are used and not written down yet come last.
         """
-        doomed = self._incoming / f"{self._place(series_uid).stem}.{time.monotonic_ns():x}.evicted"
-        with suppress(FileNotFoundError):
-            self._place(series_uid).rename(doomed)
-        self._note_evicted(series_uid)
-        return doomed
+        in_use = self.in_use()
+        count = len(in_use) + len(self._used_at) + 1
+        unused = [uid for uid, _bytes in self._ledger.least_recently_used(count) if uid not in in_use]
+        return next((uid for uid in unused if uid not in self._used_at), unused[0] if unused else None)
 
     def _note_evicted(self, series_uid: str) -> None:
-        pack_bytes = self._ledger.pack_bytes(series_uid)
+        before_bytes = self._ledger.pack_bytes(series_uid)
         self._ledger.evicted(series_uid)
         self._forget(series_uid)
-        self.used_bytes -= pack_bytes
-        self.series_count -= bool(pack_bytes)
+        self._count(Change(series_uid, before_bytes, 0))
 
     def flush_recency(self) -> None:
-        """Write down what was used when."""
-        if self._used_at:
-            self._ledger.used(self._used_at)
-            self._used_at = {}
-
-    def _place(self, series_uid: str) -> Path:
-        # A UID is what a server said; its hash is a file name whatever it said.
-        digest = hashlib.blake2b(series_uid.encode("utf-8", "surrogatepass"), digest_size=16)
-        name = digest.hexdigest()
-        return self._packs_folder / name[:2] / f"{name}.pack"
+        """Write down what was used when; blocking."""
+        used_at = list(self._used_at.items())
+        for start in range(0, len(used_at), WRITTEN_AT_ONCE):
+            some = used_at[start : start + WRITTEN_AT_ONCE]
+            self._ledger.used(dict(some))
+            for uid, at in some:
+                if self._used_at.get(uid) == at:
+                    self._used_at.pop(uid, None)
 
 
 def _weight(known: KnownSeries) -> int:
     return len(known.layout.images) + SERIES_WEIGHS_IMAGES
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power failure; blocking."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,19 +12,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from tciafs.errors import Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
+from tciafs.errors import NoSpace, Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
+from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import translate_disk_error
-from tciafs.store.download import Announcements, Download, Fetcher
+from tciafs.store.download import Announcements, Download, Fetcher, Grant
 from tciafs.store.failures import Failures
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import holding
 from tciafs.store.open_packs import OpenImage
-from tciafs.store.room import Room
+from tciafs.store.room import Reservation, Room
 from tciafs.store.shelf import KnownSeries, Shelf
 
 __all__ = ["Store", "StoreConfig", "Usage"]
@@ -39,9 +41,10 @@ CLOSING_PATIENCE_S = 2.0
 class StoreConfig:
     """What a store needs to know.
 
-    `limit_bytes` bounds all packs together. `parallel` series come in at the same time, others wait.
-    `patience_s` bounds every wait without a sign of life. A failure is shared for `failure_memory_s` before
-    the archive is asked again, one that is lasting for longer; see `failures`. `offline` fetches nothing.
+    `limit_bytes` bounds what all packs together take on disk. `parallel` series come in at the same time,
+    others wait. `patience_s` bounds every wait without a sign of life. A failure is shared for
+    `failure_memory_s` before the archive is asked again, one that is lasting for longer; see `failures`.
+    `offline` fetches nothing.
     """
 
     folder: Path
@@ -54,7 +57,10 @@ class StoreConfig:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The cache in bytes: its limit, what packs hold, what can still be stored; and the packs counted."""
+    """The cache in bytes: its limit, what packs take on disk, what is free for others; and the packs counted.
+
+    What is coming in has its room, so that it is neither used nor free.
+    """
 
     limit_bytes: int
     used_bytes: int
@@ -74,7 +80,7 @@ class Store:
         self._nursery = nursery
         self._slots = trio.CapacityLimiter(config.parallel)
         self._disk = trio.CapacityLimiter(1)  # one publication at a time: they share the ledger
-        self._room = Room(shelf, config.limit_bytes, self._disk)
+        self._room = Room(shelf, config.limit_bytes, self._disk, config.patience_s)
         self._downloads: dict[str, Download] = {}
         self._queued: set[Download] = set()
         self.failures = failures
@@ -92,6 +98,7 @@ class Store:
             try:
                 async with trio.open_nursery() as nursery:
                     store = cls(config, shelf, failures, fetcher, nursery)
+                    await store._room.trim()
                     yield store
                     await store._see_verified_published()
                     nursery.cancel_scope.cancel()
@@ -124,7 +131,7 @@ class Store:
     def usage(self) -> Usage:
         """Return how full the cache is; never waits for anything but the local disk."""
         disk = os.statvfs(self._config.folder)
-        left = max(0, self._config.limit_bytes - self._shelf.used_bytes)
+        left = max(0, self._config.limit_bytes - self._room.taken_bytes)
         free = min(left, disk.f_bavail * disk.f_frsize)
         return Usage(self._config.limit_bytes, self._shelf.used_bytes, free, self._shelf.series_count)
 
@@ -161,7 +168,12 @@ class Store:
         if download.failure is not None:
             raise download.failure.with_traceback(None)
         with _disk_errors():
-            return self._shelf.open(download.series, image)
+            try:
+                return self._shelf.open(download.series, image)
+            except FileNotFoundError:
+                raise NoSpace(
+                    f"series {series.series_uid} had to make room before it could be read"
+                ) from None
 
     # -- fetching ---------------------------------------------------------------------------------
 
@@ -185,10 +197,11 @@ class Store:
     async def _run(self, download: Download) -> None:
         """Fetch and publish one series; the outcome is recorded on `download`, never raised."""
         uid = download.series.series_uid
+        reservation = self._room.reservation(download.series)
         failure: TciafsError | None = None
         is_closing = False
         try:
-            await self._fetch_and_publish(download)
+            await self._fetch_and_publish(download, reservation)
         except TciafsError as error:
             failure = error
         except OSError as error:
@@ -204,23 +217,32 @@ class Store:
             if failure is not None and not is_closing:
                 self.failures.note(download.series, failure)
             self._conclude(download, failure)
-            if failure is not None:
+            if failure is None:
+                reservation.end()
+            else:
                 log.log(logging.DEBUG if is_closing else logging.WARNING, "series %s: %s", uid, failure)
-                await self._room.remove(download.pack)
+                await reservation.end_with(download.pack)
 
-    async def _fetch_and_publish(self, download: Download) -> None:
+    async def _fetch_and_publish(self, download: Download, reservation: Reservation) -> None:
         async with self._slots:
-            await self._room.await_room(download.series)
+            await reservation.begin()
             self._queued.discard(download)
             download.mark_begun()
             with ExitStack() as pack_kept_open:
                 announce = self._announcements(download, pack_kept_open)
-                await self._fetcher.fetch(download.series, download.pack, announce)
-                # The archive may not have said the size, or not the true one.
-                await self._room.reserve(download.series, download.pack.stat().st_size)
+                grant = Grant(reservation.size_bytes, partial(self._grow, download, reservation))
+                await self._fetcher.fetch(download.series, download.pack, announce, grant)
+                await reservation.settle(bytes_on_disk(download.pack.stat()))
                 # What is complete is kept, also when tciafs is closing: the rest is quick and local.
                 with trio.CancelScope(shield=True):
                     await self._publish(download)
+
+    async def _grow(self, download: Download, reservation: Reservation, size_bytes: int) -> int:
+        self._queued.add(download)
+        try:
+            return await reservation.grow_to(size_bytes)
+        finally:
+            self._queued.discard(download)
 
     def _announcements(self, download: Download, pack_kept_open: ExitStack) -> Announcements:
         """Return what passes news on to a download, and keeps its pack open from the first image on."""
@@ -242,15 +264,16 @@ class Store:
         layout = download.layout
         if layout is None:
             raise SeriesDamaged(f"series {download.series.series_uid} ended without being verified")
-        with self._shelf.replacing(layout.series_uid):
-            await trio.to_thread.run_sync(self._shelf.publish, layout, download.pack, limiter=self._disk)
+        with self._shelf.replacing(layout.series_uid) as change:
+            await trio.to_thread.run_sync(
+                self._shelf.publish, layout, download.pack, change, limiter=self._disk
+            )
         self._shelf.remember_published(layout)
 
     def _conclude(self, download: Download, failure: TciafsError | None) -> None:
         series = download.series
         del self._downloads[series.series_uid]
         self._queued.discard(download)
-        self._room.release(series)
         if failure is None:
             self.failures.note_had(series.series_uid)
         else:

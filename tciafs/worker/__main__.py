@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -17,15 +17,19 @@ import trio
 
 from tciafs.archives.http import Bearer
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
-from tciafs.errors import SlowDown, TciafsError, error_named
+from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
 from tciafs.store.disk_errors import translate_disk_error
+from tciafs.store.download import Grant
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import (
     Command,
     Failed,
     Fetch,
     Frames,
+    Granted,
     ListCollection,
+    NeedsRoom,
+    NotGranted,
     Report,
     TokenGiven,
     TokenWanted,
@@ -45,9 +49,15 @@ server that is after our memory, costs a series and not the machine."""
 class Worker:
     """Does one thing at a time; keeps its archive, and so its connections, between them."""
 
-    def __init__(self, tell: Callable[[Report], None], bearer: Bearer | None = None) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Report], None],
+        bearer: Bearer | None = None,
+        grow_to: Callable[[int], Awaitable[int]] | None = None,
+    ) -> None:
         self._tell = tell
         self._bearer = bearer
+        self._grow_to = grow_to or _refuse_to_grow
         self._config: NbiaConfig | None = None
         self._archive: NbiaArchive | None = None
 
@@ -73,6 +83,7 @@ class Worker:
                     command.series,
                     Path(command.pack),
                     self._tell,
+                    Grant(command.granted_bytes, self._grow_to),
                     retries=command.retries,
                     first_wait_s=command.first_wait_s,
                 )
@@ -126,6 +137,29 @@ class DaemonsTokens:
         return answer.token
 
 
+class DaemonsRoom:
+    """The room in the cache, which the daemon divides."""
+
+    def __init__(
+        self, tell: Callable[[Report], None], answers: trio.MemoryReceiveChannel[Granted | NotGranted]
+    ) -> None:
+        self._tell = tell
+        self._answers = answers
+
+    async def grow_to(self, size_bytes: int) -> int:
+        """Return how large the pack may be, `size_bytes` or more. Raises NoSpace."""
+        self._tell(NeedsRoom(size_bytes))
+        match await self._answers.receive():
+            case Granted(granted_bytes):
+                return granted_bytes
+            case NotGranted(message):
+                raise NoSpace(message)
+
+
+async def _refuse_to_grow(size_bytes: int) -> int:
+    raise NoSpace(f"there is nobody to ask for {size_bytes:,} bytes")
+
+
 def _name_across_the_pipe(failure: TciafsError) -> str:
     """Return the nearest class that `errors` knows: archives have errors of their own."""
     return next(kind.__name__ for kind in type(failure).__mro__ if kind.__module__ == TciafsError.__module__)
@@ -151,6 +185,7 @@ async def listen(
     descriptor: int,
     commands: trio.MemorySendChannel[Command],
     tokens: trio.MemorySendChannel[TokenGiven],
+    grants: trio.MemorySendChannel[Granted | NotGranted],
     nursery: trio.Nursery,
 ) -> None:
     """Pass on commands, and answers to this process, as they come; when there can be no more, end all."""
@@ -161,6 +196,8 @@ async def listen(
                 match decoder.decode(body):
                     case TokenGiven() as answer:
                         await tokens.send(answer)
+                    case Granted() | NotGranted() as answer:
+                        await grants.send(answer)
                     case command:
                         await commands.send(command)
     nursery.cancel_scope.cancel()
@@ -170,10 +207,12 @@ async def run(commands_descriptor: int, reports_descriptor: int) -> None:
     """Serve the daemon until it goes away."""
     send_command, commands = trio.open_memory_channel[Command](0)
     send_token, tokens = trio.open_memory_channel[TokenGiven](1)
+    send_grant, grants = trio.open_memory_channel[Granted | NotGranted](1)
     tell = Reports(reports_descriptor).tell
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen, commands_descriptor, send_command, send_token, nursery)
-        await Worker(tell, DaemonsTokens(tell, tokens)).serve(commands)
+        nursery.start_soon(listen, commands_descriptor, send_command, send_token, send_grant, nursery)
+        worker = Worker(tell, DaemonsTokens(tell, tokens), DaemonsRoom(tell, grants).grow_to)
+        await worker.serve(commands)
 
 
 def bound_memory() -> None:

@@ -24,6 +24,7 @@ from isal.isal_zlib import crc32
 from tciafs.errors import SeriesDamaged, SlowDown, TciafsError, UnreadableAnswer
 from tciafs.model import Archive, Checksums, Member, Series
 from tciafs.naming import ImageKey, image_name, image_names
+from tciafs.store.download import Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter, md5_of_range
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified
@@ -48,16 +49,17 @@ async def fetch_series(
     series: Series,
     pack: Path,
     tell: Callable[[Report], None],
+    grant: Grant,
     *,
     retries: int,
     first_wait_s: float,
 ) -> None:
     """Write the finished pack of `series` to the new file `pack`, telling of each image and of the end.
 
-    Raises TciafsError when it could not be had after `retries` more tries, the first after about
-    `first_wait_s`; OSError when the disk fails.
+    The file is never larger than granted. Raises TciafsError when it could not be had after `retries` more
+    tries, the first after about `first_wait_s`; OSError when the disk fails.
     """
-    arrival = _Arrival(series, pack, tell)
+    arrival = _Arrival(series, pack, tell, grant)
     try:
         async for attempt in stamina.retry_context(
             on=_delay_before_retry,
@@ -69,6 +71,7 @@ async def fetch_series(
         ):
             with attempt:
                 layout = await arrival.receive(archive)
+                await arrival.make_room(arrival.writer.finished_bytes(layout))
                 tell(Verified(layout.checks))
                 arrival.writer.finish(layout)
         tell(Finished())
@@ -104,6 +107,7 @@ class _Arrival:
     series: Series
     pack: Path
     tell: Callable[[Report], None]
+    grant: Grant
     writer: PackWriter = field(init=False)
     md5_by_given: dict[str, str] = field(default_factory=dict)
     given_names: dict[str, str] = field(default_factory=dict)
@@ -111,7 +115,12 @@ class _Arrival:
     _told_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.writer = PackWriter(self.pack)
+        self.writer = PackWriter(self.pack, self.grant.size_bytes)
+
+    async def make_room(self, size_bytes: int) -> None:
+        """See to it that the pack may have so many bytes. Raises NoSpace."""
+        if size_bytes > self.writer.granted_bytes:
+            self.writer.granted_bytes = await self.grant.grow_to(size_bytes)
 
     async def receive(self, archive: Archive) -> Layout:
         """Take in the series once and return its layout. Raises TciafsError where it falls short."""
@@ -158,6 +167,7 @@ class _Arrival:
     async def _store(self, member: Member, name: str) -> None:
         self.writer.begin()
         async for chunk in member.chunks:
+            await self.make_room(self.writer.size_bytes + len(chunk))
             self.writer.write(chunk)
             self._note_progress(len(chunk))
         image = self.writer.end(name)

@@ -14,13 +14,17 @@ from tciafs.model import Series
 from tciafs.store.layout import PackedImage
 
 __all__ = [
+    "Answer",
     "Arrived",
     "Command",
     "Failed",
     "Fetch",
     "Finished",
     "Frames",
+    "Granted",
     "ListCollection",
+    "NeedsRoom",
+    "NotGranted",
     "Progress",
     "Report",
     "RowReplaced",
@@ -39,7 +43,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 class Fetch(msgspec.Struct, frozen=True, tag=True):
     """Daemon to worker: write the pack of `series` to the new file `pack`, trying `retries` times more.
 
-    The first new try comes after `first_wait_s`, each other one after twice the time of the one before.
+    The first new try comes after `first_wait_s`, each other one after twice the time of the one before. The
+    file may have `granted_bytes`; for more the worker says `NeedsRoom`.
     """
 
     series: Series
@@ -47,6 +52,19 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     archive: NbiaConfig
     retries: int
     first_wait_s: float
+    granted_bytes: int
+
+
+class Granted(msgspec.Struct, frozen=True, tag=True):
+    """Daemon to worker: the pack may have so many bytes now."""
+
+    size_bytes: int
+
+
+class NotGranted(msgspec.Struct, frozen=True, tag=True):
+    """Daemon to worker: the pack may not grow, and why."""
+
+    message: str
 
 
 class ListCollection(msgspec.Struct, frozen=True, tag=True):
@@ -76,7 +94,8 @@ class TokenGiven(msgspec.Struct, frozen=True, tag=True):
         return f"TokenGiven(error={self.error!r})"
 
 
-ToWorker: TypeAlias = Fetch | ListCollection | TokenGiven
+Answer: TypeAlias = TokenGiven | Granted | NotGranted
+ToWorker: TypeAlias = Fetch | ListCollection | TokenGiven | Granted | NotGranted
 
 
 class Arrived(msgspec.Struct, frozen=True, tag=True):
@@ -89,6 +108,12 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: so many bytes of images have come."""
 
     received_bytes: int
+
+
+class NeedsRoom(msgspec.Struct, frozen=True, tag=True):
+    """Worker to daemon: the pack will have so many bytes; it waits for Granted, or NotGranted."""
+
+    size_bytes: int
 
 
 class Verified(msgspec.Struct, frozen=True, tag=True):
@@ -129,7 +154,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: float | None = None
 
 
-Report: TypeAlias = Arrived | Progress | Verified | RowReplaced | TokenWanted | Finished | Failed
+Report: TypeAlias = Arrived | Progress | NeedsRoom | Verified | RowReplaced | TokenWanted | Finished | Failed
 
 
 def framed(message: msgspec.Struct) -> bytes:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import trio
@@ -16,17 +17,21 @@ from trio.abc import ReceiveStream, SendStream
 
 from tciafs.archives.http import Bearer
 from tciafs.archives.nbia import NbiaConfig
-from tciafs.errors import TciafsError, error_named
+from tciafs.errors import NoSpace, TciafsError, error_named
 from tciafs.model import Series
-from tciafs.store.download import Announcements
+from tciafs.store.download import Announcements, Grant
 from tciafs.worker.messages import (
+    Answer,
     Arrived,
     Command,
     Failed,
     Fetch,
     Finished,
     Frames,
+    Granted,
     ListCollection,
+    NeedsRoom,
+    NotGranted,
     Progress,
     Report,
     RowReplaced,
@@ -39,6 +44,8 @@ from tciafs.worker.messages import (
 __all__ = ["WorkerPool"]
 
 TellReplaced = Callable[[tuple[str, ...], bytes, bytes], None]
+PassOn: TypeAlias = Callable[[Report], Awaitable[Answer | None]]
+"""Takes what a worker reports, and returns what it waits for, if it does."""
 
 READ_BYTES = 64 * 1024
 REAP_PATIENCE_S = 2.0
@@ -79,12 +86,15 @@ class WorkerPool:
             for worker in pool._idle:
                 await worker.kill()
 
-    async def fetch(self, series: Series, pack: Path, announce: Announcements) -> None:
+    async def fetch(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
         """See `store.Fetcher.fetch`."""
-        command = Fetch(series, str(pack), self._archive(), self._retries, self._first_wait_s)
+        archive = self._archive()
+        command = Fetch(series, str(pack), archive, self._retries, self._first_wait_s, grant.size_bytes)
 
-        def pass_on(report: Report) -> None:
+        async def pass_on(report: Report) -> Answer | None:
             match report:
+                case NeedsRoom(size_bytes):
+                    return await _granted(grant, size_bytes)
                 case Arrived(image):
                     announce.image(image)
                 case Progress(received_bytes):
@@ -93,6 +103,7 @@ class WorkerPool:
                     announce.verified(checks)
                 case _:
                     pass
+            return None
 
         await self._have_carried_out(command, pass_on)
 
@@ -101,18 +112,22 @@ class WorkerPool:
     ) -> None:
         """See `catalogue.Lister.list_collection`."""
 
-        def pass_on(report: Report) -> None:
+        async def pass_on(report: Report) -> None:
             if isinstance(report, RowReplaced):
                 replaced(report.question, report.before, report.after)
 
         command = ListCollection(kind, collection, str(folder), asked_at, self._archive())
         await self._have_carried_out(command, pass_on)
 
-    async def _have_carried_out(self, command: Command, pass_on: Callable[[Report], None]) -> None:
+    async def _have_carried_out(self, command: Command, pass_on: PassOn) -> None:
         """Give a command to a process. Raises TciafsError when it fails."""
+
+        async def answer(report: Report) -> Answer | None:
+            return await (self._token_given(report) if isinstance(report, TokenWanted) else pass_on(report))
+
         worker = await self._take()
         try:
-            failure = await worker.carry_out(command, pass_on, self._token_given)
+            failure = await worker.carry_out(command, answer)
         except BaseException:
             await worker.kill()
             raise
@@ -141,6 +156,14 @@ class WorkerPool:
                 return worker
             await worker.kill()  # for its pipes
         return await _Worker.start()
+
+
+async def _granted(grant: Grant, size_bytes: int) -> Granted | NotGranted:
+    """Return whether a pack may be as large."""
+    try:
+        return Granted(await grant.grow_to(size_bytes))
+    except NoSpace as error:
+        return NotGranted(str(error))
 
 
 class _Worker:
@@ -175,13 +198,8 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def carry_out(
-        self,
-        command: Command,
-        pass_on: Callable[[Report], None],
-        token_given: Callable[[TokenWanted], Awaitable[TokenGiven]],
-    ) -> TciafsError | None:
-        """Send a command and pass on what the process reports; return why it failed, None if it did not.
+    async def carry_out(self, command: Command, pass_on: PassOn) -> TciafsError | None:
+        """Send a command, and pass on what the process reports; return why it failed, None if it did not.
 
         Raises TciafsError when the process is of no use any more.
         """
@@ -194,10 +212,9 @@ class _Worker:
                             return None
                         case Failed(error, message, retry_after_s):
                             return error_named(error, message, retry_after_s)
-                        case TokenWanted() as wanted:
-                            await self._commands.send_all(framed(await token_given(wanted)))
                         case news:
-                            pass_on(news)
+                            if (answer := await pass_on(news)) is not None:
+                                await self._commands.send_all(framed(answer))
         except trio.BrokenResourceError:
             pass
         except (ValueError, msgspec.MsgspecError) as nonsense:

@@ -10,6 +10,7 @@ import pytest
 from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
 from tciafs.store import shelf as shelf_module
+from tciafs.store.disk import bytes_on_disk
 from tciafs.store.layout import Layout
 from tciafs.store.shelf import SERIES_WEIGHS_IMAGES, Shelf
 from tests.fakes import make_series, write_pack
@@ -34,9 +35,18 @@ def incoming(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> tuple[
 
 def publish(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> Layout:
     layout, file = incoming(shelf, series, *images)
-    with shelf.replacing(series.series_uid):
-        shelf.publish(layout, file)
+    with shelf.replacing(series.series_uid) as change:
+        shelf.publish(layout, file, change)
     return layout
+
+
+def evict(shelf: Shelf, series_uid: str) -> None:
+    with shelf.leaving(series_uid) as change:
+        shelf.remove_pack(change)
+
+
+def on_disk(file: Path) -> int:
+    return bytes_on_disk(file.stat())
 
 
 def read(shelf: Shelf, series: Series, name: str) -> bytes | None:
@@ -49,6 +59,10 @@ def read(shelf: Shelf, series: Series, name: str) -> bytes | None:
 
 def packs(folder: Path) -> list[Path]:
     return sorted((folder / "series").glob("*/*"))
+
+
+def incoming_files(folder: Path) -> list[Path]:
+    return [file for file in (folder / "incoming").rglob("*") if not file.is_dir()]
 
 
 def descriptors(folder: Path) -> list[str]:
@@ -71,8 +85,8 @@ def test_a_published_series_is_found_and_read(shelf: Shelf, tmp_path: Path) -> N
     assert (known.layout, known.layout.images.names) == (layout, ["1-1.dcm", "1-2.dcm"])
     assert [read(shelf, SERIES, name) for name, _ in IMAGES] == [data for _, data in IMAGES]
     assert read(shelf, SERIES, "9-9.dcm") is None
-    assert shelf.used_bytes == known.pack_bytes == packs(tmp_path)[0].stat().st_size
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert shelf.used_bytes == known.pack_bytes == on_disk(packs(tmp_path)[0])
+    assert incoming_files(tmp_path) == []
 
 
 def test_what_was_never_published_is_unknown(shelf: Shelf) -> None:
@@ -98,8 +112,8 @@ def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "", "x" * 5000, "1.2\0.3", "\udcff"])
 def test_no_uid_leads_out_of_the_folder(shelf: Shelf, tmp_path: Path, uid: str) -> None:
-    assert shelf.new_pack(make_series(uid)).parent == tmp_path / "incoming"
-    assert shelf._place(uid).parent.parent == tmp_path / "series"
+    assert shelf.new_pack(make_series(uid)).parent.parent == tmp_path / "incoming"
+    assert shelf._places.of(uid).parent.parent == tmp_path / "series"
 
 
 # -- reading --
@@ -173,9 +187,9 @@ def test_readers_of_a_replaced_version_keep_its_bytes(shelf: Shelf) -> None:
 def test_a_series_is_hidden_while_its_pack_is_replaced(shelf: Shelf) -> None:
     publish(shelf, SERIES, *IMAGES)
     layout, file = incoming(shelf, NEWER, *NEWER_IMAGES)
-    with shelf.replacing("1.2.3"):
+    with shelf.replacing("1.2.3") as change:
         assert read(shelf, SERIES, "1-1.dcm") is None
-        shelf.publish(layout, file)
+        shelf.publish(layout, file, change)
         assert (read(shelf, SERIES, "1-1.dcm"), shelf.in_use()) == (None, frozenset({"1.2.3"}))
     assert read(shelf, NEWER, "1-1.dcm") == b"new"
 
@@ -222,16 +236,31 @@ def test_layouts_in_memory_are_bounded(shelf: Shelf, monkeypatch: pytest.MonkeyP
 # -- leaving --
 
 
+def order_of_leaving(shelf: Shelf) -> list[str]:
+    """Evict one after the other, and return in which order they went."""
+    gone = []
+    while uid := shelf.longest_unused():
+        gone.append(uid)
+        evict(shelf, uid)
+    return gone
+
+
 def test_the_longest_unused_goes_first(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1, 99))
     monkeypatch.setattr("tciafs.store.shelf.time.time", lambda: float(next(clock)))
     for series in (SERIES, OTHER):
         publish(shelf, series, *IMAGES)
         read(shelf, series, "1-1.dcm")
-    assert shelf.least_recently_used(2) == ["1.2.3", "1.2.4"]
+    shelf.flush_recency()
+    assert shelf.longest_unused() == "1.2.3"
     read(shelf, SERIES, "1-1.dcm")
-    assert shelf.least_recently_used(2) == ["1.2.4", "1.2.3"]
-    assert shelf.least_recently_used(1) == ["1.2.4"]
+    assert shelf.longest_unused() == "1.2.4", "what is used comes last before that is written down"
+    opened = shelf.open_local(OTHER, "1-1.dcm")
+    assert opened is not None
+    with closing(opened):
+        assert order_of_leaving(shelf) == ["1.2.3"], "what is open stays"
+    assert order_of_leaving(shelf) == ["1.2.4"]
+    assert shelf.longest_unused() is None
 
 
 def test_recency_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +272,19 @@ def test_recency_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read(shelf, OTHER, "1-1.dcm")
         read(shelf, SERIES, "1-1.dcm")
     with closing(Shelf(tmp_path)) as shelf:
-        assert shelf.least_recently_used(2) == ["1.2.4", "1.2.3"]
+        assert order_of_leaving(shelf) == ["1.2.4", "1.2.3"]
+
+
+def test_uses_are_written_down_a_part_at_a_time(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf_module, "WRITTEN_AT_ONCE", 2)
+    several = [make_series(f"1.{number}") for number in range(5)]
+    for series in several:
+        publish(shelf, series, *IMAGES)
+    for series in reversed(several):
+        read(shelf, series, "1-1.dcm")
+    shelf.flush_recency()
+    assert shelf._used_at == {}
+    assert order_of_leaving(shelf) == ["1.4", "1.3", "1.2", "1.1", "1.0"]
 
 
 def test_an_evicted_series_keeps_its_layout_and_none_of_its_bytes(shelf: Shelf, tmp_path: Path) -> None:
@@ -252,13 +293,13 @@ def test_an_evicted_series_keeps_its_layout_and_none_of_its_bytes(shelf: Shelf, 
     assert shelf.bytes_of(["1.2.3", "1.2.4", "9.9"]) == shelf.used_bytes
     assert shelf.series_count == 2
     left_bytes = shelf.bytes_of(["1.2.4"])
-    doomed = shelf.evict("1.2.3")
-    assert (len(packs(tmp_path)), doomed.parent, doomed.is_file()) == (1, tmp_path / "incoming", True)
+    evict(shelf, "1.2.3")
+    assert len(packs(tmp_path)) == 1
     known = shelf.find(SERIES)
     assert known is not None
     assert (known.layout, known.pack_bytes, shelf.used_bytes) == (layout, 0, left_bytes)
     assert read(shelf, SERIES, "1-1.dcm") is None
-    shelf.evict("1.2.3")
+    evict(shelf, "1.2.3")
     assert (shelf.used_bytes, shelf.series_count) == (left_bytes, 1)
 
 
@@ -266,7 +307,7 @@ def test_replacing_counts_the_new_bytes_and_not_the_old(shelf: Shelf, tmp_path: 
     publish(shelf, SERIES, *IMAGES)
     publish(shelf, NEWER, *NEWER_IMAGES)
     (pack,) = packs(tmp_path)
-    assert shelf.used_bytes == pack.stat().st_size
+    assert shelf.used_bytes == on_disk(pack)
 
 
 def test_what_cannot_be_written_down_does_not_stop_the_closing(
@@ -282,6 +323,15 @@ def test_what_cannot_be_written_down_does_not_stop_the_closing(
     assert descriptors(tmp_path) == []
 
 
+def test_nobody_opens_what_is_being_removed(shelf: Shelf) -> None:
+    layout = publish(shelf, SERIES, *IMAGES)
+    with shelf.leaving("1.2.3") as change:
+        assert read(shelf, SERIES, "1-1.dcm") is None
+        with pytest.raises(FileNotFoundError):
+            shelf.open(SERIES, layout.images[0])
+        shelf.remove_pack(change)
+
+
 # -- crashes --
 
 
@@ -293,7 +343,7 @@ def crash_before_the_rename(shelf: Shelf, series: Series, *images: tuple[str, by
 def crash_after_the_rename(shelf: Shelf, series: Series, *images: tuple[str, bytes]) -> None:
     layout, file = incoming(shelf, series, *images)
     shelf._ledger.begin_publishing(layout, file.stat().st_size)
-    target = shelf._place(series.series_uid)
+    target = shelf._places.of(series.series_uid)
     target.parent.mkdir(exist_ok=True)
     file.rename(target)
 
@@ -302,7 +352,7 @@ def test_a_half_download_leaves_no_trace(tmp_path: Path) -> None:
     with closing(Shelf(tmp_path)) as shelf:
         shelf.new_pack(SERIES).write_bytes(b"half a")
     with closing(Shelf(tmp_path)) as shelf:
-        assert (list((tmp_path / "incoming").iterdir()), shelf.used_bytes, shelf.find(SERIES)) == (
+        assert (incoming_files(tmp_path), shelf.used_bytes, shelf.find(SERIES)) == (
             [],
             0,
             None,
@@ -314,7 +364,7 @@ def test_a_crash_before_the_rename_leaves_no_trace(tmp_path: Path) -> None:
         crash_before_the_rename(shelf, SERIES, *IMAGES)
     with closing(Shelf(tmp_path)) as shelf:
         assert (shelf.find(SERIES), shelf.used_bytes, shelf._ledger.unfinished()) == (None, 0, [])
-        assert list((tmp_path / "incoming").iterdir()) == []
+        assert incoming_files(tmp_path) == []
 
 
 def test_a_crash_after_the_rename_keeps_the_series(tmp_path: Path) -> None:
@@ -322,7 +372,7 @@ def test_a_crash_after_the_rename_keeps_the_series(tmp_path: Path) -> None:
         crash_after_the_rename(shelf, SERIES, *IMAGES)
     with closing(Shelf(tmp_path)) as shelf:
         assert read(shelf, SERIES, "1-2.dcm") == b"second"
-        assert shelf.used_bytes == packs(tmp_path)[0].stat().st_size
+        assert shelf.used_bytes == on_disk(packs(tmp_path)[0])
 
 
 def test_a_crash_before_a_replacing_rename_keeps_the_old_version(tmp_path: Path) -> None:
@@ -332,7 +382,7 @@ def test_a_crash_before_a_replacing_rename_keeps_the_old_version(tmp_path: Path)
     with closing(Shelf(tmp_path)) as shelf:
         assert shelf.find(NEWER) is None
         assert read(shelf, SERIES, "1-1.dcm") == b"first image"
-        assert shelf.used_bytes == packs(tmp_path)[0].stat().st_size
+        assert shelf.used_bytes == on_disk(packs(tmp_path)[0])
 
 
 def test_a_crash_after_a_replacing_rename_keeps_the_new_version(tmp_path: Path) -> None:
@@ -351,16 +401,58 @@ def test_a_torn_pack_of_a_crash_is_removed(tmp_path: Path) -> None:
         assert (shelf.find(SERIES), packs(tmp_path), shelf.used_bytes) == (None, [], 0)
 
 
-def test_a_crash_in_the_middle_of_an_eviction_costs_a_download(
-    tmp_path: Path, expect_log: Callable[[str], None]
-) -> None:
-    expect_log("vanished")
+def test_a_crash_in_the_middle_of_an_eviction_finishes_it(tmp_path: Path) -> None:
     with closing(Shelf(tmp_path)) as shelf:
         publish(shelf, SERIES, *IMAGES)
-        packs(tmp_path)[0].rename(tmp_path / "incoming" / "1.evicted")
+        shelf._ledger.evicted("1.2.3")
     with closing(Shelf(tmp_path)) as shelf:
-        assert list((tmp_path / "incoming").iterdir()) == []
-        assert (read(shelf, SERIES, "1-1.dcm"), shelf.used_bytes) == (None, 0)
+        assert (packs(tmp_path), shelf.used_bytes, shelf.series_count) == ([], 0, 0)
+        known = shelf.find(SERIES)
+        assert known is not None
+        assert known.pack_bytes == 0
+
+
+def test_a_pack_that_somebody_removed_counts_no_more_after_a_restart(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        publish(shelf, OTHER, *IMAGES)
+        shelf._places.of("1.2.3").unlink()
+    with closing(Shelf(tmp_path)) as shelf:
+        assert (shelf.used_bytes, shelf.series_count) == (on_disk(packs(tmp_path)[0]), 1)
+        assert read(shelf, OTHER, "1-1.dcm") == b"first image"
+        known = shelf.find(SERIES)
+        assert known is not None
+        assert known.pack_bytes == 0
+
+
+def test_a_pack_that_the_ledger_never_heard_of_is_taken_up(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+        shelf._ledger.drop("1.2.3")
+    with closing(Shelf(tmp_path)) as shelf:
+        assert read(shelf, SERIES, "1-1.dcm") == b"first image"
+        assert shelf.used_bytes == on_disk(packs(tmp_path)[0])
+
+
+@pytest.mark.parametrize("stray", ["series/stray", "series/ab/stray.pack"])
+def test_what_is_no_pack_is_removed_at_the_start(
+    tmp_path: Path, stray: str, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("stray.* is no pack of a series and is removed")
+    with closing(Shelf(tmp_path)) as shelf:
+        publish(shelf, SERIES, *IMAGES)
+    (tmp_path / stray).parent.mkdir(exist_ok=True)
+    (tmp_path / stray).write_bytes(b"not mine")
+    with closing(Shelf(tmp_path)) as shelf:
+        assert read(shelf, SERIES, "1-1.dcm") == b"first image"
+        assert len(packs(tmp_path)) == 1
+
+
+def test_what_a_dead_daemon_left_can_put_nothing_into_the_cache_any_more(tmp_path: Path) -> None:
+    with closing(Shelf(tmp_path)) as dead, closing(Shelf(tmp_path)):
+        with pytest.raises(FileNotFoundError):
+            incoming(dead, SERIES, *IMAGES)
+        assert incoming_files(tmp_path) == []
 
 
 def test_a_lost_ledger_costs_nothing_but_a_scan(tmp_path: Path, expect_log: Callable[[str], None]) -> None:
@@ -371,7 +463,7 @@ def test_a_lost_ledger_costs_nothing_but_a_scan(tmp_path: Path, expect_log: Call
         publish(shelf, SERIES, *IMAGES)
         publish(shelf, OTHER, *IMAGES)
         used_bytes = shelf.used_bytes
-        place = shelf._place("1.2.3")
+        place = shelf._places.of("1.2.3")
     place.with_name("torn.pack").write_bytes(place.read_bytes()[:-1])
     place.with_name("stray.pack").write_bytes(place.read_bytes())
     (tmp_path / "ledger.sqlite").write_bytes(b"nonsense" * 1000)
@@ -390,9 +482,9 @@ def test_a_failed_rename_leaves_the_old_version(shelf: Shelf, tmp_path: Path) ->
 
     def publish_what_is_gone() -> None:
         file.unlink()
-        shelf.publish(layout, file)
+        shelf.publish(layout, file, change)
 
-    with pytest.raises(FileNotFoundError), shelf.replacing("1.2.3"):
+    with pytest.raises(FileNotFoundError), shelf.replacing("1.2.3") as change:
         publish_what_is_gone()
     assert (read(shelf, SERIES, "1-1.dcm"), shelf.used_bytes) == (b"first image", used_bytes)
 
@@ -404,11 +496,11 @@ def test_a_failure_behind_the_rename_leaves_the_new_version(
         raise OSError(5, "Input/output error")
 
     publish(shelf, SERIES, *IMAGES)
-    monkeypatch.setattr(shelf_module, "_sync_folder", fail)
+    monkeypatch.setattr("tciafs.store.places.sync_folder", fail)
     with pytest.raises(OSError, match="Input/output"):
         publish(shelf, NEWER, *NEWER_IMAGES)
     assert (shelf.find(SERIES), read(shelf, NEWER, "1-1.dcm")) == (None, b"new")
-    assert shelf.used_bytes == packs(tmp_path)[0].stat().st_size
+    assert shelf.used_bytes == on_disk(packs(tmp_path)[0])
 
 
 def test_a_failure_before_the_first_rename_leaves_nothing(
@@ -416,15 +508,15 @@ def test_a_failure_before_the_first_rename_leaves_nothing(
 ) -> None:
     layout, file = incoming(shelf, SERIES, *IMAGES)
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OSError, match="No space"), shelf.replacing("1.2.3"):
-        shelf.publish(layout, file)
+    with pytest.raises(OSError, match="No space"), shelf.replacing("1.2.3") as change:
+        shelf.publish(layout, file, change)
     assert (shelf.find(SERIES), shelf.used_bytes, shelf._ledger.unfinished()) == (None, 0, [])
 
 
 def test_a_shelf_that_cannot_recover_leaves_no_ledger_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "incoming" / "folder").mkdir(parents=True)
+    (tmp_path / "incoming" / "folder" / "folder").mkdir(parents=True)
     with pytest.raises(OSError, match="folder"):
         Shelf(tmp_path)
     assert descriptors(tmp_path) == []
@@ -437,8 +529,8 @@ def test_a_version_that_comes_back_while_it_is_open_is_read_from_its_own_pack(
     def publish(series: Series, *images: tuple[str, bytes]) -> None:
         layout, file = incoming(shelf, series, *images)
         opened = shelf.open(series, layout.images[0], file) if announced else None
-        with shelf.replacing(series.series_uid):
-            shelf.publish(layout, file)
+        with shelf.replacing(series.series_uid) as change:
+            shelf.publish(layout, file, change)
         if opened is not None:
             opened.close()
 
@@ -462,8 +554,8 @@ def test_a_published_pack_is_the_same_each_time_it_is_opened_and_a_growing_one_i
     layout, file = incoming(shelf, SERIES, *IMAGES)
     with closing(shelf.open(SERIES, layout.images[0], file)) as growing:
         assert growing.identity is None
-    with shelf.replacing(SERIES.series_uid):
-        shelf.publish(layout, file)
+    with shelf.replacing(SERIES.series_uid) as change:
+        shelf.publish(layout, file, change)
     identities = set()
     for _ in range(2):
         opened = shelf.open_local(SERIES, "1-1.dcm")

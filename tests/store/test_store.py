@@ -22,12 +22,12 @@ from tciafs.errors import (
     Unusable,
 )
 from tciafs.model import Series
-from tciafs.store import shelf as shelf_module
+from tciafs.store.disk import bytes_on_disk, most_bytes_on_disk, sync_folder
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Download
 from tciafs.store.layout import Layout
 from tciafs.store.room import OVERHEAD_BYTES_PER_IMAGE, PACK_OVERHEAD_BYTES
-from tciafs.store.shelf import Shelf
+from tciafs.store.shelf import Change, Shelf
 from tciafs.store.store import CLOSING_PATIENCE_S, Store, StoreConfig
 from tests.fakes import FakeFetcher, make_series
 
@@ -72,6 +72,10 @@ async def failure_of(store: Store, download: Download) -> TciafsError | None:
     await settled(store)
     assert download.over.is_set()
     return download.failure
+
+
+def on_disk(file: Path) -> int:
+    return bytes_on_disk(file.stat())
 
 
 def files(config: StoreConfig, kind: str) -> list[Path]:
@@ -164,7 +168,9 @@ async def test_the_state_of_a_series_is_what_has_become_of_it(
     transfer.finish()
     await settled(store)
     assert (store.state(SERIES), store.peek_download(SERIES)) == ("local", None)
-    store._shelf.evict("1.2.3")
+    with store._shelf.leaving("1.2.3") as change:
+        assert store.state(SERIES) == "evicted", "from the moment on that it is decided"
+        store._shelf.remove_pack(change)
     known = store.peek(SERIES)
     assert known is not None
     assert (store.state(SERIES), known.layout.images.names) == ("evicted", ["1-1.dcm"])
@@ -415,7 +421,7 @@ async def test_opening_says_why_when_the_system_is_out_of_descriptors(
     fetcher.contents["1.2.3"] = IMAGES
     assert await read(store, SERIES, "1-1.dcm") == b"first image"
     await settled(store)
-    monkeypatch.setattr("tciafs.store.shelf.os.open", fail)
+    monkeypatch.setattr("tciafs.store.open_packs.os.open", fail)
     with pytest.raises(TciafsError, match="Too many open files"):
         store.open_local(SERIES, "1-1.dcm")
 
@@ -494,7 +500,7 @@ async def test_the_longest_unused_make_room(
     assert [store.state(each) for each in series] == ["local", "evicted", "local"]
     assert store.usage().used_bytes <= config.limit_bytes
     assert files(config, "incoming") == []
-    assert sum(file.stat().st_size for file in files(config, "series")) == store.usage().used_bytes
+    assert sum(map(on_disk, files(config, "series"))) == store.usage().used_bytes
 
 
 @pytest.mark.expect_log("are open or coming in")
@@ -523,17 +529,18 @@ async def test_an_evicted_series_is_fetched_again_when_it_is_read(store: Store, 
 
 
 async def test_downloads_under_way_have_their_room_and_others_wait_for_it(
-    store: Store, fetcher: FakeFetcher
+    store: Store, config: StoreConfig, fetcher: FakeFetcher
 ) -> None:
     first = store.fetch(large("1.1", 600_000))
     first_transfer = await fetcher.begun()
     waiting = store.fetch(large("1.2", 600_000))
     small = store.fetch(large("1.3", 300_000))
     small_transfer = await fetcher.begun(2)
-    assert store._room.reserved_bytes == 900_000 + 2 * EXPECTED_BYTES
+    expected_bytes = [most_bytes_on_disk(size + EXPECTED_BYTES, config.folder) for size in (600_000, 300_000)]
+    assert store._room.reserved_bytes == sum(expected_bytes)
     first_transfer.finish()
     waiting_transfer = await fetcher.begun(3)
-    assert first.over.is_set()
+    await first.over.wait()
     for transfer in (small_transfer, waiting_transfer):
         transfer.finish()
     await settled(store)
@@ -637,10 +644,10 @@ async def test_closing_still_publishes_the_series_that_are_complete(
     begun, go_on = trio.Event(), threading.Event()
     publish, token = Shelf.publish, trio.lowlevel.current_trio_token()
 
-    def publish_slowly(shelf: Shelf, layout: Layout, incoming: Path) -> None:
+    def publish_slowly(shelf: Shelf, layout: Layout, incoming: Path, change: Change) -> None:
         token.run_sync_soon(begun.set)
         assert go_on.wait(30)
-        publish(shelf, layout, incoming)
+        publish(shelf, layout, incoming, change)
 
     monkeypatch.setattr(Shelf, "publish", publish_slowly)
     fetcher.contents = {"1.2.3": IMAGES, "1.2.4": IMAGES}
@@ -763,16 +770,17 @@ async def test_what_is_being_published_counts_once_when_another_needs_room(
 ) -> None:
     await fill(store, fetcher, "1.1", 400_000)
     publishing, may_go_on = trio.Event(), threading.Event()
-    token, really_sync = trio.lowlevel.current_trio_token(), shelf_module._sync_folder
+    token = trio.lowlevel.current_trio_token()
 
     def sync_slowly(folder: Path) -> None:
         token.run_sync_soon(publishing.set)
         may_go_on.wait()
-        really_sync(folder)
+        sync_folder(folder)
 
-    monkeypatch.setattr(shelf_module, "_sync_folder", sync_slowly)
+    monkeypatch.setattr("tciafs.store.places.sync_folder", sync_slowly)
     unknown = store.fetch(make_series("1.3", image_count=1))
     of_unknown_size = await fetcher.begun(2)
+    await of_unknown_size.make_room(450_000)
     of_unknown_size.bring("1-1.dcm", bytes(450_000))
     store.fetch(large("1.2", 300_000, image_count=1))
     other = await fetcher.begun(3)

@@ -21,6 +21,7 @@ from tciafs.archives.http_errors import RequestRejected, translate
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,
+    NoSpace,
     SeriesDamaged,
     SlowDown,
     TciafsError,
@@ -28,17 +29,19 @@ from tciafs.errors import (
     UnreadableAnswer,
 )
 from tciafs.model import Checksums, Series
+from tciafs.store.download import Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter, read_layout
 from tciafs.worker import fetching
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified, framed
-from tests.fakes import Broken, Brought, FakeArchive, make_series
+from tests.fakes import Broken, Brought, FakeArchive, make_series, no_more_room
 
 ONE, TWO = ("1-1.dcm", b"first image, of some length"), ("1-2.dcm", b"second")
 SIZE_BYTES = len(ONE[1]) + len(TWO[1])
 SERIES = make_series("1.2.3", image_count=2, size_bytes=SIZE_BYTES)
 RETRIES = 3
+ENOUGH = Grant(10**6, no_more_room)
 
 
 @pytest.fixture(autouse=True)
@@ -57,17 +60,26 @@ def md5(*images: tuple[str, bytes]) -> Checksums:
 class Fetched:
     """A series brought by an archive in so many tries: what was told, and what is in the pack."""
 
-    def __init__(self, folder: Path, *tries: list[Brought], series: Series = SERIES) -> None:
+    def __init__(
+        self, folder: Path, *tries: list[Brought], series: Series = SERIES, grant: Grant = ENOUGH
+    ) -> None:
         self.archive = FakeArchive()
         self.archive.bring(series.series_uid, *tries)
         self.series = series
         self.pack = folder / "pack"
+        self.grant = grant
         self.told: list[Report] = []
         self.told_of_image: Callable[[], None] = lambda: None
 
     async def run(self, retries: int = RETRIES) -> "Fetched":
         await fetch_series(
-            self.archive, self.series, self.pack, self._tell, retries=retries, first_wait_s=60.0
+            self.archive,
+            self.series,
+            self.pack,
+            self._tell,
+            self.grant,
+            retries=retries,
+            first_wait_s=60.0,
         )
         return self
 
@@ -92,6 +104,38 @@ class Fetched:
     def contents(self) -> list[tuple[str, bytes]]:
         data = self.pack.read_bytes()
         return [(each.name, data[each.offset : each.offset + each.size_bytes]) for each in self.layout.images]
+
+
+class Granting:
+    """Grants what is asked for, or up to a bound."""
+
+    def __init__(self, bound_bytes: int = 10**6) -> None:
+        self.asked: list[int] = []
+        self._bound_bytes = bound_bytes
+
+    async def __call__(self, size_bytes: int) -> int:
+        self.asked.append(size_bytes)
+        if size_bytes > self._bound_bytes:
+            raise NoSpace("the cache is full")
+        return size_bytes
+
+
+async def test_a_pack_asks_for_room_before_it_grows(tmp_path: Path) -> None:
+    granting = Granting()
+    fetched = await Fetched(tmp_path, [ONE, TWO], grant=Grant(0, granting)).run()
+    assert fetched.contents == [ONE, TWO]
+    assert granting.asked == sorted(granting.asked)
+    assert granting.asked[-1] == fetched.pack.stat().st_size, "layout and trailer count too"
+
+
+@pytest.mark.parametrize("bound_bytes", [len(ONE[1]), SIZE_BYTES, SIZE_BYTES + 1])
+async def test_a_pack_never_gets_larger_than_granted(tmp_path: Path, bound_bytes: int) -> None:
+    fetched = Fetched(tmp_path, [ONE, TWO], grant=Grant(0, Granting(bound_bytes)))
+    with pytest.raises(NoSpace, match="the cache is full"):
+        await fetched.run()
+    assert fetched.pack.stat().st_size <= bound_bytes
+    assert fetched.tries == 1, "another try would need as much"
+    assert not any(isinstance(report, Verified) for report in fetched.told), "nobody was told it is here"
 
 
 async def test_a_series_is_written_told_and_verified(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_tokens_are_shown_to_nobody() -> None:
 
 def test_a_command_arrives_as_it_was_given() -> None:
     config = NbiaConfig("http://127.0.0.1/", "v1", 2, HttpLimits(connect_timeout_s=3), "agent/1")
-    command = Fetch(SERIES, "/cache/incoming/1", config, 4, 0.5)
+    command = Fetch(SERIES, "/cache/incoming/1", config, 4, 0.5, 1000)
     (body,) = Frames().feed(framed(command))
     assert msgspec.msgpack.decode(body, type=Fetch) == command
 

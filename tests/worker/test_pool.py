@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tciafs.errors import (
     UnreadableAnswer,
 )
 from tciafs.model import Series
-from tciafs.store.download import Announcements
+from tciafs.store.download import Announcements, Grant
 from tciafs.store.layout import PackedImage
 from tciafs.store.pack import read_layout
 from tciafs.store.store import Store, StoreConfig
@@ -33,12 +34,13 @@ from tciafs.worker import pool as pool_module
 from tciafs.worker.__main__ import Worker
 from tciafs.worker.messages import Failed, Fetch, Report, framed
 from tciafs.worker.pool import WorkerPool
-from tests.fakes import make_series
+from tests.fakes import make_series, no_more_room
 from tests.sample.running import RunningSample, running_sample
 
 COLLECTION, PATIENT = "Phantom-Brain-MR", "BRAIN-001"
 RETRIES = 2
 PATIENCE_S = 30
+ROOM = Grant(10**9, no_more_room)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ async def test_all_is_announced_and_the_process_is_used_again(
     process = process_of(pool)
     for number in range(2):
         heard = Heard()
-        await pool.fetch(series, tmp_path / str(number), heard.announcements)
+        await pool.fetch(series, tmp_path / str(number), heard.announcements, ROOM)
         written = read_layout(tmp_path / str(number))
         assert (heard.images, heard.checks) == (list(written.images), written.checks)
         assert heard.progress[0] == 0
@@ -174,7 +176,7 @@ async def test_a_series_comes_whole_after_two_tries_that_failed(
         sample.forget_requests()
         sample.fault(series=series.series_uid, times=RETRIES, **fault)
         pack = tmp_path / fault["kind"]
-        await pool.fetch(series, pack, Heard().announcements)
+        await pool.fetch(series, pack, Heard().announcements, ROOM)
         assert len(sample.requests("getImage")) == RETRIES + 1, fault
         assert contents(pack) == expected, fault
 
@@ -194,9 +196,9 @@ async def test_failures_cross_the_pipe_and_the_process_lives_on(
     for number, (fault, failure) in enumerate(ALWAYS_WRONG):
         sample.fault(series=series.series_uid, times=RETRIES + 1, **fault)
         with pytest.raises(failure):
-            await pool.fetch(series, tmp_path / str(number), Heard().announcements)
+            await pool.fetch(series, tmp_path / str(number), Heard().announcements, ROOM)
         sample.clear_faults()
-    await pool.fetch(series, tmp_path / "pack", Heard().announcements)
+    await pool.fetch(series, tmp_path / "pack", Heard().announcements, ROOM)
     assert process_of(pool) is process
 
 
@@ -206,7 +208,7 @@ async def test_a_refused_request_is_put_once(
     sample.forget_requests()
     sample.fault("status", times=9, code=400, body="Image with given SeriesInstanceUID is unknown")
     with pytest.raises(UnreadableAnswer):
-        await pool.fetch(series, tmp_path / "pack", Heard().announcements)
+        await pool.fetch(series, tmp_path / "pack", Heard().announcements, ROOM)
     assert len(sample.requests("getImage")) == 1
 
 
@@ -216,14 +218,14 @@ async def test_a_disk_that_takes_no_more_is_no_space(
     pid = process_of(pool).pid
     subprocess.run(["prlimit", f"--pid={pid}", "--fsize=1000"], check=True)
     with pytest.raises(NoSpace, match="full"):
-        await pool.fetch(series, tmp_path / "pack", Heard().announcements)
+        await pool.fetch(series, tmp_path / "pack", Heard().announcements, ROOM)
 
 
 async def test_a_folder_that_is_gone_is_an_error_of_the_cache(
     tmp_path: Path, pool: WorkerPool, series: Series
 ) -> None:
     with pytest.raises(TciafsError, match="cache folder failed: No such file") as raised:
-        await pool.fetch(series, tmp_path / "absent" / "pack", Heard().announcements)
+        await pool.fetch(series, tmp_path / "absent" / "pack", Heard().announcements, ROOM)
     assert type(raised.value) is TciafsError
 
 
@@ -253,7 +255,7 @@ async def test_a_cancelled_fetch_ends_its_process(tmp_path: Path, pool: WorkerPo
     process, heard = process_of(pool), Heard()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as fetching:
-            fetching.start_soon(pool.fetch, paced, tmp_path / "pack", heard.announcements)
+            fetching.start_soon(pool.fetch, paced, tmp_path / "pack", heard.announcements, ROOM)
             await heard.some.wait()
             scope.cancel()
     assert (process.returncode, is_running(process), pool._idle) == (-signal.SIGKILL, False, [])
@@ -265,7 +267,7 @@ async def test_a_process_that_died_while_idle_is_replaced(
     process = process_of(pool)
     process.kill()
     await process.wait()
-    await pool.fetch(series, tmp_path / "pack", Heard().announcements)
+    await pool.fetch(series, tmp_path / "pack", Heard().announcements, ROOM)
     assert process_of(pool) is not process
     assert process.stdin is not None
     with pytest.raises(trio.ClosedResourceError):
@@ -286,6 +288,45 @@ async def test_no_room_for_a_process_is_said_so(config: NbiaConfig, monkeypatch:
             pass
 
 
+async def test_a_worker_asks_for_room_as_its_pack_grows(
+    tmp_path: Path, pool: WorkerPool, sample: RunningSample, series: Series
+) -> None:
+    asked: list[int] = []
+
+    async def grow_to(size_bytes: int) -> int:
+        asked.append(size_bytes)
+        return size_bytes + 100_000
+
+    await pool.fetch(series, tmp_path / "pack", Heard().announcements, Grant(0, grow_to))
+    assert contents(tmp_path / "pack") == truth(sample, series)
+    assert 1 < len(asked) < 100
+    assert (tmp_path / "pack").stat().st_size <= asked[-1] + 100_000
+
+
+async def test_a_worker_whose_pack_may_not_grow_fails_and_is_used_again(
+    tmp_path: Path, pool: WorkerPool, series: Series
+) -> None:
+    process = process_of(pool)
+    with pytest.raises(NoSpace, match=r"no .* bytes for you"):
+        await pool.fetch(series, tmp_path / "1", Heard().announcements, Grant(1000, no_more_room))
+    assert (tmp_path / "1").stat().st_size <= 1000
+    await pool.fetch(series, tmp_path / "2", Heard().announcements, ROOM)
+    assert process_of(pool) is process
+
+
+@pytest.mark.expect_log("needs .* are open or coming in")
+async def test_a_series_that_is_larger_than_it_was_listed_fails_with_no_byte_too_much(
+    tmp_path: Path, pool: WorkerPool, series: Series
+) -> None:
+    lying = replace(series, size_bytes=1000, image_count=1)
+    assert series.size_bytes is not None
+    async with Store.running(StoreConfig(tmp_path, series.size_bytes // 2), pool) as store:
+        download = store.fetch(lying)
+        await download.over.wait()
+        assert isinstance(download.failure, NoSpace)
+        assert download.arrived_bytes <= series.size_bytes // 2
+
+
 # -- a process that is not ours --
 
 
@@ -297,7 +338,7 @@ async def fetch_from(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tciafs.worker.pool.sys.executable", str(stand_in))
     with trio.fail_after(PATIENCE_S):
         async with WorkerPool.running(NbiaConfig, RETRIES) as pool:
-            await pool.fetch(make_series(), folder / "pack", Heard().announcements)
+            await pool.fetch(make_series(), folder / "pack", Heard().announcements, ROOM)
             return pool
 
 
@@ -346,7 +387,7 @@ async def test_a_worker_ends_in_the_middle_of_a_series_when_its_daemon_dies(
     with worker_process() as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(framed(Fetch(paced, str(tmp_path / "pack"), config, 0, 1.0)))
+        process.stdin.write(framed(Fetch(paced, str(tmp_path / "pack"), config, 0, 1.0, ROOM.size_bytes)))
         process.stdin.flush()
         assert process.stdout.read(4)
         process.stdin.close()
@@ -360,7 +401,7 @@ async def test_a_worker_that_nobody_listens_to_ends_quietly(
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.close()
-        process.stdin.write(framed(Fetch(series, str(tmp_path / "pack"), config, 0, 1.0)))
+        process.stdin.write(framed(Fetch(series, str(tmp_path / "pack"), config, 0, 1.0, ROOM.size_bytes)))
         process.stdin.flush()
         assert process.wait(PATIENCE_S) == 0
 
@@ -387,7 +428,9 @@ async def test_an_unexpected_error_is_reported_and_the_next_command_carried_out(
 
     errors: Iterator[Exception] = iter([ZeroDivisionError("by zero"), OfTheArchive("odd"), NoSpace("full")])
     monkeypatch.setattr("tciafs.worker.__main__.fetch_series", fail)
-    command = Fetch(make_series(), str(tmp_path / "pack"), NbiaConfig("http://127.0.0.1:9/"), 0, 1.0)
+    command = Fetch(
+        make_series(), str(tmp_path / "pack"), NbiaConfig("http://127.0.0.1:9/"), 0, 1.0, ROOM.size_bytes
+    )
     other = msgspec.structs.replace(command, archive=NbiaConfig("http://127.0.0.1:8/"))
     assert await reports_of(command, command, other) == [
         Failed("TciafsError", "the worker failed: ZeroDivisionError('by zero')"),

@@ -21,6 +21,7 @@ __all__ = [
     "Patient",
     "Series",
     "Study",
+    "Value",
 ]
 
 
@@ -78,6 +79,13 @@ class Series:
     body_part: str | None = None
     manufacturer: str | None = None
     third_party: str | None = None
+    model: str | None = None
+
+    @property
+    def forbids_commercial_use(self) -> bool:
+        """Whether its licence is a NonCommercial one; the retriever warns of these too."""
+        name, uri = (self.licence_name or "").lower(), (self.licence_uri or "").lower()
+        return "noncommercial" in name.replace("-", "").replace(" ", "") or "/by-nc" in uri
 
     @property
     def path(self) -> tuple[str, str, str, str]:
@@ -97,6 +105,13 @@ class Change:
     collection: str
     patient_id: str
     released: dt.date
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Something that a field of series is somewhere, for example the modality "CT"."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +180,21 @@ class Archive(Protocol):
         """Return what has been released after the day `since`, each patient once.
 
         None: this archive cannot tell.
+        """
+        ...
+
+    async def named(self, *series_uids: str) -> Sequence[Series]:
+        """Return those of the series that this archive has and this user may see, of any collections."""
+        ...
+
+    async def cart(self, name: str) -> Sequence[Series]:
+        """Return the series of a shared cart; what is said of them but their UIDs may be incomplete."""
+        ...
+
+    async def values(self, collection: str, field: str, modality: str, body_part: str) -> Sequence[Value]:
+        """Return what a field ("modality", "body_part" or "manufacturer") is in some series.
+
+        In the series of a collection, with a modality, of a body part; an empty text is any of them.
         """
         ...
 

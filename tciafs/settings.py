@@ -7,28 +7,42 @@ one file.
 """
 
 import dataclasses
+import datetime as dt
 import difflib
 import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
 
 from tciafs.errors import Misuse
+from tciafs.setting_kinds import (
+    Days,
+    choice,
+    joined_names,
+    parse_count,
+    parse_day,
+    parse_days,
+    parse_duration,
+    parse_flag,
+    parse_id,
+    parse_names,
+    parse_octal,
+    parse_path,
+    parse_paths,
+    parse_positive,
+    parse_size,
+    parse_timeout,
+    parse_word,
+)
 
 __all__ = ["Declaration", "Settings", "declarations", "load_settings", "parse_mount_options"]
 
 T = TypeVar("T")
-
-SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-DURATION_UNITS = {"": 1, "S": 1, "M": 60, "H": 3600, "D": 86_400, "W": 7 * 86_400}
-NO_ID = 2**32 - 1
-"""What the kernel takes for no user and no group; see chown(2)."""
 
 IGNORED_MOUNT_OPTIONS = re.compile(
     r"rw|ro|defaults|(no)?(auto|user|users|owner|group|suid|dev|exec|fail|iversion|mand)|_netdev|(x-|comment=).*"
@@ -39,7 +53,10 @@ IGNORED_MOUNT_OPTIONS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One setting: `parse` reads a text, `metavar` and `choices` tell a user what to write."""
+    """One setting: `parse` reads a text, `metavar` and `choices` tell a user what to write.
+
+    A list is written with colons between its items, or on the command line by giving the option again.
+    """
 
     name: str
     help: str
@@ -48,6 +65,7 @@ class Declaration:
     parse: Callable[[str], Any]
     choices: tuple[str, ...] = ()
     is_flag: bool = False
+    is_list: bool = False
 
     @property
     def option(self) -> str:
@@ -60,88 +78,13 @@ class Declaration:
         return "TCIAFS_" + self.name.upper()
 
 
-def parse_size(text: str) -> int:
-    """Return bytes: "50G", "50 GiB", "512M", "1000". Units are powers of 1024."""
-    return _with_unit(re.sub(r"(?i)(?:(?<=[KMGT])i)?B$", "", text.strip()), SIZE_UNITS, "a size such as 50G")
-
-
-def parse_duration(text: str) -> int:
-    """Return seconds: "1d", "12h", "30s", "90"."""
-    return _with_unit(text.strip(), DURATION_UNITS, "a time such as 1d, 12h or 30s")
-
-
-def _parse_timeout(text: str) -> int:
-    if (seconds := parse_duration(text)) < 1:
-        raise ValueError("expected a time of at least 1s")
-    return seconds
-
-
-def _with_unit(text: str, units: Mapping[str, int], expected: str) -> int:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]?)", text)
-    if match is None or match[2].upper() not in units:
-        raise ValueError(f"expected {expected}")
-    return int(Fraction(match[1]) * units[match[2].upper()])
-
-
-def _parse_count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
-        raise ValueError("expected a whole number")
-    return int(text)
-
-
-def _parse_id(text: str) -> int:
-    if (number := _parse_count(text)) >= NO_ID:
-        raise ValueError(f"expected a number below {NO_ID}")
-    return number
-
-
-def _parse_positive(text: str) -> int:
-    if (count := _parse_count(text)) < 1:
-        raise ValueError("expected a whole number of at least 1")
-    return count
-
-
-def _parse_flag(text: str) -> bool:
-    words = {
-        "true": True,
-        "yes": True,
-        "1": True,
-        "false": False,
-        "no": False,
-        "0": False,
-    }
-    if text.strip().lower() not in words:
-        raise ValueError("expected true or false")
-    return words[text.strip().lower()]
-
-
-def _parse_octal(text: str) -> int:
-    if not re.fullmatch(r"0?[0-7]{1,3}", text.strip()):
-        raise ValueError("expected an octal mask such as 022")
-    return int(text, 8)
-
-
-def _parse_word(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise ValueError("expected a word")
-    return text.strip()
-
-
-def _parse_names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (name.strip() for name in text.split(":"))))
-
-
-def _parse_path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError("expected a path")
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise ValueError("expected a path in the home folder of a user that exists") from None
-
-
 def _setting(
-    default: str, help: str, metavar: str, parse: Callable[[str], T], choices: tuple[str, ...] = ()
+    default: str,
+    help: str,
+    metavar: str,
+    parse: Callable[[str], T],
+    choices: tuple[str, ...] = (),
+    is_list: bool = False,
 ) -> T:
     """Declare a setting: its default and help as the user sees them, and how a text is read."""
     metadata = {
@@ -150,25 +93,22 @@ def _setting(
         "metavar": metavar,
         "parse": parse,
         "choices": choices,
+        "is_list": is_list,
     }
     value: T = field(
-        default_factory=lambda: parse(default) if default else _default(metavar), metadata=metadata
+        default_factory=lambda: parse(default) if default or is_list else _default(metavar),
+        metadata=metadata,
     )
     return value
+
+
+def _list(help: str, metavar: str) -> tuple[str, ...]:
+    return _setting("", help, metavar, parse_names, is_list=True)
 
 
 def _default(metavar: str) -> Any:
     """Return what a setting without a default is: nothing, or no."""
     return False if metavar == "" else None
-
-
-def _choice(*choices: str) -> dict[str, Any]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        return text
-
-    return {"parse": parse, "choices": choices, "metavar": "|".join(choices)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +118,7 @@ class Settings:
     archive: str = _setting(
         "nbia",
         "Which archive: TCIA's NBIA server, or the bundled sample.",
-        **_choice("nbia", "sample"),
+        **choice("nbia", "sample"),
     )
     url: str = _setting(
         "https://nbia.cancerimagingarchive.net/nbia-api/services",
@@ -186,59 +126,86 @@ class Settings:
         "URL",
         str,
     )
-    api: str = _setting("auto", "API version; auto asks the server.", **_choice("auto", "v4", "v1"))
+    api: str = _setting("auto", "API version; auto asks the server.", **choice("auto", "v4", "v1"))
     user: str | None = _setting(
-        "", "Whose login to use; default: who is logged in (tciafs login), else a guest.", "NAME", _parse_word
+        "", "Whose login to use; default: who is logged in (tciafs login), else a guest.", "NAME", parse_word
     )
     password_file: Path | None = _setting(
-        "", "File with the password of --user, for servers; nobody else may read it.", "FILE", _parse_path
+        "", "File with the password of --user, for servers; nobody else may read it.", "FILE", parse_path
     )
     cache_dir: Path | None = _setting(
         "",
         "Folder for listings and series, on a local disk, one a mount; default: the user's cache folder.",
         "FOLDER",
-        _parse_path,
+        parse_path,
     )
     cache_size: int = _setting("50G", "Most bytes of series to keep on disk.", "SIZE", parse_size)
     naming: str = _setting(
         "descriptive",
         "Folder names as the retriever writes them: in words, or UIDs.",
-        **_choice("descriptive", "classic"),
+        **choice("descriptive", "classic"),
     )
-    downloads: int = _setting("3", "Series fetched at the same time.", "N", _parse_positive)
-    retries: int = _setting("4", "How often a failed series or listing is tried again.", "N", _parse_count)
+    downloads: int = _setting("3", "Series fetched at the same time.", "N", parse_positive)
+    retries: int = _setting("4", "How often a failed series or listing is tried again.", "N", parse_count)
     listing: str = _setting(
         "auto",
         "Listing a series that is not known: auto fetches it when somebody looks and gives "
         "provisional names to walkers, exact always fetches, names never does.",
-        **_choice("auto", "names", "exact"),
+        **choice("auto", "names", "exact"),
     )
     crawlers: tuple[str, ...] = _setting(
         "updatedb*:mlocate:tracker-*:localsearch-*:baloo_file*:recoll*:tumblerd:*thumbnail*:totem-video-thu*:"
         "clamscan:clamd:clamonacc:aide:rkhunter:restic:borg:duplicity",
         "Programs that never cause a download, whatever they read; patterns with colons between them.",
         "NAMES",
-        _parse_names,
+        parse_names,
     )
     listing_ttl: int = _setting("1d", "How long a listing is believed.", "TIME", parse_duration)
-    offline: bool = _setting("", "Never ask the archive; show and read what is cached.", "", _parse_flag)
-    connect_timeout: int = _setting("10s", "Longest wait for a connection.", "TIME", _parse_timeout)
+    offline: bool = _setting("", "Never ask the archive; show and read what is cached.", "", parse_flag)
+    connect_timeout: int = _setting("10s", "Longest wait for a connection.", "TIME", parse_timeout)
     stall_timeout: int = _setting(
-        "60s", "Longest silence of the server in the middle of an answer.", "TIME", _parse_timeout
+        "60s", "Longest silence of the server in the middle of an answer.", "TIME", parse_timeout
     )
     listing_timeout: int = _setting(
-        "120s", "Longest wait for a whole listing, all tries together.", "TIME", _parse_timeout
+        "120s", "Longest wait for a whole listing, all tries together.", "TIME", parse_timeout
     )
-    allow_other: bool = _setting("", "Let other users read the mount.", "", _parse_flag)
-    uid: int | None = _setting("", "Owner of all files; default: you.", "N", _parse_id)
-    gid: int | None = _setting("", "Group of all files; default: yours.", "N", _parse_id)
-    umask: int = _setting("022", "Permissions to take from 0444 and 0555.", "MASK", _parse_octal)
+    collection: tuple[str, ...] = _list("Show only this collection; may be repeated.", "NAME")
+    patient: tuple[str, ...] = _list("Show only this patient; may be repeated.", "ID")
+    modality: tuple[str, ...] = _list("Show only series of this modality; may be repeated.", "CT")
+    body_part: tuple[str, ...] = _list("Show only series of this body part; may be repeated.", "CHEST")
+    manufacturer: tuple[str, ...] = _list("Show only series of this manufacturer; may be repeated.", "NAME")
+    model: tuple[str, ...] = _list("Show only series of this model of a scanner; may be repeated.", "NAME")
+    study_date: Days | None = _setting(
+        "", "Show only studies of these days; one side may be left out.", "FROM..TO", parse_days
+    )
+    released_since: dt.date | None = _setting(
+        "", "Show only series that were released on this day or later.", "DAY", parse_day
+    )
+    min_images: int | None = _setting("", "Show only series of so many images or more.", "N", parse_count)
+    max_images: int | None = _setting("", "Show only series of so many images or fewer.", "N", parse_count)
+    max_size: int | None = _setting("", "Show only series that are not larger.", "SIZE", parse_size)
+    licence: str = _setting(
+        "any",
+        "Show only series with such a licence; commercial: one that is known and allows commercial use.",
+        **choice("any", "commercial"),
+    )
+    manifest: tuple[Path, ...] = _setting(
+        "",
+        "Show only the series that this file names: a .tcia manifest, a table with a column of series UIDs, "
+        "or an .s5cmd list; may be repeated.",
+        "FILE",
+        parse_paths,
+        is_list=True,
+    )
+    cart: tuple[str, ...] = _list("Show only the series of this shared cart; may be repeated.", "NAME")
+    allow_other: bool = _setting("", "Let other users read the mount.", "", parse_flag)
+    uid: int | None = _setting("", "Owner of all files; default: you.", "N", parse_id)
+    gid: int | None = _setting("", "Group of all files; default: yours.", "N", parse_id)
+    umask: int = _setting("022", "Permissions to take from 0444 and 0555.", "MASK", parse_octal)
     log_file: Path | None = _setting(
-        "", "Where the background daemon logs; default: the user's log folder.", "FILE", _parse_path
+        "", "Where the background daemon logs; default: the user's log folder.", "FILE", parse_path
     )
-    log_level: str = _setting(
-        "warning", "How much is logged.", **_choice("error", "warning", "info", "debug")
-    )
+    log_level: str = _setting("warning", "How much is logged.", **choice("error", "warning", "info", "debug"))
 
 
 def declarations() -> Iterator[Declaration]:
@@ -253,6 +220,7 @@ def declarations() -> Iterator[Declaration]:
             meta["parse"],
             meta["choices"],
             is_flag=meta["metavar"] == "",
+            is_list=meta["is_list"],
         )
 
 
@@ -318,15 +286,22 @@ def _from_file(file: Path | None) -> dict[str, tuple[str, str]]:
         raise Misuse(f"the configuration file {path} does not exist") from None
     except (OSError, ValueError) as error:
         raise Misuse(f"the configuration file {path} cannot be read: {error}") from None
-    known = {each.name for each in declarations()}
+    known = {each.name: each for each in declarations()}
     for name in table:
         if name not in known:
             raise Misuse(f"{path}: unknown setting {name}{_nearest(name)}")
-    return {name: (_toml_text(name, value, path), f"{name} in {path}") for name, value in table.items()}
+    return {
+        name: (_toml_text(known[name], value, path), f"{name} in {path}") for name, value in table.items()
+    }
 
 
-def _toml_text(name: str, value: object, path: Path) -> str:
+def _toml_text(setting: Declaration, value: object, path: Path) -> str:
     """Return a TOML value as the text that an option would have. Raises Misuse where none would do."""
+    name = setting.name
+    if setting.is_list and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return joined_names(value)
+    if setting.metavar == "DAY" and isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return value.isoformat()
     if isinstance(value, str):
         return value
     if name == "umask":

@@ -15,7 +15,7 @@ from typing import TypeVar
 import trio
 
 from tciafs.errors import NoSpace
-from tciafs.model import Change, Checksums, Collection, Delivery, Member, Patient, Series, Study
+from tciafs.model import Change, Checksums, Collection, Delivery, Member, Patient, Series, Study, Value
 from tciafs.store.download import Announcements, Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
@@ -71,6 +71,7 @@ Brought = tuple[str | None, bytes] | Broken | Checksums | Exception
 class FakeArchive:
     """An archive of these series; see `model.Archive`.
 
+    `carts` are series UIDs by the name of a cart.
     `asked` records the questions as they come, for example ("series", "Lung", "P1") or
     ("changes", "2026-01-01"). While `open` is not set, all answers wait. `changed` is what `changes`
     chooses from; None: it cannot tell.
@@ -80,6 +81,7 @@ class FakeArchive:
         self.holdings = list(series)
         self.changed: list[Change] | None = []
         self.asked: list[tuple[str, ...]] = []
+        self.carts: dict[str, Sequence[str]] = {}
         self.open = trio.Event()
         self.open.set()
         self._failures: defaultdict[str, deque[Exception]] = defaultdict(deque)
@@ -118,6 +120,24 @@ class FakeArchive:
     async def changes(self, since: dt.date) -> Sequence[Change] | None:
         await self._be_asked("changes", since.isoformat())
         return None if self.changed is None else [each for each in self.changed if each.released > since]
+
+    async def named(self, *series_uids: str) -> Sequence[Series]:
+        await self._be_asked("named", *series_uids)
+        return [each for each in self.holdings if each.series_uid in series_uids]
+
+    async def cart(self, name: str) -> Sequence[Series]:
+        await self._be_asked("cart", name)
+        return [each for each in self.holdings if each.series_uid in self.carts.get(name, ())]
+
+    async def values(self, collection: str, field: str, modality: str, body_part: str) -> Sequence[Value]:
+        await self._be_asked("values", collection, field, modality, body_part)
+        given = {"collection": collection, "modality": modality, "body_part": body_part}
+        return _distinct(
+            Value(getattr(each, field))
+            for each in self.holdings
+            if all(text in ("", getattr(each, name)) for name, text in given.items())
+            if getattr(each, field) is not None
+        )
 
     @asynccontextmanager
     async def images(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:

@@ -29,7 +29,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "errors": "",
         "model": "",
         "naming": "errors model",
-        "settings": "errors",
+        "setting_kinds": "",
+        "settings": "errors setting_kinds",
         # Both ends of the control socket; what stands behind a command is handed to the server.
         "control": "",
         "control.commands": "control.values",
@@ -41,8 +42,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http": "tciafs errors archives.http_body archives.http_bulk archives.http_errors "
-        "archives.http_limits",
+        "archives.http": "tciafs errors archives.http_asking archives.http_body archives.http_bulk "
+        "archives.http_errors archives.http_limits",
+        "archives.http_asking": "errors archives.http_limits",
         "archives.login": "errors archives.http archives.http_errors archives.http_limits",
         "archives.http_body": "errors",
         "archives.http_bulk": "",
@@ -59,8 +61,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.freshness": "catalogue.changes catalogue.table",
         "catalogue.changes": "model catalogue.table",
         "catalogue.walks": "",
-        "catalogue.remembered": "catalogue.table",
+        "catalogue.remembered": "errors catalogue.table",
         "catalogue.table": "errors model",
+        "catalogue.answers": "model catalogue.table",
+        # What of a catalogue is shown; it is handed one.
+        "selection.manifests": "errors",
+        "selection.criteria": "model",
+        "selection.words": "errors selection.criteria",
+        "selection.named": "model selection.manifests",
+        "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.table selection",
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
@@ -95,12 +104,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.status": "tciafs store control.values",
         "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
         "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.tree",
-        "filesystem.mount": "errors model naming settings archives catalogue control store worker filesystem",
+        "filesystem.choosing": "selection settings",
+        "filesystem.mount": "errors model naming settings archives catalogue control selection store worker "
+        "filesystem",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",
         "cli": "tciafs errors cli",
-        "cli.words": "errors settings",
+        "cli.words": "errors setting_kinds settings",
         "cli.output": "",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
@@ -118,8 +129,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
         # nbia names the type of a transport that it passes on
-        "httpx": "archives.http archives.http_bulk archives.http_errors archives.login archives.nbia "
-        "control.client",
+        "httpx": "archives.http archives.http_asking archives.http_bulk archives.http_errors "
+        "archives.login archives.nbia control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
@@ -135,11 +146,13 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming settings archives.unzip archives.http_body archives.http_errors "
-    "archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings archives.nbia_images "
+    "errors model naming setting_kinds settings archives.unzip archives.http_body archives.http_errors "
+    "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
+    "archives.nbia_images "
     "control.values control.commands control.place control.client control.failed_table control.report "
     "store.disk store.failures store.layout store.pack store.ledger store.open_packs store.places "
-    "store.recovery store.shelf worker.messages worker.fetching worker.listing "
+    "store.recovery store.shelf worker.messages worker.fetching worker.listing selection.manifests "
+    "selection.criteria catalogue.answers "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime as dt
 import re
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tciafs.errors import Misuse
-from tciafs.settings import (
-    Settings,
-    declarations,
-    load_settings,
-    parse_duration,
-    parse_mount_options,
-    parse_size,
-)
+from tciafs.setting_kinds import joined_names, parse_days, parse_duration, parse_names, parse_size
+from tciafs.settings import Settings, declarations, load_settings, parse_mount_options
 
 
 def loaded(
@@ -413,6 +408,54 @@ def test_every_default_that_is_shown_is_the_default_that_holds() -> None:
             assert getattr(loaded({each.name: each.default_text}), each.name) == getattr(
                 Settings(), each.name
             )
+
+
+# Lists and days
+
+
+@given(st.lists(st.text().map(str.strip).filter(bool)))
+def test_any_words_survive_being_written_as_one_text(words: list[str]) -> None:
+    assert parse_names(joined_names(words)) == tuple(words)
+
+
+def test_a_list_is_written_with_colons_or_as_a_list(tmp_path: Path) -> None:
+    assert loaded({"collection": r"A B:C\:D:"}).collection == ("A B", "C:D")
+    assert loaded(toml='collection = ["A B", "C:D"]', folder=tmp_path).collection == ("A B", "C:D")
+    assert loaded(environment={"TCIAFS_MODALITY": "CT:MR"}).modality == ("CT", "MR")
+    assert loaded(mount_options="body-part=CHEST:HEAD").body_part == ("CHEST", "HEAD")
+    assert Settings().collection == ()
+
+
+def test_what_is_no_list_cannot_be_written_as_one(tmp_path: Path) -> None:
+    assert "expected a text" in complaint(toml='naming = ["classic"]', folder=tmp_path)
+
+
+def test_manifests_are_paths_wherever_the_daemon_stands() -> None:
+    assert loaded({"manifest": "/a.tcia:b.csv"}).manifest == (Path("/a.tcia"), Path.cwd() / "b.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020-01-01..2020-12-31", (dt.date(2020, 1, 1), dt.date(2020, 12, 31))),
+        ("2020-01-01..", (dt.date(2020, 1, 1), None)),
+        (" .. 2020-12-31", (None, dt.date(2020, 12, 31))),
+        ("2020-02-29", (dt.date(2020, 2, 29), dt.date(2020, 2, 29))),
+    ],
+)
+def test_days_are_from_one_to_another(text: str, expected: Any) -> None:
+    assert parse_days(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "..", "2020", "2021-02-29..", "2020-12-31..2020-01-01", "01-31-2020"])
+def test_what_are_no_days_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_days(text)
+
+
+def test_a_day_may_be_a_day_of_the_file(tmp_path: Path) -> None:
+    released = loaded(toml="released_since = 2026-01-31", folder=tmp_path).released_since
+    assert released == dt.date(2026, 1, 31)
 
 
 def test_settings_cannot_be_changed() -> None:

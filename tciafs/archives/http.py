@@ -16,6 +16,7 @@ import stamina
 import trio
 
 from tciafs import __version__
+from tciafs.archives.http_asking import Asking, checked_url, open_client
 from tciafs.archives.http_body import Inflater
 from tciafs.archives.http_bulk import BulkTransport
 from tciafs.archives.http_errors import FOREIGN, RequestRejected, translate
@@ -23,7 +24,6 @@ from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,
-    Misuse,
     SlowDown,
     TciafsError,
     Unreachable,
@@ -80,25 +80,6 @@ class RowReader(Protocol[T_co]):
         ...
 
 
-def checked_url(url: str) -> httpx.URL:
-    """Return `url` without a final slash; raise Misuse where no request could go there.
-
-    A user name or password inside the address is refused: addresses end up in logs.
-    """
-    try:
-        parsed = httpx.URL(url.strip().rstrip("/"))
-        parsed.host.encode("idna")
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise Misuse("the archive's address cannot be read as a URL") from error
-    if parsed.userinfo:
-        raise Misuse("the archive's address must not contain a user name or password")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise Misuse(f"the archive's address must begin with https:// or http://, not {url!r}")
-    if parsed.query or parsed.fragment:
-        raise Misuse("the archive's address must end before any ? or #")
-    return parsed
-
-
 def _printable(text: str) -> str:
     """Return a line fit for a message, whatever a server wrote."""
     if text.lstrip().startswith("<"):
@@ -108,7 +89,7 @@ def _printable(text: str) -> str:
 
 
 class HttpClient:
-    """Asks one server by GET, in HTTP/1.1, verified, within limits.
+    """Asks one server by GET or POST, in HTTP/1.1, verified, within limits.
 
     Proxies and SSL_CERT_FILE come from the environment. Redirects are followed, but not from https
     to http, and a token never goes to another host. `retries` are the attempts after the first.
@@ -132,10 +113,10 @@ class HttpClient:
         # Our own count, not the pool's: a request cancelled while the pool hands it a connection
         # can keep its slot for ever (httpcore issue 658), and a full pool then answers nobody.
         self._free_connections = trio.Semaphore(limits.connections)
-        self._client = _open_client(url, limits, user_agent, transport)
+        self._client = open_client(url, limits, user_agent, transport)
         # httpx's own way to a server stays where a proxy is: it knows all their kinds.
         bulk = {} if transport or "all" in getproxies() else {"all://": BulkTransport()}
-        self._bulk_client = _open_client(url, limits, user_agent, transport, bulk)
+        self._bulk_client = open_client(url, limits, user_agent, transport, bulk)
         self._caller = stamina.AsyncRetryingCaller(
             attempts=retries + 1,
             timeout=None,  # the listing deadline bounds them all
@@ -144,15 +125,23 @@ class HttpClient:
             wait_jitter=limits.backoff_initial_s,
         )
 
-    async def fetch(self, path: str, params: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
+    async def fetch(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        reader: Callable[[], Reader[T]],
+        form: Mapping[str, str] | None = None,
+    ) -> T:
         """Return what a reader makes of the answer of `path`, asking again where that may help.
+
+        A `form` is sent by POST, for questions that are too long for an address.
 
         Each attempt has a new reader; an answer that it cannot read counts as a failed attempt.
         Raises AccessDenied, RequestRejected, UnreadableAnswer, Unreachable, DeadlinePassed or
         SlowDown.
         """
         with self._within(self._limits.listing_timeout_s, trio.current_time(), _asked(path)):
-            return await self._caller(self._pause, self._fetch_once, path, params, reader)
+            return await self._caller(self._pause, self._fetch_once, path, params, reader, form)
 
     @asynccontextmanager
     async def stream_rows(
@@ -178,7 +167,7 @@ class HttpClient:
         `fetch` raises.
         """
         async with (
-            self._answer(path, params, "identity", self._bulk_client) as response,
+            self._answer(path, params, "identity", client=self._bulk_client) as response,
             unwound(self._pieces(response, _asked(path))) as chunks,
         ):
             yield chunks
@@ -188,8 +177,14 @@ class HttpClient:
         await self._client.aclose()
         await self._bulk_client.aclose()
 
-    async def _fetch_once(self, path: str, params: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
-        async with self._answer(path, params, "gzip") as response:
+    async def _fetch_once(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        reader: Callable[[], Reader[T]],
+        form: Mapping[str, str] | None,
+    ) -> T:
+        async with self._answer(path, params, "gzip", form=form) as response:
             reading = reader()
             with self._complaining(_asked(path)):
                 async with unwound(self._inflated(response, _asked(path))) as pieces:
@@ -213,22 +208,26 @@ class HttpClient:
 
     @asynccontextmanager
     async def _answer(
-        self, path: str, params: Mapping[str, str], encoding: str, client: httpx.AsyncClient | None = None
+        self,
+        path: str,
+        params: Mapping[str, str],
+        encoding: str,
+        *,
+        client: httpx.AsyncClient | None = None,
+        form: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Ask, and yield the answer once its status is good; its body is still to come."""
         asked, client = _asked(path), client or self._client
         async with self._connection(asked):
-            response = await self._authorized(client, path, params, encoding)
+            response = await self._authorized(client, Asking(path, params, encoding, form))
             async with aclosing(response):
                 await self._check(response, asked)
                 yield response
 
-    async def _authorized(
-        self, client: httpx.AsyncClient, path: str, params: Mapping[str, str], encoding: str
-    ) -> httpx.Response:
+    async def _authorized(self, client: httpx.AsyncClient, asking: Asking) -> httpx.Response:
         """Ask with the token there is, and once more with another where that one is refused."""
         token = None if self._bearer is None else await self._bearer.token()
-        response = await self._send(client, _request(client, path, params, encoding, token), _asked(path))
+        response = await self._send(client, asking.request(client, token), _asked(asking.path))
         if self._bearer is None or token is None or response.status_code not in _TOKEN_REFUSED:
             return response
         try:
@@ -239,7 +238,7 @@ class HttpClient:
         if another == token:
             return response
         await response.aclose()
-        return await self._send(client, _request(client, path, params, encoding, another), _asked(path))
+        return await self._send(client, asking.request(client, another), _asked(asking.path))
 
     async def _send(self, client: httpx.AsyncClient, request: httpx.Request, asked: str) -> httpx.Response:
         """Send, and follow redirects without reading their bodies, which nothing would bound."""
@@ -352,48 +351,9 @@ class HttpClient:
             raise UnreadableAnswer(f"{self.host} answered {asked} unreadably: {error}") from error
 
 
-def _request(
-    client: httpx.AsyncClient, path: str, params: Mapping[str, str], encoding: str, token: str | None
-) -> httpx.Request:
-    headers = {"Accept-Encoding": encoding}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    return client.build_request("GET", path, params=dict(params), headers=headers)
-
-
 def _asked(path: str) -> str:
     """Return the name of what is asked, for messages: the last part of the path, no parameters."""
     return path.rpartition("/")[2]
-
-
-def _open_client(
-    url: httpx.URL,
-    limits: HttpLimits,
-    user_agent: str,
-    transport: httpx.AsyncBaseTransport | None,
-    mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None,
-) -> httpx.AsyncClient:
-    timeout = httpx.Timeout(
-        connect=limits.connect_timeout_s,
-        read=limits.stall_timeout_s,
-        write=limits.write_timeout_s,
-        pool=limits.pool_timeout_s,
-    )
-    pool = httpx.Limits(max_connections=None, max_keepalive_connections=limits.connections)
-    try:
-        return httpx.AsyncClient(
-            base_url=url,
-            headers={"User-Agent": user_agent},
-            timeout=timeout,
-            limits=pool,
-            follow_redirects=False,
-            transport=transport,
-            mounts=mounts,
-        )
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise Misuse("a proxy in the environment (HTTPS_PROXY ...) cannot be used") from error
-    except OSError as error:
-        raise Misuse("SSL_CERT_FILE or SSL_CERT_DIR cannot be used as certificates") from error
 
 
 @asynccontextmanager

@@ -28,12 +28,14 @@ from tciafs.archives.nbia_listings import (
     collections_listing,
     every_series,
     every_study,
+    named_listing,
     patients_listing,
     series_listing,
     studies_listing,
+    values_listing,
 )
 from tciafs.errors import AccessDenied, TciafsError, UnreadableAnswer
-from tciafs.model import Change, Collection, Delivery, Patient, Series, Study
+from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
 
 __all__ = ["DEFAULT_URL", "Api", "NbiaArchive", "NbiaConfig"]
 
@@ -47,6 +49,11 @@ Record = TypeVar("Record", Study, Series)
 # How servers say that a version of the API, or one endpoint of it, is not there.
 _ABSENT = (404, 405, 410, 501)
 _DENIED = ("not in public domain", "not been granted")
+_VALUES = {
+    "modality": "getModalityValues",
+    "body_part": "getBodyPartValues",
+    "manufacturer": "getManufacturerValues",
+}
 _UNKNOWN_PARAMETER = ("invalid query parameter", "invalid form parameter")
 
 log = logging.getLogger(__name__)
@@ -156,6 +163,36 @@ class NbiaArchive:
                 return None
             raise _explained(rejected) from rejected
 
+    async def named(self, *series_uids: str) -> tuple[Series, ...]:
+        """Return the series among these that there are (getSeriesMetadata of v4, in one question).
+
+        v1 has nothing of the kind and is asked for each (getSeries).
+        """
+        wanted = frozenset(series_uids)
+        if await self._settled_api() == "v4":
+            form = {"list": ",".join(series_uids), "format": "json"}
+            return await self._listing("getSeriesMetadata", {}, partial(named_listing, wanted), form)
+        found: list[Series] = []
+        for uid in series_uids:
+            query = {"SeriesInstanceUID": uid}
+            found += await self._listing("getSeries", query, partial(named_listing, wanted))
+        return tuple(found)
+
+    async def cart(self, name: str) -> tuple[Series, ...]:
+        """Return the series of a shared cart (getContentsByName, which only v1 has)."""
+        try:
+            return await self._http.fetch(
+                "v1/getContentsByName", {"name": name}, partial(named_listing, None)
+            )
+        except RequestRejected as rejected:
+            raise _explained(rejected) from rejected
+
+    async def values(self, collection: str, field: str, modality: str, body_part: str) -> tuple[Value, ...]:
+        """Return the values of a field (getModalityValues and its like)."""
+        asked = {"Collection": collection, "Modality": modality, "BodyPartExamined": body_part}
+        query = {name: text for name, text in asked.items() if text}
+        return await self._listing(_VALUES[field], query, partial(values_listing, field))
+
     @asynccontextmanager
     async def images(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
         """Fetch the images of a series (getImage); what else is in the ZIP is left out.
@@ -175,9 +212,15 @@ class NbiaArchive:
         """Close all connections."""
         await self._http.aclose()
 
-    async def _listing(self, endpoint: str, query: Mapping[str, str], reader: Callable[[], Reader[T]]) -> T:
+    async def _listing(
+        self,
+        endpoint: str,
+        query: Mapping[str, str],
+        reader: Callable[[], Reader[T]],
+        form: Mapping[str, str] | None = None,
+    ) -> T:
         try:
-            return await self._http.fetch(await self._address(endpoint), query, reader)
+            return await self._http.fetch(await self._address(endpoint), query, reader, form)
         except RequestRejected as rejected:
             raise _explained(rejected) from rejected
 

@@ -20,13 +20,15 @@ from tciafs.archives.nbia_rows import (
     PatientRow,
     SeriesRow,
     StudyRow,
+    ValueRow,
     change_of,
     collection_of,
     patient_of,
     series_of,
     study_of,
+    value_of,
 )
-from tciafs.model import Change, Collection, Patient, Series, Study
+from tciafs.model import Change, Collection, Patient, Series, Study, Value
 
 __all__ = [
     "Changes",
@@ -35,9 +37,11 @@ __all__ = [
     "collections_listing",
     "every_series",
     "every_study",
+    "named_listing",
     "patients_listing",
     "series_listing",
     "studies_listing",
+    "values_listing",
 ]
 
 log = logging.getLogger(__name__)
@@ -158,6 +162,22 @@ def studies_listing(collection: str, patient: str) -> Listing[Study]:
 def series_listing(collection: str, patient: str) -> Listing[Series]:
     """Read the series of exactly this patient in an answer of getSeries."""
     return Listing(_series(collection, patient), lambda record: (record.study_uid, record.series_uid))
+
+
+def named_listing(series_uids: frozenset[str] | None) -> Listing[Series]:
+    """Read exactly these series in an answer, of whatever collection; None: whatever series come."""
+    build = partial(series_of, collection=None, patient=None)
+    records = Records(
+        "series", SeriesRow, build, lambda record: series_uids is None or record.series_uid in series_uids
+    )
+    return Listing(records, lambda record: record.series_uid)
+
+
+def values_listing(field: str) -> Listing[Value]:
+    """Read an answer of getModalityValues and its like; an empty text says as little as no row does."""
+    build = partial(value_of, field=field)
+    records = Records("values", ValueRow, build, lambda record: record.text != "")
+    return Listing(records, lambda record: record.text)
 
 
 def every_study(collection: str) -> Records[Study]:

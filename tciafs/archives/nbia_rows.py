@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tciafs.model import Change, Collection, Patient, Series, Study
+from tciafs.model import Change, Collection, Patient, Series, Study, Value
 
 __all__ = [
     "ChangeRow",
@@ -21,12 +21,14 @@ __all__ = [
     "PatientRow",
     "SeriesRow",
     "StudyRow",
+    "ValueRow",
     "change_of",
     "collection_of",
     "patient_of",
     "read_date",
     "series_of",
     "study_of",
+    "value_of",
 ]
 
 _MAX_UID_LENGTH = 64
@@ -121,6 +123,7 @@ class SeriesRow(
         "body_part": "BodyPartExamined",
         "manufacturer": "Manufacturer",
         "third_party": "ThirdPartyAnalysis",
+        "model": "ManufacturerModelName",
     },
 ):
     """A row of getSeries."""
@@ -147,6 +150,7 @@ class SeriesRow(
     body_part: Any = None
     manufacturer: Any = None
     third_party: Any = None
+    model: Any = None
 
 
 class ChangeRow(
@@ -166,6 +170,19 @@ class ChangeRow(
     patient_id: Any = None
     patient_id_as_elsewhere: Any = None
     released: Any = None
+
+
+class ValueRow(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    rename={"modality": "Modality", "body_part": "BodyPartExamined", "manufacturer": "Manufacturer"},
+):
+    """A row of getModalityValues, getBodyPartValues or getManufacturerValues: one column of these."""
+
+    modality: Any = None
+    body_part: Any = None
+    manufacturer: Any = None
 
 
 def collection_of(row: CollectionRow) -> Collection | None:
@@ -201,18 +218,20 @@ def study_of(row: StudyRow, collection: str, patient: str | None) -> Study | Non
     )
 
 
-def series_of(row: SeriesRow, collection: str, patient: str | None) -> Series | None:
+def series_of(row: SeriesRow, collection: str | None, patient: str | None) -> Series | None:
     """Return the series of a row of getSeries.
 
-    Collection and patient as in `study_of`. `studied` is the study's day, or else the series' own.
+    Collection (None: of none) and patient as in `study_of`. `studied` is the study's day, or else the
+    series' own.
     """
     patient_id = _key(row.patient_id) or _key(row.patient_id_as_elsewhere) or patient
     study_uid = _uid(row.study_uid)
     series_uid = _uid(row.series_uid)
-    if patient_id is None or study_uid is None or series_uid is None:
+    collection = _key(row.collection) or collection
+    if collection is None or patient_id is None or study_uid is None or series_uid is None:
         return None
     return Series(
-        collection=_key(row.collection) or collection,
+        collection=collection,
         patient_id=patient_id,
         study_uid=study_uid,
         series_uid=series_uid,
@@ -230,6 +249,7 @@ def series_of(row: SeriesRow, collection: str, patient: str | None) -> Series | 
         body_part=_text(row.body_part),
         manufacturer=_text(row.manufacturer),
         third_party=_text(row.third_party),
+        model=_text(row.model),
     )
 
 
@@ -241,6 +261,12 @@ def change_of(row: ChangeRow) -> Change | None:
     if collection is None or patient_id is None or released is None:
         return None
     return Change(collection, patient_id, released)
+
+
+def value_of(row: ValueRow, field: str) -> Value | None:
+    """Return the value of a field in a row, which may be an empty text."""
+    text = _text(getattr(row, field))
+    return None if text is None else Value(text)
 
 
 def _text(value: object) -> str | None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import trio
 
-from tciafs.catalogue.table import Listing, Question
+from tciafs.catalogue.table import Listing, Question, said
 from tciafs.errors import TciafsError, Unreachable
 
-__all__ = ["Asked", "Questions", "said"]
+__all__ = ["Asked", "Questions"]
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,3 @@ class Questions:
             self._failed[question] = (now, asked.failure)
         del self._under_way[question]
         asked.over.set()
-
-
-def said(question: Question) -> str:
-    """Return a question for a message."""
-    return "/".join(question)

@@ -10,21 +10,20 @@ by another process. Used from the daemon's one thread. Must not know of names or
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import trio
 
-from tciafs.catalogue.asking import Questions, said
+from tciafs.catalogue.answers import Answer, CatalogueConfig, Event, Lister, Replaced
+from tciafs.catalogue.asking import Questions
 from tciafs.catalogue.freshness import Freshness
 from tciafs.catalogue.remembered import Remembered
-from tciafs.catalogue.table import Listing, Question, unpack
+from tciafs.catalogue.table import Listing, Question, said, unpack
 from tciafs.catalogue.walks import Walks
-from tciafs.errors import Offline, TciafsError
+from tciafs.errors import DeadlinePassed, Offline, TciafsError
 from tciafs.model import Archive, Collection, Patient, Series, Study
 
 __all__ = ["Answer", "Catalogue", "CatalogueConfig", "Event", "Lister", "Replaced"]
@@ -40,6 +39,9 @@ WISH_PATIENCE_S = 3.0
 WHOLE_PATIENCE_S = 20.0
 """So long a walker waits for a collection to be listed at once; after that he goes on patient by patient."""
 
+WHOLE_WAIT_S = 120.0
+"""So long waits who cannot be answered without a whole collection."""
+
 WHOLE_AGAIN_S = 1800.0
 """A collection that could not be listed at once (too large, too slow) is not tried again for so long."""
 
@@ -49,60 +51,6 @@ REFRESHES_BEHIND = 8
 
 REMEMBERED_EVENTS = 50
 CHANGES: Question = ("changes",)
-
-R = TypeVar("R", Collection, Patient, Study, Series)
-
-Replaced = Callable[[Question, Sequence[Any], Sequence[Any]], None]
-"""Told of an answer that differs from the one before: the question, the old records, the new ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogueConfig:
-    """`ttl_s` is how long an answer is fresh; `offline` never asks the archive."""
-
-    folder: Path
-    ttl_s: float
-    offline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[R]):
-    """Records and until when they are fresh, in Unix seconds."""
-
-    records: tuple[R, ...]
-    fresh_until: float
-
-    @property
-    def fresh_for_s(self) -> float:
-        """Seconds left, never negative."""
-        return max(0.0, self.fresh_until - time.time())
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something of the archive that a user may want to know: a sentence, and when it was (Unix seconds)."""
-
-    at: float
-    message: str
-
-
-class Lister(Protocol):
-    """Lists whole collections, away from the daemon."""
-
-    async def list_collection(
-        self,
-        kind: str,
-        collection: str,
-        folder: Path,
-        asked_at: float,
-        replaced: Callable[[Question, bytes, bytes], None],
-    ) -> None:
-        """Ask for all "studies" or "series" of a collection and write a row a patient into the table.
-
-        Calls `replaced` with the old row and the new one where they differ. Raises TciafsError; what was
-        written by then is true.
-        """
-        ...
 
 
 class Catalogue:
@@ -162,19 +110,19 @@ class Catalogue:
 
     async def collections(self) -> Answer[Collection]:
         """Return all collections. Raises what `Archive` raises, like the other questions."""
-        return await self._answer(("collections",))
+        return await self.answer(("collections",))
 
     async def patients(self, collection: str) -> Answer[Patient]:
         """Return the patients of a collection."""
-        return await self._answer(("patients", collection))
+        return await self.answer(("patients", collection))
 
     async def studies(self, collection: str, patient: str) -> Answer[Study]:
         """Return the studies of a patient."""
-        return await self._answer(("studies", collection, patient))
+        return await self.answer(("studies", collection, patient))
 
     async def series(self, collection: str, patient: str) -> Answer[Series]:
         """Return the series of a patient."""
-        return await self._answer(("series", collection, patient))
+        return await self.answer(("series", collection, patient))
 
     async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:
         """Ask again: for this listing now, for all below it when somebody looks.
@@ -194,8 +142,11 @@ class Catalogue:
 
     # -- one question -----------------------------------------------------------------------------
 
-    async def _answer(self, question: Question) -> Answer[Any]:
-        """Return an answer from what is remembered, else from the archive."""
+    async def answer(self, question: Question) -> Answer[Any]:
+        """Return the answer to a question of any kind: the name of one of `Archive`'s, and what it takes.
+
+        It comes from what is remembered, else from the archive.
+        """
         known = await self._remembered.get(question)
         if known is None:
             known = await self._ask_first_time(question)
@@ -267,6 +218,52 @@ class Catalogue:
         return listing
 
     # -- whole collections ------------------------------------------------------------------------
+
+    async def is_listed_whole(self, collection: str) -> bool:
+        """Return whether all series of a collection have been listed at once, however long ago."""
+        return await self._remembered.whole_listed_at("series", collection) is not None
+
+    async def patients_with(
+        self, collection: str, wants: Callable[[Series], bool], *, most: int | None = None
+    ) -> Answer[Patient]:
+        """Return the patients who have a series that `wants` wants, or the first ones, `most` or some more.
+
+        That takes all series of the collection, which are listed at once if that was not done yet; who asks
+        waits `WHOLE_WAIT_S` at most, while the listing goes on. Raises what `Archive` raises.
+        """
+        patients = await self.patients(collection)
+        if self._lister is None:
+            listings = [(each, await self.series(collection, each.patient_id)) for each in patients.records]
+            some = tuple(each for each, series in listings if any(map(wants, series.records)))
+            return Answer(some, patients.fresh_until)
+        await self._ensure_whole("series", collection, self._lister)
+        questions: dict[Question, Patient] = {
+            ("series", collection, each.patient_id): each for each in patients.records
+        }
+        chosen = await self._remembered.having(list(questions), wants, most)
+        return Answer(tuple(questions[each] for each in chosen), patients.fresh_until)
+
+    async def _ensure_whole(self, kind: str, collection: str, lister: Lister) -> None:
+        """See to it that the rows of a whole collection are there; old ones are asked for again behind."""
+        whole = (f"every {kind}", collection)
+        listed_at = await self._remembered.whole_listed_at(kind, collection)
+        if listed_at is not None:
+            question, listing = ("patients", collection), Listing((Collection(collection),), listed_at)
+            is_old = self._freshness.is_unwanted(question, listing) or (
+                self._fresh_until(question, listing) <= time.time()
+            )
+            if not is_old or self._config.offline or self._questions.failed_within(whole, REFRESH_AGAIN_S):
+                return
+        if self._config.offline:
+            raise Offline(f"the listing of {said(whole)} is not in the cache, and --offline is set")
+        asked = self._questions.ask(whole, partial(self._list_whole, whole, kind, lister))
+        if listed_at is None:
+            with trio.move_on_after(WHOLE_WAIT_S):
+                await asked.result()
+                return
+            raise DeadlinePassed(
+                f"{said(whole)} did not come within {WHOLE_WAIT_S:g} s; it is still asked for"
+            )
 
     async def _ask_with_siblings(self, question: Question, lister: Lister) -> Listing[Any] | None:
         """Return the answer once its whole collection has been listed; None: ask for it alone."""

@@ -82,7 +82,7 @@ class Changes:
     def may_vouch(self, question: Question, asked_at: float) -> bool:
         """Return whether nothing is known to have been released that the listing would lack."""
         kind, *whose = question
-        if kind == "collections" or asked_at < self.since:
+        if kind not in ("patients", "studies", "series") or asked_at < self.since:
             return False
         day = self._collections.get(whose[0]) if len(whose) == 1 else self._patients.get((whose[0], whose[1]))
         return day is None or day < _day(asked_at) - MARGIN

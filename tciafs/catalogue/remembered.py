@@ -7,7 +7,7 @@ that fails costs memory of what was asked, no answer: it is logged. Used from th
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,14 +15,18 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, unpack
+from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, said, unpack
+from tciafs.errors import Unusable
 
 __all__ = ["Remembered"]
 
 log = logging.getLogger(__name__)
 
-WEIGHT = {"collections": 1, "patients": 1, "studies": 3, "series": 8}
+WEIGHT = {"collections": 1, "patients": 1, "studies": 3, "series": 8, "named": 8, "cart": 8, "values": 1}
 """How much a decoded record of a kind weighs, in units of some 150 bytes."""
+
+ROWS_LOOKED_THROUGH = 200
+"""Some 20 ms of another thread."""
 
 WEIGHT_IN_MEMORY = 60_000
 """Listings are kept decoded up to this weight, some 10 MB, and the newest one whatever it weighs."""
@@ -91,13 +95,37 @@ class Remembered:
         while self._weight > WEIGHT_IN_MEMORY and len(self._memory) > 1:
             self._drop(next(iter(self._memory)))
 
+    async def having(
+        self, questions: Sequence[Question], wants: Callable[[Any], bool], most: int | None
+    ) -> list[Question]:
+        """Return those of the questions in whose listing on disk is a record that is wanted.
+
+        No more are looked for once `most` have been found.
+
+        Rows are looked through in the other thread, some at a time, and not kept.
+        """
+        chosen: list[Question] = []
+        try:
+            for start in range(0, len(questions), ROWS_LOOKED_THROUGH):
+                some = questions[start : start + ROWS_LOOKED_THROUGH]
+                chosen += await self._thread.run(self._having, some, wants)
+                if most is not None and len(chosen) >= most:
+                    break
+        except TABLE_ERRORS as error:
+            raise Unusable(f"the remembered listings cannot be read: {error}") from error
+        return chosen
+
+    def _having(self, questions: Sequence[Question], wants: Callable[[Any], bool]) -> list[Question]:
+        listings = ((question, self._table.get(question)) for question in questions)
+        return [question for question, found in listings if found and any(map(wants, found.records))]
+
     async def write(self, question: Question, listing: Listing[Any]) -> None:
         """Keep a listing on disk."""
         try:
             await self._thread.run(self._table.put, question, listing)
             self._rows = await self._thread.run(len, self._table)
         except TABLE_ERRORS as error:
-            log.warning("the listing of %s could not be kept: %s", "/".join(question), error)
+            log.warning("the listing of %s could not be kept: %s", said(question), error)
 
     def forget(self, question: Question) -> None:
         """Drop a listing from memory: another process has written it anew on disk."""
@@ -147,7 +175,7 @@ class Remembered:
                 return await self._thread.run(unpack, question, row)
             return unpack(question, row)
         except TABLE_ERRORS as error:
-            log.warning("the remembered listing of %s is unreadable: %s", "/".join(question), error)
+            log.warning("the remembered listing of %s is unreadable: %s", said(question), error)
             return None
 
     async def _row(self, question: Question) -> bytes | None:

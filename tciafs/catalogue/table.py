@@ -6,6 +6,7 @@ an instance belongs to the thread that uses it. Defined here and only here: the 
 """
 
 import datetime as dt
+import hashlib
 import logging
 import sqlite3
 import time
@@ -20,16 +21,19 @@ import diskcache
 import msgspec
 
 from tciafs.errors import Unusable
-from tciafs.model import Collection, Patient, Series, Study
+from tciafs.model import Collection, Patient, Series, Study, Value
 
-__all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "unpack"]
+__all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "said", "unpack"]
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = b"2"
+SCHEMA_VERSION = b"3"
 SCHEMA_KEY = "schema"
 FACT = "fact"
 """Rows that are no listings have this before their name: what else a catalogue wants to know tomorrow."""
+
+LONGEST_KEY = 1024
+"""Questions that are longer, since they name a thousand series, lie under a hash of them."""
 
 DISK_TIMEOUT_S = 10.0
 CACHE_PAGES = 256
@@ -57,6 +61,14 @@ Question = tuple[str, ...]
 """What was asked: the kind of the records, then the collection and the patient where they matter."""
 
 
+MOST_SAID = 5
+
+
+def said(question: Question) -> str:
+    """Return a question for a message."""
+    return "/".join(question[:MOST_SAID]) + (" ..." if len(question) > MOST_SAID else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[R]):
     """What the archive answered, and when it was asked (Unix seconds)."""
@@ -73,6 +85,7 @@ class _Form:
     """How the records of one kind of question lie in a row: those fields that the question does not tell."""
 
     record: type[Any]
+    told: int
     values: Callable[[Any], Any]
     decoder: "msgspec.msgpack.Decoder[tuple[float, list[tuple[Any, ...]]]]"
 
@@ -84,7 +97,7 @@ def _form(record: type[Any], told: int) -> _Form:
     row: Any = tuple.__class_getitem__(tuple(hints[name] for name in names))
     get = attrgetter(*names)
     values = get if len(names) > 1 else lambda each: (get(each),)
-    return _Form(record, values, msgspec.msgpack.Decoder(tuple[float, list[row]]))
+    return _Form(record, told, values, msgspec.msgpack.Decoder(tuple[float, list[row]]))
 
 
 _FORMS = {
@@ -92,6 +105,9 @@ _FORMS = {
     "patients": _form(Patient, 1),
     "studies": _form(Study, 2),
     "series": _form(Series, 2),
+    "named": _form(Series, 0),
+    "cart": _form(Series, 0),
+    "values": _form(Value, 0),
 }
 
 
@@ -103,7 +119,8 @@ def pack(question: Question, listing: Listing[Any]) -> bytes:
 
 def unpack(question: Question, row: bytes) -> Listing[Any]:
     """Return the listing in a row. Raises msgspec.MsgspecError for bytes of another shape."""
-    form, told = _FORMS[question[0]], question[1:]
+    form = _FORMS[question[0]]
+    told = question[1 : 1 + form.told]
     asked_at, values = form.decoder.decode(row)
     # A clock that was ahead for a while must not make an answer young for ever.
     return Listing(tuple(form.record(*told, *each) for each in values), min(asked_at, time.time()))
@@ -205,7 +222,11 @@ class Table:
 
 def _key(question: Question) -> str:
     # With its length before each text no archive can make two questions read the same.
-    return "".join(f"{len(text)}:{text}" for text in question)
+    key = "".join(f"{len(text)}:{text}" for text in question)
+    if len(key) <= LONGEST_KEY:
+        return key
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
+    return _key((question[0], "long", digest))
 
 
 def _open(folder: Path, patience_s: float) -> Any:

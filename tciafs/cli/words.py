@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from tciafs.errors import Misuse
+from tciafs.setting_kinds import joined_names
 from tciafs.settings import Declaration, Settings, declarations, load_settings
 
 __all__ = ["NOT_YET", "MountOrCommand", "demo_options", "mountpoint_in", "setting_options", "settings_of"]
@@ -70,7 +71,11 @@ def _with_settings(command: F, settings: Sequence[Declaration]) -> F:
     for each in reversed(settings):
         text = each.help + (f"  [default: {each.default_text}]" if each.default_text else "")
         # An option that is given any flag_value, None too, would no longer need its value.
-        kind = {"is_flag": True, "flag_value": "true"} if each.is_flag else {"metavar": each.metavar}
+        kind: dict[str, Any] = {"metavar": each.metavar}
+        if each.is_flag:
+            kind = {"is_flag": True, "flag_value": "true"}
+        elif each.is_list:
+            kind |= {"multiple": True, "callback": _as_one_text}
         command = click.option(each.option, each.name, help=text, default=None, **kind)(command)
     command = click.option(
         "-o",
@@ -86,6 +91,11 @@ def _with_settings(command: F, settings: Sequence[Declaration]) -> F:
         help="Configuration file (TOML).",
     )(command)
     return click.option("-f", "--foreground", is_flag=True, help="Stay; do not become a daemon.")(command)
+
+
+def _as_one_text(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> str | None:
+    """Return the values of an option that may be repeated as one text."""
+    return joined_names(words) if words else None
 
 
 def settings_of(

@@ -43,6 +43,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     if status.user is not None:
         refused = f"; {printable(status.login_refused)}, so as a guest" if status.login_refused else ""
         yield "login", f"{printable(status.user)}{refused}"
+    yield from (("selection", printable(each)) for each in status.selection)
     yield (
         "daemon",
         f"tciafs {printable(status.version)}, process {status.pid}, since {_time(status.mounted_at)}",

@@ -102,8 +102,9 @@ class Status:
 
     `downloads` are those under way, the oldest first, and `failures` the series that could not be had, the
     latest last; of very many only some are listed, `downloads_total` and `failures_total` count all. `inodes`
-    are the names that the kernel knows. A command that asks the archive is answered within `patience_s`.
-    `user` None is a guest; after `login_refused` the archive is asked as one.
+    are the names that the kernel knows, `selection` the options that chose what is shown, and what of it is
+    missing. A command that asks the archive is answered within `patience_s`. `user` None is a guest; after
+    `login_refused` the archive is asked as one.
     """
 
     version: str
@@ -121,6 +122,7 @@ class Status:
     catalogue: CatalogueStatus
     user: str | None = None
     login_refused: str | None = None
+    selection: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming, collection_names, patient_names, series_names, study_names
 
 if TYPE_CHECKING:
-    from tciafs.catalogue.catalogue import Answer, Catalogue
+    from tciafs.catalogue.answers import Answer, Listings
 
 __all__ = [
     "BELOW",
@@ -82,13 +82,13 @@ class _Below:
 
     level: Level
     weight: int
-    ask: "Callable[[Catalogue, Whose], Awaitable[Answer[Any]]]"
+    ask: "Callable[[Listings, Whose], Awaitable[Answer[Any]]]"
     name: Callable[[Sequence[Any], Naming], Mapping[str, Any]]
     key: Callable[[Any], str]
     has_days: bool = False
 
 
-async def _ask_series(catalogue: "Catalogue", study: Whose) -> "Answer[Series]":
+async def _ask_series(catalogue: "Listings", study: Whose) -> "Answer[Series]":
     collection, patient, study_uid = study
     answer = await catalogue.series(collection, patient)
     return replace(answer, records=tuple(each for each in answer.records if each.study_uid == study_uid))
@@ -183,7 +183,7 @@ def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming) ->
 class Folders:
     """The folders in use, by their inode number."""
 
-    def __init__(self, catalogue: "Catalogue", naming: Naming) -> None:
+    def __init__(self, catalogue: "Listings", naming: Naming) -> None:
         self._catalogue = catalogue
         self._naming = naming
         self._kept: OrderedDict[int, Folder] = OrderedDict()

@@ -27,11 +27,13 @@ import trio
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.login import Session
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
+from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening
-from tciafs.errors import DeadlinePassed, TciafsError, Unusable
+from tciafs.errors import DeadlinePassed, Misuse, TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
+from tciafs.filesystem.choosing import choice_in_words, chosen_by
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
@@ -42,6 +44,7 @@ from tciafs.filesystem.status import About, failures_after, snapshot
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
+from tciafs.selection.selection import Selection
 from tciafs.settings import Settings
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool
@@ -88,18 +91,24 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         catalogue = await stack.enter_async_context(
             Catalogue.running(archive, _catalogue_config(settings, session), lister=pool)
         )
+        choice = await trio.to_thread.run_sync(chosen_by, settings)
+        selection = await stack.enter_async_context(Selection.running(catalogue, choice))
+        await _check_words(selection)
+        listings: Listings = catalogue if choice.is_everything else selection
         nursery = await stack.enter_async_context(trio.open_nursery())
-        files = _file_system(settings, store, catalogue)
+        files = _file_system(settings, store, listings)
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))
         stack.enter_context(_mounted(files.operations, mountpoint, _fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
-        commands = _control(_about(settings, url, mountpoint, session), store, files.tree, catalogue)
+        about = _about(settings, url, mountpoint, session)
+        chosen = partial(_said_of, choice_in_words(settings), selection)
+        commands = _control(about, store, files.tree, catalogue, chosen)
         nursery.start_soon(files.interrupts.run)
         nursery.start_soon(files.view.run)
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
-        announce = partial(_announce, catalogue, archive.config, session, mountpoint, ready)
+        announce = partial(_announce, listings, selection, archive.config, session, mountpoint, ready)
         nursery.start_soon(_announce_and_obey, announce, listener, commands)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
@@ -115,11 +124,11 @@ class _FileSystem:
     operations: Operations
 
 
-def _file_system(settings: Settings, store: Store, catalogue: Catalogue) -> _FileSystem:
+def _file_system(settings: Settings, store: Store, listings: Listings) -> _FileSystem:
     images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
-    tree = Tree(catalogue, images, naming)
+    tree = Tree(listings, images, naming)
     view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
-    catalogue.on_replaced = view.note
+    listings.on_replaced = view.note
     guard = Guard(cast(ListingMode, settings.listing), settings.crawlers)
     operations = Operations(tree, images, store, guard, interrupts, _presentation(settings))
     return _FileSystem(tree, view, interrupts, operations)
@@ -215,8 +224,24 @@ def _forget_attributes(inode: int) -> None:
         pyfuse3.invalidate_inode(inode, attr_only=True)
 
 
+async def _check_words(selection: Selection) -> None:
+    """Raise Misuse for what the archive does not know; where it cannot be asked now, nothing is said."""
+    with trio.move_on_after(FIRST_LOOK_S):
+        try:
+            await selection.check_words()
+        except Misuse:
+            raise
+        except TciafsError as error:
+            log.info("what was chosen could not be looked up: %s", error)
+
+
+def _said_of(words: str, selection: Selection) -> tuple[str, ...]:
+    return (words, *selection.remarks) if words else ()
+
+
 async def _announce(
-    catalogue: Catalogue,
+    listings: Listings,
+    selection: Selection,
     archive: NbiaConfig,
     session: Session | None,
     mountpoint: Path,
@@ -227,7 +252,7 @@ async def _announce(
         await trio.to_thread.run_sync(tune, mounted.device)
     with trio.move_on_after(FIRST_LOOK_S) as first_look:
         try:
-            state = f"{len((await catalogue.collections()).records)} collections"
+            state = f"{len((await listings.collections()).records)} collections"
         except TciafsError as error:
             state = f"the archive is not available ({error}); what is cached is readable"
     if first_look.cancelled_caught:
@@ -236,6 +261,7 @@ async def _announce(
     if session is not None:
         refused = session.refused
         state += f", as {session.user}" if refused is None else f", as a guest ({refused})"
+    state = ". ".join((state, *selection.remarks))
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
 
 
@@ -249,7 +275,9 @@ def _about(settings: Settings, url: str, mountpoint: Path, session: Session | No
     )
 
 
-def _control(about: About, store: Store, tree: Tree, catalogue: Catalogue) -> Commands:
+def _control(
+    about: About, store: Store, tree: Tree, catalogue: Catalogue, chosen: Callable[[], tuple[str, ...]]
+) -> Commands:
     """Return what this mount does when it is asked to by a command."""
 
     async def refresh(path: str) -> None:
@@ -260,7 +288,7 @@ def _control(about: About, store: Store, tree: Tree, catalogue: Catalogue) -> Co
             raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
 
     return Commands(
-        status=lambda: snapshot(about, store, tree, catalogue),
+        status=lambda: snapshot(about, store, tree, catalogue, chosen()),
         failures=lambda after: failures_after(store, after),
         refresh=refresh,
     )

@@ -45,16 +45,10 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
                 "Modality": record.modality,
                 "LicenseName": record.licence_name,
                 "LicenseURI": record.licence_uri,
-                "NonCommercial": "yes" if _is_noncommercial(record) else None,
+                "NonCommercial": "yes" if record.forbids_commercial_use else None,
                 "DataDescriptionURI": record.data_uri,
             }
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
-
-
-def _is_noncommercial(series: Series) -> bool:
-    """Return True if the licence of a series forbids commercial use; the retriever warns of it too."""
-    name, uri = (series.licence_name or "").lower(), (series.licence_uri or "").lower()
-    return "noncommercial" in name.replace("-", "").replace(" ", "") or "/by-nc" in uri
 
 
 def xattrs_of_state(store: Store, series: Series) -> Mapping[str, str]:

@@ -80,8 +80,10 @@ class About:
     login: Login | None = None
 
 
-def snapshot(about: About, store: "Store", tree: Sized, catalogue: Listings) -> Status:
-    """Return what a mount does at this moment."""
+def snapshot(
+    about: About, store: "Store", tree: Sized, catalogue: Listings, chosen: Sequence[str] = ()
+) -> Status:
+    """Return what a mount does at this moment; `chosen` says what of the archive is shown."""
     usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
     return Status(
         version=__version__,
@@ -98,6 +100,7 @@ def snapshot(about: About, store: "Store", tree: Sized, catalogue: Listings) -> 
         failures=tuple(map(_failure, failures[-MOST_OTHERS:])),
         failures_total=len(failures),
         inodes=len(tree),
+        selection=tuple(_brief(each, LONGEST_SENTENCE_BYTES) for each in chosen[:MOST_OTHERS]),
         catalogue=CatalogueStatus(
             catalogue.requests,
             catalogue.remembered,

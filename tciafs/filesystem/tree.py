@@ -29,7 +29,7 @@ from tciafs.model import Collection, Patient, Series
 from tciafs.naming import Naming, legal_name, licence_text
 
 if TYPE_CHECKING:
-    from tciafs.catalogue.catalogue import Catalogue
+    from tciafs.catalogue.answers import Listings
     from tciafs.filesystem.images import FoundImage, ImageListing, Images
 
 __all__ = ["Tree"]
@@ -41,7 +41,7 @@ FEWEST_TO_SHRINK = 10_000
 class Tree:
     """All inodes that the kernel knows, and the way to those it does not know yet."""
 
-    def __init__(self, catalogue: "Catalogue", images: "Images", naming: Naming) -> None:
+    def __init__(self, catalogue: "Listings", images: "Images", naming: Naming) -> None:
         self._catalogue = catalogue
         self._images = images
         self.folders = Folders(catalogue, naming)

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bench-series", type=_positive, default=1, metavar="N", help="so many of them in BENCH (else 1)")
     add("--many-patients", type=_positive, metavar="N", help="add MANY: N patients of one image")
     add("--many-series", type=_positive, metavar="N", help="add MANYSERIES: N small series")
+    add("--series-uids", type=Path, metavar="FILE", help="add NAMED: a small series for each line, a UID")
     add("--huge-images", type=_positive, metavar="N", help="add HUGE: one series of N tiny images")
     add("--idc-index", type=Path, nargs="?", const=INSTALLED, metavar="FILE", help=IDC_INDEX)
     add("--idc-collection", action="append", default=[], metavar="NAME", help="of the index only this one")
@@ -69,6 +70,8 @@ def _collections(options: argparse.Namespace) -> list[Collection]:
         shelves.append(bulk.many_patients(options.many_patients))
     if options.many_series:
         shelves.append(bulk.many_series(options.many_series))
+    if options.series_uids:
+        shelves.append(bulk.named(options.series_uids.read_text("utf-8").split()))
     if options.huge_images:
         shelves.append(bulk.huge(options.huge_images))
     if options.bench_slices:

@@ -1,7 +1,7 @@
 """Crowds for benchmarks and walks: many patients, many series, one big CT, one series of very many images.
 
 Records are made when a collection is first listed; images of the crowds only for their download.
-Defined here and only here: the collections MANY, MANYSERIES, BENCH and HUGE.
+Defined here and only here: the collections MANY, MANYSERIES, NAMED, BENCH and HUGE.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from tciafs.sample.pictures import bench_ct, captures
 from tciafs.sample.records import Made, Patient, Series, Study, Uniform
 from tciafs.sample.stamps import Stamps
 
-__all__ = ["bench", "huge", "many_patients", "many_series"]
+__all__ = ["bench", "huge", "many_patients", "many_series", "named"]
 
 DAY = dt.date(2010, 1, 1)
 LONGEST_SERIES = 8
@@ -63,6 +63,22 @@ def _one_of_many_series(place: int) -> Series:
     source = Uniform(images, _capture_bytes, captures(*numbers))
     series_uid = uid(collection, place, 1)
     return Series(study, series_uid, source, number=number, description="one of many")
+
+
+def named(series_uids: Sequence[str]) -> Shelf:
+    """Return the collection NAMED: a small series for each of these UIDs, ten a patient."""
+
+    def load() -> Sequence[Series]:
+        return [_one_named(place, series_uid) for place, series_uid in enumerate(series_uids)]
+
+    return Shelf("NAMED", load)
+
+
+def _one_named(place: int, series_uid: str) -> Series:
+    patient = Patient("NAMED", f"NAMED-{place // 10 + 1:05}")
+    study = Study(patient, uid("NAMED", place // 10), DAY, "7", "named by a manifest")
+    source = Uniform(2, _capture_bytes, captures((1, 1), (1, 2)))
+    return Series(study, series_uid, source, "CT", number=place % 10, description="one of many")
 
 
 def bench(slices: int, series: int = 1) -> Shelf:

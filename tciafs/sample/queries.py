@@ -5,13 +5,13 @@ does not know, v1 passes over it; texts are compared without case by v4 only). N
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypedDict
 
 from tciafs.sample.holdings import Holdings, Keys
 from tciafs.sample.records import Series
-from tciafs.sample.rows import V4, Row, patient_row, row, series_row, study_row
+from tciafs.sample.rows import V4, Row, metadata_row, patient_row, row, series_row, study_row
 
 __all__ = ["ENDPOINTS", "NOT_PROCESSED", "Endpoint", "Question", "Refusal", "known_parameters"]
 
@@ -51,6 +51,7 @@ class Question:
     version: str
     parameters: Parameters
     sees_restricted: bool
+    carts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def scope(self) -> Scope:
@@ -69,7 +70,7 @@ class Question:
         tests = [(FIELDS[name], value) for name, value in self.parameters.items() if name in FIELDS]
         folds = self.version == V4
         for series in self.holdings.series(keys or self.keys, **self.scope):
-            if all(_matches(field(series), value, folds) for field, value in tests):
+            if all(_matches(column(series), value, folds) for column, value in tests):
                 yield series
 
     def required(self, name: str) -> str:
@@ -92,6 +93,7 @@ class Endpoint:
     parameters: tuple[str, ...]
     rows: Callable[[Question], Iterable[Row]]
     versions: tuple[str, ...] = ("v1", "v4")
+    method: str = "GET"
 
 
 def known_parameters(version: str, given: Parameters, known: Iterable[str]) -> Parameters:
@@ -160,6 +162,28 @@ def _values(column: str) -> Callable[[Question], Iterator[Row]]:
     return rows
 
 
+def _metadata(question: Question) -> Iterator[Row]:
+    """Yield the series of a list; without a format the real one answers a table."""
+    if question.required("format").lower() != "json":
+        raise Refusal(500, f"{NOT_PROCESSED}\nonly json is offered here")
+    for series in _found(question, question.required("list").split(",")):
+        yield metadata_row(series)
+
+
+def _cart(question: Question) -> Iterator[Row]:
+    """Yield the series of a shared cart; an unknown one has none. One column is spelt as nowhere else."""
+    for series in _found(question, question.carts.get(question.required("name"), ())):
+        columns = series_row(series, question.version)
+        yield {name.replace("DateReleased", "Date Released"): value for name, value in columns.items()}
+
+
+def _found(question: Question, series_uids: Iterable[str]) -> Iterator[Series]:
+    for uid in dict.fromkeys(map(str.strip, series_uids)):
+        series = question.holdings.find(uid, restricted=question.sees_restricted)
+        if series is not None:
+            yield series
+
+
 VALUE_PARAMETERS = ("Collection", "BodyPartExamined", "Modality")
 ENDPOINTS: Mapping[str, Endpoint] = {
     "getCollectionValues": Endpoint((), _collections),
@@ -180,6 +204,8 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     ),
     "getUpdatedSeries": Endpoint(("fromDate",), _updated_series, versions=("v4",)),
     "getSeriesSize": Endpoint(("SeriesInstanceUID",), _series_size),
+    "getSeriesMetadata": Endpoint(("list",), _metadata, versions=("v4",), method="POST"),
+    "getContentsByName": Endpoint(("name",), _cart, versions=("v1",)),
     "getSOPInstanceUIDs": Endpoint(("SeriesInstanceUID",), _sop_uids),
     "getModalityValues": Endpoint(VALUE_PARAMETERS, _values("Modality")),
     "getBodyPartValues": Endpoint(VALUE_PARAMETERS, _values("BodyPartExamined")),

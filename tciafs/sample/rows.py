@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from tciafs.sample.records import Patient, Series, Study
 
-__all__ = ["Row", "patient_row", "row", "series_row", "study_row"]
+__all__ = ["Row", "metadata_row", "patient_row", "row", "series_row", "study_row"]
 
 Value: TypeAlias = str | int | float | bool
 Row: TypeAlias = dict[str, Value]
@@ -101,6 +101,14 @@ def series_row(series: Series, version: str) -> Row:
         "Authorized": _authorized(version),
     }
     return {name: value for name, value in columns.items() if value is not None}
+
+
+def metadata_row(series: Series) -> Row:
+    """Return a row of getSeriesMetadata of v4: what its patient, study and series rows say, in one."""
+    columns = patient_row(series.patient, V4) | study_row(series.study, 0, V4) | series_row(series, V4)
+    for name in ("PatientId", "StudyDescription", "SeriesCount"):
+        columns.pop(name, None)
+    return columns
 
 
 def _authorized(version: str) -> int | None:

@@ -4,6 +4,7 @@ Defined here and only here: how NBIA answers over HTTP (an empty listing is an e
 token an empty 401, a refused series a 400 with a sentence). Imports nothing of tciafs.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,13 +45,17 @@ KEEP_ALIVE_REQUESTS = 1_000_000
 
 @dataclass(frozen=True)
 class SampleServer:
-    """What one server offers. `offers_md5=False` is a v4 server of before November 2025."""
+    """What one server offers. `offers_md5=False` is a v4 server of before November 2025.
+
+    `carts` are series UIDs by the name under which somebody shared them.
+    """
 
     holdings: Holdings
     versions: tuple[str, ...] = VERSIONS
     offers_md5: bool = True
     chunk_bytes: int = TOMCAT_CHUNK_BYTES
     logins: Logins = field(default_factory=partial(Logins, None))
+    carts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def application(self) -> ASGIApp:
         """Return the ASGI application: the archive, its faults and the record around it."""
@@ -66,6 +71,7 @@ class SampleServer:
             routes=[
                 *control_routes(recorder, board, pacer, self.holdings),
                 Route("/_sample/tokens", self._expire, methods=["DELETE"]),
+                Route("/_sample/carts", self._share_cart, methods=["POST"]),
             ]
         )
         return _Split(archive=recorder, control=control)
@@ -75,18 +81,21 @@ class SampleServer:
         return routes + self._routes_at(V2, version, pacer) if version == "v1" else routes
 
     def _routes_at(self, address: str, version: str, pacer: Pacer) -> list[Route]:
-        def route(name: str, handler: Callable[[Request, str], Any]) -> Route:
+        def route(name: str, handler: Callable[[Request, str], Any], method: str = "GET") -> Route:
             async def answer(request: Request) -> Any:
+                request.state.given = dict(request.query_params)
+                if method == "POST":
+                    request.state.given = dict(parse_qsl((await request.body()).decode(), True))
                 try:
                     return handler(request, version)
                 except Refusal as refusal:
                     kind = "application/json" if refusal.status == 400 else "text/plain"
                     return Response(refusal.text, refusal.status, media_type=kind)
 
-            return Route(f"{SERVICES}/{address}/{name}", answer, methods=["GET"])
+            return Route(f"{SERVICES}/{address}/{name}", answer, methods=[method])
 
         listings = [
-            route(name, partial(self._listing, endpoint))
+            route(name, partial(self._listing, endpoint), endpoint.method)
             for name, endpoint in ENDPOINTS.items()
             if version in endpoint.versions
         ]
@@ -111,10 +120,10 @@ class SampleServer:
     def _question(self, request: Request, version: str, known: tuple[str, ...]) -> Question:
         """Return the request's parameters, checked; raises Refusal."""
         restricted = self._sees_restricted(request, version)
-        parameters = known_parameters(version, dict(request.query_params), known)
+        parameters = known_parameters(version, request.state.given, known)
         if parameters.get("format", "json").lower() != "json":
             raise Refusal(500, f"{NOT_PROCESSED}\nonly json is offered here")
-        return Question(self.holdings, version, parameters, restricted)
+        return Question(self.holdings, version, parameters, restricted, self.carts)
 
     def _listing(self, endpoint: Endpoint, request: Request, version: str) -> Response:
         return listing(endpoint.rows(self._question(request, version, endpoint.parameters)))
@@ -175,6 +184,11 @@ class SampleServer:
         if answer is None:
             return JSONResponse({"error": "invalid_grant"}, 401)
         return JSONResponse(answer)
+
+    async def _share_cart(self, request: Request) -> Response:
+        wish = json.loads(await request.body())
+        self.carts[str(wish["name"])] = tuple(map(str, wish["series"]))
+        return Response(status_code=204)
 
     async def _expire(self, _: Request) -> Response:
         self.logins.expire()

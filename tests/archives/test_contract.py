@@ -191,6 +191,28 @@ class ArchiveContract:
         assert list(await held.archive.studies(held.collection, "no such patient")) == []
         assert list(await held.archive.series(held.collection, "no such patient")) == []
 
+    async def test_series_are_found_by_their_uids_whatever_their_collection(self, held: Held) -> None:
+        series = await gathered(held.archive.every_series(held.collection))
+        found = await held.archive.named(*(each.series_uid for each in series), "9.9.9")
+        assert len(found) == len(series)
+        assert set(found) == series
+        assert list(await held.archive.named("9.9.9")) == []
+
+    @pytest.mark.parametrize("field", ["modality", "body_part", "manufacturer"])
+    async def test_values_are_those_of_the_series_each_once(self, held: Held, field: str) -> None:
+        series = await gathered(held.archive.every_series(held.collection))
+        values = await held.archive.values(held.collection, field, "", "")
+        assert len(set(values)) == len(values)
+        assert {each.text for each in values} == {getattr(each, field) for each in series} - {None, ""}
+        assert set(await held.archive.values("", field, "", "")) >= set(values)
+        for modality in {each.modality for each in series if each.modality}:
+            some = {getattr(each, field) for each in series if each.modality == modality}
+            narrow = await held.archive.values(held.collection, field, modality, "")
+            assert {each.text for each in narrow} == some - {None, ""}
+
+    async def test_an_unknown_cart_is_empty_and_no_error(self, held: Held) -> None:
+        assert list(await held.archive.cart("no such cart")) == []
+
     async def test_members_come_whole_and_as_the_listing_says(self, held: Held) -> None:
         series = await smallest(held)
         members, md5 = await fetch(held.archive, series)

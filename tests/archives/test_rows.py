@@ -70,6 +70,7 @@ SERIES_V4 = {
     "ThirdPartyAnalysis": "NO",
     "BodyPartExamined": "CHEST",
     "Manufacturer": "GE",
+    "ManufacturerModelName": "LightSpeed",
     "Authorized": 1,
 }
 
@@ -203,6 +204,7 @@ def test_a_series_of_v4_is_read() -> None:
         body_part="CHEST",
         manufacturer="GE",
         third_party="NO",
+        model="LightSpeed",
     )
 
 

@@ -151,7 +151,7 @@ async def test_an_answer_of_another_shape_was_never_there(
 async def test_a_table_of_another_version_of_the_program_starts_anew_with_one_line(
     written: Path, archive: FakeArchive, config: CatalogueConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_module, "SCHEMA_VERSION", b"3")
+    monkeypatch.setattr(table_module, "SCHEMA_VERSION", b"of another time")
     for _ in range(2):
         async with opened(archive, config) as catalogue:
             assert (await catalogue.collections()).records == (LUNG,)
@@ -272,6 +272,7 @@ SERIES = st.builds(
     released=DAYS,
     licence_name=TEXTS,
     third_party=TEXTS,
+    model=TEXTS,
 )
 ANSWERS: st.SearchStrategy[tuple[Question, list[Any]]] = st.one_of(
     st.tuples(st.just(("collections",)), st.lists(st.builds(Collection, st.text()))),

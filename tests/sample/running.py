@@ -55,6 +55,13 @@ class RunningSample:
         found: list[dict[str, Any]] = answer.json() if answer.content else []
         return found
 
+    def metadata(self, *series: str) -> list[dict[str, Any]]:
+        """Return the rows of v4/getSeriesMetadata, which is asked by a form."""
+        form = {"list": ",".join(series), "format": "json"}
+        answer = self._client.post(f"{self.url}/v4/getSeriesMetadata", data=form).raise_for_status()
+        found: list[dict[str, Any]] = answer.json() if answer.content else []
+        return found
+
     def series_uid(self, collection: str, **columns: object) -> str:
         """Return the UID of the one series of a collection whose columns are these."""
         rows = self.rows("v4/getSeries", Collection=collection)
@@ -118,6 +125,10 @@ class RunningSample:
         """
         wish = {"series": series, "columns": columns}
         self._client.post(self._control + "series", json=wish).raise_for_status()
+
+    def share_cart(self, name: str, *series: str) -> None:
+        """Let there be a shared cart of these series."""
+        self._client.post(self._control + "carts", json={"name": name, "series": series}).raise_for_status()
 
     def restore(self) -> None:
         """Let everything that was withdrawn or revised be as it was at the start."""

@@ -1,0 +1,82 @@
+"""What goes out to a server: addresses that can work, clients that are set up alike, and what is asked.
+
+No I/O: a client is made here and used by `http`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from tciafs.archives.http_limits import HttpLimits
+from tciafs.errors import Misuse
+
+__all__ = ["Asking", "checked_url", "open_client"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is asked, whoever asks; with a `form` by POST."""
+
+    path: str
+    params: Mapping[str, str]
+    encoding: str
+    form: Mapping[str, str] | None
+
+    def request(self, client: httpx.AsyncClient, token: str | None) -> httpx.Request:
+        """Return the request that asks it, of a user with a token or of a guest."""
+        headers = {"Accept-Encoding": self.encoding}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        method, data = ("GET", None) if self.form is None else ("POST", dict(self.form))
+        return client.build_request(method, self.path, params=dict(self.params), headers=headers, data=data)
+
+
+def checked_url(url: str) -> httpx.URL:
+    """Return `url` without a final slash; raise Misuse where no request could go there.
+
+    A user name or password inside the address is refused: addresses end up in logs.
+    """
+    try:
+        parsed = httpx.URL(url.strip().rstrip("/"))
+        parsed.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise Misuse("the archive's address cannot be read as a URL") from error
+    if parsed.userinfo:
+        raise Misuse("the archive's address must not contain a user name or password")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise Misuse(f"the archive's address must begin with https:// or http://, not {url!r}")
+    if parsed.query or parsed.fragment:
+        raise Misuse("the archive's address must end before any ? or #")
+    return parsed
+
+
+def open_client(
+    url: httpx.URL,
+    limits: HttpLimits,
+    user_agent: str,
+    transport: httpx.AsyncBaseTransport | None,
+    mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None,
+) -> httpx.AsyncClient:
+    """Return a client of one server, without redirects. Raises Misuse for what the environment has wrong."""
+    timeout = httpx.Timeout(
+        connect=limits.connect_timeout_s,
+        read=limits.stall_timeout_s,
+        write=limits.write_timeout_s,
+        pool=limits.pool_timeout_s,
+    )
+    pool = httpx.Limits(max_connections=None, max_keepalive_connections=limits.connections)
+    try:
+        return httpx.AsyncClient(
+            base_url=url,
+            headers={"User-Agent": user_agent},
+            timeout=timeout,
+            limits=pool,
+            follow_redirects=False,
+            transport=transport,
+            mounts=mounts,
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise Misuse("a proxy in the environment (HTTPS_PROXY ...) cannot be used") from error
+    except OSError as error:
+        raise Misuse("SSL_CERT_FILE or SSL_CERT_DIR cannot be used as certificates") from error

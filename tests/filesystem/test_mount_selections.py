@@ -1,0 +1,150 @@
+"""Selections through the kernel: exactly what was chosen, what that costs, and what is said of it."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.behaviour.retriever import ExpectedSeries, expected_series
+from tests.mounting import Mount, mounted, program, run
+from tests.sample.running import RunningSample, running_sample
+
+pytestmark = pytest.mark.mount
+
+SERIES = 60
+
+
+@pytest.fixture(scope="module")
+def _archive() -> Iterator[RunningSample]:
+    with running_sample("--many-series", str(SERIES)) as sample:
+        yield sample
+
+
+@pytest.fixture
+def sample(_archive: RunningSample) -> Iterator[RunningSample]:
+    _archive.forget_requests()
+    yield _archive
+    _archive.restore()
+
+
+def shown(mount: Mount) -> set[str]:
+    """Return the folders of all series."""
+    found = run("find", mount.path, "-mindepth", "4", "-maxdepth", "4", "-type", "d")
+    assert found.returncode == 0, found.stderr
+    return {os.path.relpath(line, mount.path) for line in found.stdout.splitlines()}
+
+
+def paths(series: list[ExpectedSeries]) -> set[str]:
+    return {each.path for each in series}
+
+
+def written(path: Path, *series_uids: str) -> Path:
+    path.write_text("manifestVersion=3.0\nListOfSeriesToDownload=\n" + "\n".join(series_uids))
+    return path
+
+
+def test_a_modality_and_a_collection_are_folders_of_what_has_both(sample: RunningSample) -> None:
+    expected = [each for each in expected_series(sample, "Phantom-Head") if each.row["Modality"] == "SEG"]
+    with mounted(sample.url, "--modality", "seg", "--collection", "Phantom-Head") as mount:
+        assert shown(mount) == paths(expected)
+        assert "1 collections" in mount.message
+
+
+def test_what_only_series_tell_is_asked_for_once_a_collection(sample: RunningSample) -> None:
+    expected = [each for each in expected_series(sample, "MANYSERIES") if each.image_count >= 6]
+    sample.forget_requests()
+    with mounted(sample.url, "--min-images", "6", "--collection", "MANYSERIES") as mount:
+        assert shown(mount) == paths(expected)
+    assert 0 < len(expected) < SERIES
+    # The studies of the first patient are asked for alone, then those of all; of series all from the start.
+    assert sample.tally() == {"getCollectionValues": 1, "getPatient": 1, "getSeries": 1, "getPatientStudy": 2}
+
+
+def test_selections_of_one_server_share_what_was_listed(sample: RunningSample, tmp_path: Path) -> None:
+    with mounted(sample.url, "--min-images", "6", "--collection", "MANYSERIES", folder=tmp_path) as mount:
+        assert shown(mount)
+    sample.forget_requests()
+    expected = [each for each in expected_series(sample, "MANYSERIES") if each.image_count <= 4]
+    sample.forget_requests()
+    with mounted(sample.url, "--max-images", "4", "--collection", "MANYSERIES", folder=tmp_path) as mount:
+        assert shown(mount) == paths(expected)
+    assert sample.tally().total() == 0
+
+
+def test_a_manifest_shows_its_series_and_says_what_is_missing(sample: RunningSample, tmp_path: Path) -> None:
+    expected = [*expected_series(sample, "Numbering_Traps")[:3], *expected_series(sample, "Twin-Case")[:1]]
+    manifest = written(tmp_path / "cohort.tcia", *(each.uid for each in expected), "1.2.840.99")
+    sample.forget_requests()
+    with mounted(sample.url, "--manifest", manifest) as mount:
+        assert sample.tally() == {"getCollectionValues": 1, "getSeriesMetadata": 1}
+        missing = "manifest cohort: 1 of 5 series do not exist or are not permitted: 1.2.840.99"
+        assert missing in mount.message
+        assert missing in program("status", mount.path).stdout
+        assert shown(mount) == paths(expected)
+        image = next((mount.path / expected[0].path).iterdir())
+        assert image.read_bytes()[128:132] == b"DICM"
+
+
+def test_a_cart_shows_its_series_and_follows_it(sample: RunningSample) -> None:
+    first, second = expected_series(sample, "Numbering_Traps")[:2]
+    sample.share_cart("ours", first.uid)
+    with mounted(sample.url, "--cart", "ours") as mount:
+        assert shown(mount) == paths([first])
+        sample.share_cart("ours", second.uid)
+        assert program("refresh", mount.path).returncode == 0
+        assert shown(mount) == paths([second])
+
+
+def test_a_patient_with_nothing_left_disappears(sample: RunningSample) -> None:
+    (ct,) = (each for each in expected_series(sample, "Phantom-Head") if each.row["Modality"] == "CT")
+    with mounted(sample.url, "--modality", "CT", "--collection", "Phantom-Head") as mount:
+        assert shown(mount) == paths([ct])
+        sample.withdraw(ct.uid)
+        patient = mount.path / Path(*Path(ct.path).parts[:2])
+        assert program("refresh", patient).returncode == 0
+        assert shown(mount) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--modality", "MRI"), "the archive has no modality MRI; did you mean MR?"),
+        (
+            ("--collection", "Phantom-Hed"),
+            "has no collection Phantom-Hed; did you mean Phantom-Head?",
+        ),
+        (
+            ("--manifest", "/nonexistent"),
+            "/nonexistent cannot be read: No such file or directory",
+        ),
+        (("--study-date", "2020"), "--study-date: expected a day such as 2026-01-31, not '2020'"),
+    ],
+)
+def test_a_wrong_word_ends_the_command_and_mounts_nothing(
+    sample: RunningSample, tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "mnt").mkdir()
+    done = program(tmp_path / "mnt", "--url", sample.url, "--cache-dir", tmp_path / "cache", *options)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def _manifests(shared: Path) -> list[Path]:
+    return sorted((shared / "data" / "manifests").iterdir())
+
+
+def test_the_real_manifests_mount_where_the_archive_knows_their_series(shared: Path, tmp_path: Path) -> None:
+    uids = {
+        path: re.findall(r"^\s*([0-9]+(?:\.[0-9]+)+)", path.read_text("utf-8"), re.MULTILINE)
+        for path in _manifests(shared)
+    }
+    known = tmp_path / "uids"
+    known.write_text("\n".join(dict.fromkeys(uid for each in uids.values() for uid in each)))
+    with running_sample("--series-uids", str(known)) as sample:
+        expected = {each.uid: each.path for each in expected_series(sample, "NAMED")}
+        for path in uids:
+            with mounted(sample.url, "--manifest", path, folder=tmp_path) as mount:
+                assert "do not exist" not in mount.message
+                assert shown(mount) == {expected[uid] for uid in uids[path]}

@@ -3,6 +3,8 @@
 Values only: frozen and slotted, so they cross rooms and processes freely. A field is None when
 the archive did not say; an empty string is what the archive said. Texts are raw, as the archive
 stores them: `naming` alone decides what becomes of them in a file name. Imports nothing of ours.
+
+Records are structs and not dataclasses, since listings have thousands: to make one takes a tenth of the time.
 """
 
 import datetime as dt
@@ -10,6 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 __all__ = [
     "Archive",
@@ -25,23 +29,20 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(msgspec.Struct, frozen=True, gc=False):
     """A collection as the archive spells it, for example "CT Lymph Nodes"."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Patient:
+class Patient(msgspec.Struct, frozen=True, gc=False):
     """A patient of one collection; `patient_id` is DICOM (0010,0020)."""
 
     collection: str
     patient_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
+class Study(msgspec.Struct, frozen=True, gc=False):
     """A study: `study_id` is DICOM (0020,0010), `description` (0008,1030), `date` (0008,0020)."""
 
     collection: str
@@ -52,8 +53,7 @@ class Study:
     description: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(msgspec.Struct, frozen=True, gc=False):
     """A series and what the archive says of it.
 
     `number` is DICOM (0020,0011), which the NBIA database keeps as a decimal. `image_count` and
@@ -98,8 +98,7 @@ class Series:
         return f"{self.image_count}:{self.size_bytes}:{self.released}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A patient of whom the archive has released series, and the latest day on which it did."""
 
     collection: str
@@ -107,8 +106,7 @@ class Change:
     released: dt.date
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True, gc=False):
     """Something that a field of series is somewhere, for example the modality "CT"."""
 
     text: str

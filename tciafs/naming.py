@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeVar, overload
 
 from tciafs.errors import UnreadableAnswer
@@ -54,6 +55,7 @@ _ESCAPE = r"%(?:[0189][0-9A-F]|2[5EF]|7F|D[89A-F][0-9A-F]{2})"
 _CUT_MARK = r"%~[0-9a-f]{32}"
 _EMPTY = "%EMPTY"
 _PLAIN = re.compile(r"\w[\w .()+=,-]{0,254}", re.ASCII)  # nearly all, in a fifth of the time
+_PLAIN_LINES = re.compile(rf"(?:{_PLAIN.pattern}\n)*+", re.ASCII)
 _READ_BACK = re.compile(_ESCAPE)
 _WAS_CUT = re.compile(_CUT_MARK)
 _UNHOLDABLE = re.compile(
@@ -77,6 +79,13 @@ def legal_name(raw: str) -> str:
     escapes, so only names without any are left alone by a second application.
     """
     return raw if _PLAIN.fullmatch(raw) else _fitted(raw)
+
+
+def _legal_names(raws: Mapping[str, object]) -> Iterable[str]:
+    """Return the legal name of each text; of 26,000 plain ones in a quarter of the time."""
+    lines = "\n".join((*raws, ""))
+    all_plain = lines.count("\n") == len(raws) and _PLAIN_LINES.fullmatch(lines)
+    return raws if all_plain else map(legal_name, raws)
 
 
 def original_name(name: str) -> str | None:
@@ -118,8 +127,8 @@ def collection_names(collections: Iterable[Collection]) -> dict[str, Collection]
 
 def patient_names(patients: Iterable[Patient]) -> dict[str, Patient]:
     """Return the patients of one collection by folder name (PatientID), in the order of names."""
-    distinct = _distinct(patients, lambda patient: patient.patient_id)
-    return _in_order({legal_name(name): record for name, record in distinct.items()})
+    distinct = _distinct(patients, attrgetter("patient_id"))
+    return _in_order(dict(zip(_legal_names(distinct), distinct.values(), strict=True)))
 
 
 def study_names(studies: Iterable[Study], naming: Naming) -> dict[str, Study]:
@@ -188,7 +197,11 @@ def _last_five(uid: str) -> str:
 
 def _distinct(records: Iterable[_Record], identity: Callable[[_Record], str]) -> dict[str, _Record]:
     """Return the records by identity; of two that differ otherwise, the one whose repr is less."""
-    distinct: dict[str, _Record] = {}
+    records = tuple(records)
+    distinct = dict(zip(map(identity, records), records, strict=True))
+    if len(distinct) == len(records):
+        return distinct
+    distinct.clear()
     for record in records:
         known = distinct.setdefault(identity(record), record)
         if record is not known and record != known and repr(record) < repr(known):

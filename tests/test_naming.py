@@ -706,3 +706,8 @@ def test_a_licence_cannot_smuggle_lines_or_terminal_codes_into_the_file() -> Non
     text = licence_text("C", [("free\nfor all\x1b[2J", BY_3[1])])
     assert "under the free for all [2J (http" in text
     assert CONTROL.search(text.replace("\n", "")) is None
+
+
+def test_a_patient_id_of_two_lines_is_one_name_like_any_other() -> None:
+    patients = [Patient("Lung", name) for name in ("A", "B", "A\nB", "%41", "B\n")]
+    assert list(patient_names(patients)) == sorted(legal_name(patient.patient_id) for patient in patients)

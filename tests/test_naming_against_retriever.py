@@ -4,7 +4,6 @@ A reason explains a miss by correcting the record (or the generation of the retr
 give the very name of the row; the rows it explains are named here, and no other row may miss.
 """
 
-import dataclasses
 import datetime as dt
 import itertools
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from tciafs.model import Collection, Series, Study
 from tciafs.naming import (
@@ -126,21 +126,19 @@ STUDY_REASONS = [
     Reason(
         "StudyID not in the index: it repeats the PatientID",
         lambda row: row.idc_collection in ("ct_lymph_nodes", "pancreas_ct"),
-        lambda row: study_name(dataclasses.replace(row.study(), study_id=row.patient_folder)),
+        lambda row: study_name(replace(row.study(), study_id=row.patient_folder)),
     ),
     Reason(
         "StudyID not in the index: taken from the folder",
         lambda row: (
             row.patient_folder in STUDY_ID_OF_PATIENT and row.study_folder != "09-18-2008-StudyID-69331"
         ),
-        lambda row: study_name(
-            dataclasses.replace(row.study(), study_id=STUDY_ID_OF_PATIENT[row.patient_folder])
-        ),
+        lambda row: study_name(replace(row.study(), study_id=STUDY_ID_OF_PATIENT[row.patient_folder])),
     ),
     Reason(
         "StudyID not in the index, and a retriever older than NA",
         lambda row: row.study_folder == "09-18-2008-StudyID-69331",
-        lambda row: before_na(study_name(dataclasses.replace(row.study(), study_id="StudyID"))),
+        lambda row: before_na(study_name(replace(row.study(), study_id="StudyID"))),
     ),
     Reason(
         "a retriever older than NA",
@@ -161,7 +159,7 @@ STUDY_REASONS = [
     Reason(
         "the index has no study description, TCIA had one",
         lambda row: row.study_folder == "05-15-1996-NA-Breast CE-49782",
-        lambda row: study_name(dataclasses.replace(row.study(), description="Breast CE")),
+        lambda row: study_name(replace(row.study(), description="Breast CE")),
     ),
     Reason(
         "blanks became underscores after the download",
@@ -173,7 +171,7 @@ STUDY_REASONS = [
         lambda row: row.study_folder == "09-20-2006-1-96508",
         lambda row: before_na(
             study_name(
-                dataclasses.replace(row.study(), date=dt.date(2006, 9, 20), study_id="1"),
+                replace(row.study(), date=dt.date(2006, 9, 20), study_id="1"),
             )
         ),
     ),
@@ -190,9 +188,7 @@ SERIES_REASONS = [
     Reason(
         "the index has another description than TCIA had",
         lambda row: row.series_folder in NLST_DESCRIPTIONS,
-        lambda row: series_name(
-            dataclasses.replace(row.series(), description=NLST_DESCRIPTIONS[row.series_folder])
-        ),
+        lambda row: series_name(replace(row.series(), description=NLST_DESCRIPTIONS[row.series_folder])),
     ),
     Reason(
         "a retriever older than NA",

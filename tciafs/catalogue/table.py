@@ -12,7 +12,7 @@ import sqlite3
 import time
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -92,7 +92,7 @@ class _Form:
 
 def _form(record: type[Any], told: int) -> _Form:
     """Return the form of records whose first `told` fields are the rest of the question, in that order."""
-    names = [field.name for field in fields(record)][told:]
+    names = record.__struct_fields__[told:]
     hints = typing.get_type_hints(record, {"dt": dt})
     row: Any = tuple.__class_getitem__(tuple(hints[name] for name in names))
     get = attrgetter(*names)

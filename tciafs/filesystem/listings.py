@@ -102,16 +102,10 @@ class Snapshot:
         return Run(folder.encoded[place:end], folder.inodes[place:end], self._attributes(day))
 
     def remember(self, place: int, end: int) -> None:
-        # Of 26,000 patients, `ls` waits for this loop and that of the request: they do as little as they can.
-        folder, nodes, parent = self._folder, self._tree.nodes, self.node
-        for each in range(place, min(end, len(folder.names))):
-            node = nodes.get(folder.inodes[each])
-            if node is None or node.parent is not parent or folder.days is not None:
-                self._tree.remember(parent, self.child(each))
-            else:
-                node.lookups += 1
-        if end > len(folder.names) and (licence := self.at(end - 1)) is not None:
-            self._tree.remember(parent, licence)
+        listed = len(self._folder.names)
+        self._tree.remember_run(self.node, self._folder, place, min(end, listed))
+        if end > listed and (licence := self.at(end - 1)) is not None:
+            self._tree.remember(self.node, licence)
 
     def _attributes(self, day: int | None) -> Attributes:
         attributes = self._by_day.get(day)

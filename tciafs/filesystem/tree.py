@@ -8,6 +8,7 @@ comes before. Knows nothing of FUSE.
 
 import time
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from tciafs.errors import NoSuchName
@@ -69,6 +70,23 @@ class Tree:
         node.parent, node.day = parent, child.day
         node.lookups += 1
         return node
+
+    def remember_run(self, parent: Node, folder: Folder, place: int, end: int) -> None:
+        """Count one lookup of each child of a folder from a place to before another.
+
+        Of 26,000 patients `ls` waits for this loop and that of the request: they do as little as they can.
+        """
+        nodes, level, key = self.nodes, folder.level, folder.key
+        days = repeat(None) if folder.days is None else folder.days[place:end]
+        for inode, record, day in zip(
+            folder.inodes[place:end], folder.children[place:end], days, strict=False
+        ):
+            node = nodes.get(inode)
+            if node is None:
+                nodes[inode] = Node(inode, level, parent, key(record), day, 1)
+            else:
+                node.parent, node.day = parent, day
+                node.lookups += 1
 
     def forget(self, inode: int, lookups: int) -> None:
         """Count lookups that the kernel has forgotten; never raises."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace as altered
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.catalogue.asking import FAILURE_MEMORY_S, FAILURES_KEPT_S
@@ -106,7 +107,7 @@ async def test_an_answer_is_asked_for_again_when_its_time_has_passed(
     assert (await catalogue.collections()).fresh_for_s == 1
     assert len(archive.asked) == 1
     wall.now += 1
-    archive.holdings.append(replace(SERIES, collection="Brain"))
+    archive.holdings.append(altered(SERIES, collection="Brain"))
     assert (await catalogue.collections()).records == (LUNG,)
     await refreshed(catalogue)
     assert (await catalogue.collections()).records == (LUNG, Collection("Brain"))

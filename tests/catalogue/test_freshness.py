@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace as altered
 from trio.testing import MockClock
 
 from tciafs.catalogue import freshness as freshness_module
@@ -52,7 +53,7 @@ class InProcessLister:
 def archive() -> FakeArchive:
     return FakeArchive(
         *(
-            replace(SERIES, patient_id=patient, study_uid=f"1.{study}", series_uid=f"1.{study}.{place}")
+            altered(SERIES, patient_id=patient, study_uid=f"1.{study}", series_uid=f"1.{study}.{place}")
             for patient in PATIENTS
             for study in (1, 2)
             for place in (1, 2)
@@ -132,7 +133,7 @@ async def test_a_collection_that_cannot_be_listed_at_once_is_listed_patient_by_p
             "too large; Lung is listed patient by patient"
         ]
         mock_clock.jump(WHOLE_AGAIN_S)
-        archive.holdings += [replace(SERIES, patient_id=name) for name in ("Q1", "Q2")]
+        archive.holdings += [altered(SERIES, patient_id=name) for name in ("Q1", "Q2")]
         await catalogue.studies("Lung", "Q1")
         await catalogue.studies("Lung", "Q2")
         assert archive.asked.count(("every_study", "Lung")) == 2
@@ -343,7 +344,7 @@ async def test_an_answer_that_differs_is_told_of_and_one_that_does_not_is_not(
         await walk(catalogue)
         told = told_by(catalogue)
         old = [each for each in archive.holdings if each.patient_id == "P005"]
-        new = [replace(each, image_count=99) for each in old]
+        new = [altered(each, image_count=99) for each in old]
         archive.holdings = [each for each in archive.holdings if each.patient_id != "P005"][::-1] + new
         wall.now += TTL_S
         for _ in range(2 * len(PATIENTS) // REFRESHES_BEHIND + 1):
@@ -397,7 +398,7 @@ async def test_a_refresh_asks_at_once_and_for_all_below_when_somebody_looks(
         wall.now += 1
         await catalogue.refresh(*whose)
         assert asked in archive.asked
-        archive.holdings = [replace(each, study_uid="9.9") for each in archive.holdings]
+        archive.holdings = [altered(each, study_uid="9.9") for each in archive.holdings]
         wall.now += 1
         await catalogue.refresh(*whose)
         assert {study.study_uid for study in (await catalogue.studies("Lung", "P001")).records} == {"9.9"}
@@ -412,7 +413,7 @@ async def test_a_refresh_asks_also_for_a_patient_of_whom_the_whole_had_nothing(
         await walk(catalogue)
         wall.now += 1
         await catalogue.refresh("Lung")
-        archive.holdings.append(replace(SERIES, patient_id="new"))
+        archive.holdings.append(altered(SERIES, patient_id="new"))
         assert len((await catalogue.studies("Lung", "new")).records) == 1
 
 

@@ -1,11 +1,12 @@
 """What the kernel is told of a listing that changed: the names that are stale, and no others."""
 
 import datetime as dt
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from tciafs.filesystem.folders import ROOT_INODE
 from tciafs.filesystem.kernel_view import KernelView

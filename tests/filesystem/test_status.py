@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace as altered
 
 from tciafs.control.server import MOST_ANSWER_BYTES
 from tciafs.control.values import DownloadStatus, FailurePage
@@ -100,7 +101,7 @@ async def test_of_many_failures_each_is_listed_once_and_no_page_is_too_large(
 ) -> None:
     long = character * 10_000
     for number in range(50):
-        series = replace(make_series(f"1.{number:02}"), collection=long, patient_id=long, description=long)
+        series = altered(make_series(f"1.{number:02}"), collection=long, patient_id=long, description=long)
         store.failures.note(series, Unreachable(long))
     found: list[str] = []
     more = True
@@ -119,7 +120,7 @@ async def test_whatever_archives_say_and_however_much_the_answer_can_be_sent(
     long = character * 100_000
     for number in range(1000):
         series = make_series(f"1.{number}")
-        store.fetch(replace(series, collection=long, patient_id=long))
+        store.fetch(altered(series, collection=long, patient_id=long))
     events = [Noted(float(number), long) for number in range(100)]
     about = replace(ABOUT, mountpoint=long, archive=long)
     status = snapshot(about, store, [], FakeListings(events=events))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tciafs.errors import NoSuchName, Unreachable
 from tciafs.filesystem import folders as folders_module
@@ -73,8 +74,8 @@ class World:
 
 
 def changed(series: Series, **fields: Any) -> Series:
-    """Return the record with other fields; dataclasses.replace, but for Any."""
-    return Series(**{name: getattr(series, name) for name in series.__slots__} | fields)
+    """Return the record with other fields; msgspec's replace, but for Any."""
+    return replace(series, **fields)
 
 
 def listed(listing: FolderListing) -> Iterator[Child]:

@@ -1,12 +1,12 @@
 """What passes and what does not, one criterion at a time and together."""
 
 import datetime as dt
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tciafs.model import Series
 from tciafs.selection.criteria import Criteria

@@ -1,9 +1,9 @@
 """What is left of an archive: the right series, no empty folder, few questions, changes told."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tciafs.errors import Misuse, Unreachable
 from tciafs.model import Collection, Patient, Series

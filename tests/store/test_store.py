@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace as altered
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.errors import (
@@ -225,7 +226,7 @@ async def test_a_reader_of_the_old_version_gets_what_is_coming_in(
     store.fetch(NEWER)
     transfer = await fetcher.begun(2)
     transfer.bring("1-3.dcm", b"new")
-    unlisted = replace(SERIES, image_count=99)
+    unlisted = altered(SERIES, image_count=99)
     opened = await store.open(unlisted, "1-3.dcm")
     assert opened is not None
     with closing(opened):

@@ -3,11 +3,11 @@
 import random
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tciafs.catalogue.table import Listing, Table, unpack
 from tciafs.errors import Unreachable, UnreadableAnswer

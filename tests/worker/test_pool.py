@@ -7,7 +7,6 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +317,7 @@ async def test_a_worker_whose_pack_may_not_grow_fails_and_is_used_again(
 async def test_a_series_that_is_larger_than_it_was_listed_fails_with_no_byte_too_much(
     tmp_path: Path, pool: WorkerPool, series: Series
 ) -> None:
-    lying = replace(series, size_bytes=1000, image_count=1)
+    lying = msgspec.structs.replace(series, size_bytes=1000, image_count=1)
     assert series.size_bytes is not None
     async with Store.running(StoreConfig(tmp_path, series.size_bytes // 2), pool) as store:
         download = store.fetch(lying)

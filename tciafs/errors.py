@@ -19,6 +19,7 @@ errno and `cli` into one sentence and an exit code. Defined here and only here.
     ├── NoDaemon                (exit 1)       nobody answers commands about a mount
     ├── Unusable                (exit 3)       the mount point or FUSE cannot be used
     └── Misuse                  (exit 2)       a wrong option, value or file
+        └── NotAgreed           (exit 2)       the data usage policy has not been agreed to
 """
 
 import errno
@@ -32,6 +33,7 @@ __all__ = [
     "NoDaemon",
     "NoSpace",
     "NoSuchName",
+    "NotAgreed",
     "Offline",
     "ReadOnly",
     "Refused",
@@ -176,6 +178,12 @@ class Misuse(TciafsError):
     errno = errno.EINVAL
     exit_code = 2
     hint = "See tciafs --help."
+
+
+class NotAgreed(Misuse):
+    """The data usage policy of the archive has not been agreed to."""
+
+    hint = "Read it, then run: tciafs agree; services set TCIAFS_AGREE_TO_POLICY=yes."
 
 
 def error_named(name: str, message: str, retry_after_s: float | None = None) -> TciafsError:

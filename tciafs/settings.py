@@ -133,6 +133,9 @@ class Settings:
     password_file: Path | None = _setting(
         "", "File with the password of --user, for servers; nobody else may read it.", "FILE", parse_path
     )
+    agree_to_policy: bool = _setting(
+        "", "Agree to TCIA's data usage policy without being asked, for services.", "", parse_flag
+    )
     cache_dir: Path | None = _setting(
         "",
         "Folder for listings and series, on a local disk, one a mount; default: the user's cache folder.",

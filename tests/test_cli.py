@@ -3,6 +3,7 @@
 What a command starts is replaced here: nothing is mounted. The daemon has tests of its own.
 """
 
+import io
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tciafs import __version__, cli, daemon
+from tciafs import __version__, agreement, cli, daemon
 from tciafs.errors import AccessDenied, Misuse, TciafsError, Unreachable, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.settings import Settings, declarations
@@ -30,9 +31,10 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run the command line in this process, with no settings from around it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     for each in declarations():
         monkeypatch.delenv(each.variable, raising=False)
 
@@ -48,13 +50,18 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 class Mounts:
-    """What was mounted, how, and with which settings; `failure` is what mounting raises."""
+    """What was mounted, how, and with which settings; `failure` is what mounting raises.
+
+    The user `has_agreed` to the data usage policy.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.mounted: list[tuple[Path, bool]] = []
         self.settings: list[Settings] = []
         self.failure: BaseException | None = None
+        self.has_agreed = True
         monkeypatch.setattr(mountpoints, "prepare", lambda path: path)
+        monkeypatch.setattr(agreement, "has_agreed", lambda: self.has_agreed)
         monkeypatch.setattr(daemon, "start", self._start)
         monkeypatch.setattr(daemon, "run_in_foreground", self._run)
 
@@ -75,6 +82,70 @@ class Mounts:
 @pytest.fixture
 def mounts(monkeypatch: pytest.MonkeyPatch) -> Mounts:
     return Mounts(monkeypatch)
+
+
+# The data usage policy
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    terminal = io.StringIO(typed)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+def test_without_a_terminal_the_archive_is_not_mounted_before_the_policy_is_agreed_to(
+    run: Run, mounts: Mounts
+) -> None:
+    mounts.has_agreed = False
+    result = run("/mnt/tcia")
+    assert result.code == 2
+    assert "the data usage policy of TCIA has not been agreed to: https://" in result.err
+    assert "Read it, then run: tciafs agree;" in result.err
+    assert not mounts.mounted
+
+
+def test_on_a_terminal_one_is_asked_and_the_answer_is_kept(
+    run: Run, mounts: Mounts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mounts.has_agreed = False
+    on_a_terminal(monkeypatch, "y\n")
+    result = run("/mnt/tcia")
+    assert result.code == 0
+    assert "https://www.cancerimagingarchive.net/" in result.err
+    assert mounts.mounted
+    assert (tmp_path / "share" / "tciafs" / "policy.json").exists()
+
+
+def test_who_does_not_agree_mounts_nothing(run: Run, mounts: Mounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts.has_agreed = False
+    on_a_terminal(monkeypatch, "n\n")
+    assert run("/mnt/tcia").code == 2
+    assert not mounts.mounted
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("/mnt/tcia", "--agree-to-policy"),
+        ("/mnt/tcia", "-o", "agree_to_policy"),
+        ("/mnt/tcia", "--url", "http://127.0.0.1:8042/nbia-api/services"),
+        ("demo", "/mnt/tcia"),
+    ],
+)
+def test_nobody_is_asked_who_said_so_or_mounts_what_is_not_of_tcia(
+    run: Run, mounts: Mounts, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    mounts.has_agreed = False
+    assert run(*words).code == 0
+
+
+def test_agree_is_a_command(run: Run, tmp_path: Path) -> None:
+    result = run("agree")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("You have agreed to the data usage policy of TCIA: https://")
+    assert agreement.has_agreed(tmp_path / "share" / "tciafs")
 
 
 # What words mean

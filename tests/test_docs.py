@@ -165,7 +165,7 @@ def test_every_error_has_an_entry_under_what_the_user_sees_of_it(error: type[Tci
     headings = headings_of((ROOT / "docs" / "troubleshooting.md").read_text("utf-8"))
     entries = [heading for heading in headings if f"`{error.__name__}`" in heading]
     assert len(entries) == 1
-    only_commands_end_in_it = error in (errors.Unusable, errors.Misuse, errors.NoDaemon)
+    only_commands_end_in_it = error in (errors.Unusable, errors.Misuse, errors.NoDaemon, errors.NotAgreed)
     seen = f"exit code {error.exit_code}" if only_commands_end_in_it else f"`{errno.errorcode[error.errno]}`"
     assert seen in entries[0]
 
@@ -173,7 +173,7 @@ def test_every_error_has_an_entry_under_what_the_user_sees_of_it(error: type[Tci
 def test_the_table_of_errors_names_every_errno_a_file_operation_can_give() -> None:
     semantics = (ROOT / "docs" / "semantics.md").read_text("utf-8")
     documented = set(re.findall(r"^\|.*\| `(E[A-Z]+)` \|", semantics, re.MULTILINE))
-    in_files = set(ERROR_CLASSES) - {errors.Unusable, errors.Misuse, errors.NoDaemon}
+    in_files = set(ERROR_CLASSES) - {errors.Unusable, errors.Misuse, errors.NoDaemon, errors.NotAgreed}
     assert {errno.errorcode[error.errno] for error in in_files} <= documented
 
 

@@ -30,7 +30,7 @@ ERRNO_BY_CAUSE = {
     "Refused": errno.EPERM,
     "Interrupted": errno.EINTR,
 }
-EXIT_CODES = {"Misuse": 2, "Unusable": 3, "AccessDenied": 4}
+EXIT_CODES = {"Misuse": 2, "NotAgreed": 2, "Unusable": 3, "AccessDenied": 4}
 
 
 @pytest.mark.parametrize(("name", "expected"), ERRNO_BY_CAUSE.items())

@@ -70,6 +70,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "selection.words": "errors selection.criteria",
         "selection.named": "model selection.manifests",
         "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.table selection",
+        "agreement": "errors naming",
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
@@ -113,7 +114,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli": "tciafs errors cli",
         "cli.words": "errors setting_kinds settings",
         "cli.output": "",
-        "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.output cli.words",
+        "cli.agreeing": "errors naming settings agreement cli.output",
+        "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
+        "cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
         "cli.daemons": "errors control.client control.failed_table control.report "
         "filesystem.mountpoint cli.output",

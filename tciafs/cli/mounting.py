@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tciafs.cli.agreeing import ensure_agreed
 from tciafs.cli.output import say
 from tciafs.cli.words import demo_options, mountpoint_in, setting_options, settings_of
 from tciafs.errors import Unusable
@@ -91,6 +92,7 @@ def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
     from tciafs.filesystem.mountpoint import prepare
 
     try:
+        ensure_agreed(settings)
         mountpoint = prepare(mountpoint)
         if foreground:
             daemon.run_in_foreground(settings, mountpoint)

@@ -8,6 +8,7 @@ import sys
 import click
 
 from tciafs import __version__
+from tciafs.cli.agreeing import agree
 from tciafs.cli.daemons import refresh, status
 from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
@@ -37,7 +38,7 @@ def commands() -> None:
     """
 
 
-for command in (mount, demo, umount, status, refresh, login, logout):
+for command in (mount, demo, umount, status, refresh, login, logout, agree):
     commands.add_command(command)
 
 

@@ -29,7 +29,7 @@ MOST_MISSING_SAID = 3
 class Found:
     """The series that lists name: UIDs by collection and patient, good until `fresh_until` (Unix seconds).
 
-    `remarks` are sentences for a user on what of a list is not there.
+    `remarks` are sentences for a user: what of a list is not there, and what licences forbid.
     """
 
     places: Mapping[str, Mapping[str, frozenset[str]]]
@@ -58,10 +58,16 @@ async def find_named(
         series += answer.records
     known = frozenset(each.series_uid for each in series)
     remarks = [_remark(name, each, known) for name, each in lists.items()]
+    chosen = list(filter(wants, series))
+    restricted = sum(each.forbids_commercial_use for each in chosen)
+    if restricted:
+        remarks.append(
+            f"{restricted} of {len(chosen)} series must not be used commercially (user.tcia.NonCommercial)"
+        )
     odd = [
         f"manifest {each.name}: {each.odd_lines} lines name no series" for each in manifests if each.odd_lines
     ]
-    return Found(_places(filter(wants, series)), (*filter(None, remarks), *odd), fresh_until)
+    return Found(_places(chosen), (*filter(None, remarks), *odd), fresh_until)
 
 
 def _remark(name: str, uids: Sequence[str], known: frozenset[str]) -> str:
@@ -75,7 +81,7 @@ def _remark(name: str, uids: Sequence[str], known: frozenset[str]) -> str:
     return f"{name}: {len(missing)} of {len(uids)} series do not exist or are not permitted: {some}"
 
 
-def _places(series: "filter[Series]") -> Mapping[str, Mapping[str, frozenset[str]]]:
+def _places(series: Sequence[Series]) -> Mapping[str, Mapping[str, frozenset[str]]]:
     gathered: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for each in series:
         gathered[each.collection][each.patient_id].append(each.series_uid)

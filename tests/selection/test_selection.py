@@ -110,6 +110,14 @@ async def test_what_is_missing_of_a_list_is_said_and_the_rest_is_shown(chosen: C
         assert len(selection.remarks) == 3
 
 
+@pytest.mark.expect_log("WARNING .*: 1 of 2 series must not be used commercially")
+async def test_licences_that_forbid_commercial_use_are_said(chosen: Chosen, archive: FakeArchive) -> None:
+    archive.holdings[1] = replace(SEG, licence_name="CC Attribution-NonCommercial 3.0")
+    async with chosen(Manifest("mine", (CT.series_uid, SEG.series_uid))) as selection:
+        await selection.collections()
+        assert len(selection.remarks) == 1
+
+
 async def test_long_lists_are_asked_about_in_parts_and_remembered(
     chosen: Chosen, archive: FakeArchive
 ) -> None:

@@ -163,6 +163,12 @@ class Settings:
         "NAMES",
         parse_names,
     )
+    daily_budget: int | None = _setting(
+        "", "Most bytes to fetch from one midnight UTC to the next; default: no limit.", "SIZE", parse_size
+    )
+    process_budget: int | None = _setting(
+        "", "Most bytes that one process may cause to be fetched; default: no limit.", "SIZE", parse_size
+    )
     listing_ttl: int = _setting("1d", "How long a listing is believed.", "TIME", parse_duration)
     offline: bool = _setting("", "Never ask the archive; show and read what is cached.", "", parse_flag)
     connect_timeout: int = _setting("10s", "Longest wait for a connection.", "TIME", parse_timeout)

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 
-from tciafs.control.values import DownloadStatus, EventStatus, FailureStatus, Status
+from tciafs.control.values import DownloadStatus, EventStatus, FailureStatus, RefusalStatus, Status
 
 __all__ = ["json_line", "printable", "report"]
 
@@ -58,6 +58,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         f"{status.inodes:,} in use; listings: {catalogue.remembered:,} kept, "
         f"{catalogue.requests:,} asked for since the start",
     )
+    yield "today", f"{_size(status.received_today_bytes)} received since midnight UTC"
     yield "downloads", f"{status.downloads_total:,}" if status.downloads_total else "none"
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))
@@ -65,7 +66,13 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         yield "failed", f"{status.failures_total:,} series; {FAILED_HINT}"
         yield from (("", _failure(each)) for each in status.failures[-MOST_LISTED:])
         yield from _left_out(status.failures_total, len(status.failures))
+    yield from (("refused", _refused(each)) for each in status.refusals[-MOST_LISTED:])
     yield from (("event", _event(each)) for each in catalogue.events[-MOST_LISTED:])
+
+
+def _refused(each: RefusalStatus) -> str:
+    times = f"{each.count:,} times, last " if each.count > 1 else ""
+    return f"{printable(each.program)}, {times}{_time(each.at)}, process {each.pid}: {printable(each.reason)}"
 
 
 def _left_out(total: int, listed: int) -> Iterator[tuple[str, str]]:

@@ -97,6 +97,17 @@ class CatalogueStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalStatus:
+    """What a program was refused: how often, when last and to which process, and why."""
+
+    program: str
+    pid: int
+    count: int
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What a daemon does at this moment; each number is counted, none is guessed.
 
@@ -104,7 +115,8 @@ class Status:
     latest last; of very many only some are listed, `downloads_total` and `failures_total` count all. `inodes`
     are the names that the kernel knows, `selection` the options that chose what is shown, and what of it is
     missing. A command that asks the archive is answered within `patience_s`. `user` None is a guest; after
-    `login_refused` the archive is asked as one.
+    `login_refused` the archive is asked as one. `received_today_bytes` are those of images since midnight
+    UTC; `refusals` are downloads that programs were not allowed to cause, the latest last.
     """
 
     version: str
@@ -123,6 +135,8 @@ class Status:
     user: str | None = None
     login_refused: str | None = None
     selection: tuple[str, ...] = ()
+    received_today_bytes: int = 0
+    refusals: tuple[RefusalStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

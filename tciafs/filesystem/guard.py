@@ -3,20 +3,24 @@
 A process that has listed several series in a row whose names are not known, and touched no image in
 between, is walking (find, glob): it gets provisional names and causes no download. Any touch of an image
 makes it a looker again. A crawler (updatedb, a thumbnailer) always walks, and may read what is here and
-nothing else. Defined here and only here: both rules. Budgets and pause belong here too. Used from the
-daemon's one thread; reads /proc, never waits.
+nothing else. What is refused is counted by program. Defined here and only here: these rules. Used from
+the daemon's one thread; reads /proc, never waits.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from tciafs.errors import Refused
+from tciafs.model import Series
 
-__all__ = ["Guard", "ListingMode"]
+__all__ = ["Guard", "ListingMode", "Refusals"]
+
+V = TypeVar("V")
 
 ListingMode = Literal["auto", "names", "exact"]
 
@@ -24,6 +28,8 @@ LOOKS_BEFORE_WALK = 3
 """So many unknown series in a row are fetched for one process before it counts as walking."""
 
 REMEMBERED_PROCESSES = 4096
+REMEMBERED_PROGRAMS = 100
+REMEMBERED_SERIES = 1000
 
 IDENTITY_LASTS_S = 1.0
 """To ask /proc who a process is takes 30 microseconds, half as long as all the rest of an open."""
@@ -62,16 +68,36 @@ def program_names(pid: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+@dataclass(slots=True)
+class Refusals:
+    """What was refused to a program: how often, when last (Unix seconds), to which process, and why."""
+
+    program: str
+    count: int = 0
+    at: float = 0.0
+    pid: int = 0
+    reason: str = ""
+
+
+class Admits(Protocol):
+    """Whoever counts what a process may cause; see `budgets.Budgets`."""
+
+    def admit(self, process: str, series: Series) -> None:
+        """Return if a process may cause the download of a series. Raises Refused."""
+        ...
+
+
 class Guard:
     """Counts, for each process, the unknown series it listed since it last touched an image.
 
-    `crawlers` are patterns of program names, as in a shell.
+    `crawlers` are patterns of program names, as in a shell. `budgets` None is no limit.
     """
 
     def __init__(
         self,
         mode: ListingMode = "auto",
         crawlers: Sequence[str] = (),
+        budgets: Admits | None = None,
         *,
         names: Callable[[int], tuple[str, ...]] = program_names,
         identify: Callable[[int], str] = process_identity,
@@ -79,6 +105,9 @@ class Guard:
     ) -> None:
         self._mode = mode
         self._crawlers = crawlers
+        self._budgets = budgets
+        self._refusals: OrderedDict[str, Refusals] = OrderedDict()
+        self._refused: OrderedDict[str, Refused] = OrderedDict()
         self._names = names
         self._identify = identify
         self._now = now
@@ -86,10 +115,33 @@ class Guard:
         self._identities_until = now()
         self._looks: OrderedDict[str, int] = OrderedDict()
 
-    def admit(self, pid: int) -> None:
-        """Return if a process may cause a download. Raises Refused."""
-        if (name := self._crawler(pid)) is not None:
-            raise Refused(f"{name} is not allowed to cause downloads (see --crawlers)")
+    def admit(self, pid: int, series: Series) -> None:
+        """Return if a process may cause the download of a series. Raises Refused."""
+        try:
+            if (name := self._crawler(pid)) is not None:
+                raise Refused(f"{name} is not allowed to cause downloads (see --crawlers)")
+            if self._budgets is not None:
+                self._budgets.admit(self._process(pid), series)
+        except Refused as refused:
+            self._note(pid, series, refused)
+            raise
+        self._refused.pop(series.series_uid, None)
+
+    @property
+    def refusals(self) -> Sequence[Refusals]:
+        """What was refused, by program, the latest last."""
+        return tuple(self._refusals.values())
+
+    def why_refused(self, series: Series) -> Refused | None:
+        """Return why a series was last refused, None if it was admitted since or never asked for."""
+        return self._refused.get(series.series_uid)
+
+    def _note(self, pid: int, series: Series, refused: Refused) -> None:
+        program = next(iter(self._names(pid)), "a program that is gone")
+        noted = self._refusals.pop(program, None) or Refusals(program)
+        noted.count, noted.at, noted.pid, noted.reason = noted.count + 1, time.time(), pid, str(refused)
+        _add(self._refusals, program, noted, REMEMBERED_PROGRAMS)
+        _add(self._refused, series.series_uid, refused, REMEMBERED_SERIES)
 
     def _crawler(self, pid: int) -> str | None:
         for name in self._names(pid):
@@ -123,3 +175,11 @@ class Guard:
         if pid not in self._identities:
             self._identities[pid] = self._identify(pid)
         return self._identities[pid]
+
+
+def _add(table: "OrderedDict[str, V]", key: str, value: V, most: int) -> None:
+    """Put a value at the end of a table that forgets its oldest."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)

@@ -31,16 +31,18 @@ from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening
-from tciafs.errors import DeadlinePassed, Misuse, TciafsError, Unusable
+from tciafs.errors import Misuse, TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
+from tciafs.filesystem.budgets import Budgets, MeteredFetcher
 from tciafs.filesystem.choosing import choice_in_words, chosen_by
+from tciafs.filesystem.commands import commands_of
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.session import open_session
-from tciafs.filesystem.status import About, failures_after, snapshot
+from tciafs.filesystem.status import About, Rooms
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
@@ -87,7 +89,9 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         pool = await stack.enter_async_context(
             WorkerPool.running(lambda: archive.config, settings.retries, bearer=session)
         )
-        store = await stack.enter_async_context(Store.running(_store_config(settings), pool))
+        budgets = _budgets(settings)
+        fetcher = MeteredFetcher(pool, budgets)
+        store = await stack.enter_async_context(Store.running(_store_config(settings), fetcher))
         catalogue = await stack.enter_async_context(
             Catalogue.running(archive, _catalogue_config(settings, session), lister=pool)
         )
@@ -96,15 +100,16 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         await _check_words(selection)
         listings: Listings = catalogue if choice.is_everything else selection
         nursery = await stack.enter_async_context(trio.open_nursery())
-        files = _file_system(settings, store, listings)
+        guard = Guard(cast(ListingMode, settings.listing), settings.crawlers, budgets)
+        files = _file_system(settings, store, listings, guard)
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))
         stack.enter_context(_mounted(files.operations, mountpoint, _fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
-        about = _about(settings, url, mountpoint, session)
         chosen = partial(_said_of, choice_in_words(settings), selection)
-        commands = _control(about, store, files.tree, catalogue, chosen)
+        rooms = Rooms(store, files.tree, catalogue, guard, budgets, chosen)
+        commands = commands_of(_about(settings, url, mountpoint, session), rooms, files.tree)
         nursery.start_soon(files.interrupts.run)
         nursery.start_soon(files.view.run)
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
@@ -124,12 +129,11 @@ class _FileSystem:
     operations: Operations
 
 
-def _file_system(settings: Settings, store: Store, listings: Listings) -> _FileSystem:
+def _file_system(settings: Settings, store: Store, listings: Listings, guard: Guard) -> _FileSystem:
     images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
     tree = Tree(listings, images, naming)
     view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
     listings.on_replaced = view.note
-    guard = Guard(cast(ListingMode, settings.listing), settings.crawlers)
     operations = Operations(tree, images, store, guard, interrupts, _presentation(settings))
     return _FileSystem(tree, view, interrupts, operations)
 
@@ -138,6 +142,11 @@ def _cache_folder(settings: Settings) -> Path:
     folder = settings.cache_dir or platformdirs.user_cache_path("tciafs")
     # The sample's listings and series must never be taken for those of the real archive.
     return folder / "sample" if settings.archive == "sample" else folder
+
+
+def _budgets(settings: Settings) -> Budgets:
+    kept = _cache_folder(settings) / "received-today.json"
+    return Budgets(settings.daily_budget, settings.process_budget, kept)
 
 
 def _http_limits(settings: Settings) -> HttpLimits:
@@ -272,25 +281,6 @@ def _about(settings: Settings, url: str, mountpoint: Path, session: Session | No
         mounted_at=time.time(),
         patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
         login=session,
-    )
-
-
-def _control(
-    about: About, store: Store, tree: Tree, catalogue: Catalogue, chosen: Callable[[], tuple[str, ...]]
-) -> Commands:
-    """Return what this mount does when it is asked to by a command."""
-
-    async def refresh(path: str) -> None:
-        with trio.move_on_after(about.patience_s) as asking:
-            whose = await tree.refresh(path)
-            store.failures.forget(lambda failed: failed.path[: len(whose)] == whose)
-        if asking.cancelled_caught:
-            raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
-
-    return Commands(
-        status=lambda: snapshot(about, store, tree, catalogue, chosen()),
-        failures=lambda after: failures_after(store, after),
-        refresh=refresh,
     )
 
 

@@ -121,8 +121,9 @@ class Operations(pyfuse3.Operations):
             with self._interrupts.watching(ctx.pid):
                 if parent.level is Level.SERIES and may_be_image(wanted):
                     self._guard.touches_image(ctx.pid)
-                    if self._images.finding_fetches(await self._tree.series(parent), wanted):
-                        self._guard.admit(ctx.pid)
+                    series = await self._tree.series(parent)
+                    if self._images.finding_fetches(series, wanted):
+                        self._guard.admit(ctx.pid, series)
                 child = await self._tree.child(parent, wanted)
         except NoSuchName:
             return _negative_entry()
@@ -146,7 +147,7 @@ class Operations(pyfuse3.Operations):
         if node.level is Level.IMAGE:
             series = await self._tree.series(node)
             if self._images.finding_fetches(series, node.key):
-                self._guard.admit(pid)
+                self._guard.admit(pid, series)
         return await self._tree.attributes(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -194,7 +195,10 @@ class Operations(pyfuse3.Operations):
         images = self._images.listing(series)
         if images is None and self._guard.lists_unknown_series(pid):
             images = self._images.walk(series)
-        return self._tree.images(node, images or self._images.look(series))
+        if images is None:
+            self._guard.admit(pid, series)
+            images = self._images.look(series)
+        return self._tree.images(node, images)
 
     @answered
     async def readdir(self, handle: int, start: int, token: pyfuse3.ReaddirToken) -> None:
@@ -236,7 +240,7 @@ class Operations(pyfuse3.Operations):
         with self._interrupts.watching(ctx.pid):
             series = await self._tree.series(node)
             if self._images.opening_fetches(series):
-                self._guard.admit(ctx.pid)
+                self._guard.admit(ctx.pid, series)
             image = await self._images.open(series, node.key)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
@@ -304,7 +308,8 @@ class Operations(pyfuse3.Operations):
             return {}
         attributes = dict(xattrs_of_record(record))
         if isinstance(record, Series):
-            attributes.update(xattrs_of_state(self._store, record))
+            refused = self._guard.why_refused(record)
+            attributes.update(xattrs_of_state(self._store, record, refused))
         return attributes
 
     async def _sop_instance_uid(self, node: Node, record: Record | None) -> str | None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from io import BytesIO
 
+from tciafs.errors import TciafsError
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store
@@ -51,13 +52,14 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
 
 
-def xattrs_of_state(store: Store, series: Series) -> Mapping[str, str]:
-    """Return what tciafs knows of the bytes of a series: state, checks passed, last error."""
+def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = None) -> Mapping[str, str]:
+    """Return what tciafs knows of the bytes of a series: state, checks passed, last error or refusal."""
     attributes = {"user.tciafs.state": store.state(series)}
     if known := store.peek(series):
         attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
-    if failed := store.failures.find(series):
-        attributes["user.tciafs.error"] = f"{failed.failure}. {failed.failure.hint}".strip()
+    failed = store.failures.find(series)
+    if failure := failed.failure if failed is not None else refused:
+        attributes["user.tciafs.error"] = f"{failure}. {failure.hint}".strip()
     return attributes
 
 

@@ -5,7 +5,7 @@ an answer has a bound. Handed a store, a tree and a catalogue.
 """
 
 import os
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,15 +17,18 @@ from tciafs.control.values import (
     EventStatus,
     FailurePage,
     FailureStatus,
+    RefusalStatus,
     Status,
 )
 
 if TYPE_CHECKING:
+    from tciafs.filesystem.budgets import Budgets
+    from tciafs.filesystem.guard import Guard, Refusals
     from tciafs.store.download import Download
     from tciafs.store.failures import FailedSeries
     from tciafs.store.store import Store
 
-__all__ = ["About", "failures_after", "snapshot"]
+__all__ = ["About", "Rooms", "failures_after", "snapshot"]
 
 MOST_DOWNLOADS = 50
 MOST_OTHERS = 20
@@ -80,10 +83,23 @@ class About:
     login: Login | None = None
 
 
-def snapshot(
-    about: About, store: "Store", tree: Sized, catalogue: Listings, chosen: Sequence[str] = ()
-) -> Status:
-    """Return what a mount does at this moment; `chosen` says what of the archive is shown."""
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Who knows what a status tells: the length of `tree` is the number of its inodes, `chosen` says what of
+    the archive is shown.
+    """
+
+    store: "Store"
+    tree: Sized
+    catalogue: Listings
+    guard: "Guard"
+    budgets: "Budgets"
+    chosen: Callable[[], Sequence[str]] = tuple
+
+
+def snapshot(about: About, rooms: Rooms) -> Status:
+    """Return what a mount does at this moment."""
+    store, catalogue = rooms.store, rooms.catalogue
     usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
     return Status(
         version=__version__,
@@ -91,6 +107,8 @@ def snapshot(
         archive=_brief(about.archive, LONGEST_SENTENCE_BYTES),
         user=None if about.login is None else _brief(about.login.user),
         login_refused=_refusal(about.login),
+        received_today_bytes=rooms.budgets.received_today_bytes,
+        refusals=tuple(map(_refused, rooms.guard.refusals[-MOST_OTHERS:])),
         pid=os.getpid(),
         mounted_at=about.mounted_at,
         patience_s=about.patience_s,
@@ -99,8 +117,8 @@ def snapshot(
         downloads_total=len(downloads),
         failures=tuple(map(_failure, failures[-MOST_OTHERS:])),
         failures_total=len(failures),
-        inodes=len(tree),
-        selection=tuple(_brief(each, LONGEST_SENTENCE_BYTES) for each in chosen[:MOST_OTHERS]),
+        inodes=len(rooms.tree),
+        selection=tuple(_brief(each, LONGEST_SENTENCE_BYTES) for each in rooms.chosen()[:MOST_OTHERS]),
         catalogue=CatalogueStatus(
             catalogue.requests,
             catalogue.remembered,
@@ -156,6 +174,11 @@ def _failure(failed: "FailedSeries") -> FailureStatus:
         image_count=series.image_count,
         listed_bytes=series.size_bytes,
     )
+
+
+def _refused(refusals: "Refusals") -> RefusalStatus:
+    reason = _brief(refusals.reason, LONGEST_SENTENCE_BYTES)
+    return RefusalStatus(_brief(refusals.program), refusals.pid, refusals.count, refusals.at, reason)
 
 
 def _event(event: Event) -> EventStatus:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from tciafs.errors import NoSpace, Offline, SeriesDamaged, TciafsError, Unreachable, Unusable
+from tciafs.errors import NoSpace, Offline, Refused, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import translate_disk_error
@@ -214,7 +214,8 @@ class Store:
             is_closing = True
             raise
         finally:
-            if failure is not None and not is_closing:
+            # That we refuse it says nothing of the series.
+            if failure is not None and not is_closing and not isinstance(failure, Refused):
                 self.failures.note(download.series, failure)
             self._conclude(download, failure)
             if failure is None:

@@ -130,12 +130,15 @@ class _Arrival:
         seen: set[str] = set()
         self.received_bytes = 0
         self.tell(Progress(0))
-        async with archive.images(self.series) as deliveries:
-            async for delivery in deliveries:
-                if isinstance(delivery, Checksums):
-                    self.md5_by_given.update(delivery.md5_by_name)
-                else:
-                    await self._take(delivery, earlier, seen)
+        try:
+            async with archive.images(self.series) as deliveries:
+                async for delivery in deliveries:
+                    if isinstance(delivery, Checksums):
+                        self.md5_by_given.update(delivery.md5_by_name)
+                    else:
+                        await self._take(delivery, earlier, seen)
+        finally:
+            self.tell(Progress(self.received_bytes))
         if earlier.keys() - seen:
             raise SeriesDamaged(f"a second try of series {self.series.series_uid} lacked images of the first")
         return self._complete()

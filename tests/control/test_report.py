@@ -18,6 +18,7 @@ from tciafs.control.values import (
     DownloadStatus,
     EventStatus,
     FailureStatus,
+    RefusalStatus,
     Status,
 )
 
@@ -40,6 +41,7 @@ STATUS = Status(
     catalogue=CatalogueStatus(
         17, 45, (EventStatus(3600.0, "the archive lists nothing under patients/NLST"),)
     ),
+    received_today_bytes=10_000_000,
 )
 
 
@@ -61,6 +63,7 @@ def test_a_status_is_a_few_aligned_lines() -> None:
   daemon     tciafs 0.1.0, process 17, since 1970-01-01 00:00:00
   cache      1.5K of 50G in 1,234 series, 1.0T free
   names      56,789 in use; listings: 45 kept, 17 asked for since the start
+  today      9.5M received since midnight UTC
   downloads  2
              arriving Lung/P1 1.2.3: 12 of 133 images, 6.1M of 70M
              queued Lung/P 2 1.2.4: 0 of ? images, 0B of ?
@@ -79,6 +82,17 @@ def test_a_login_is_shown_and_that_it_was_refused() -> None:
     assert "\n  login      ada\n" in report(replace(STATUS, user="ada"))
     refused = report(replace(STATUS, user="ada", login_refused="archive.example refused the login"))
     assert "\n  login      ada; archive.example refused the login, so as a guest\n" in refused
+
+
+def test_refusals_are_shown_by_program() -> None:
+    often = RefusalStatus("updatedb", 7, 1200, 60.0, "updatedb is not allowed to cause downloads")
+    once = replace(often, program="cp\x1b[2J", count=1, reason="the budget is spent")
+    lines = report(replace(STATUS, refusals=(often, once))).split("\n")
+    assert (
+        "  refused    updatedb, 1,200 times, last 1970-01-01 00:01:00, process 7: "
+        "updatedb is not allowed to cause downloads"
+    ) in lines
+    assert "  refused    cp\\x1b[2J, 1970-01-01 00:01:00, process 7: the budget is spent" in lines
 
 
 def test_where_nothing_happens_little_is_said() -> None:

@@ -16,11 +16,15 @@ from tciafs.errors import Refused
 from tciafs.filesystem.guard import (
     LOOKS_BEFORE_WALK,
     REMEMBERED_PROCESSES,
+    REMEMBERED_PROGRAMS,
+    REMEMBERED_SERIES,
     Guard,
     process_identity,
     program_names,
 )
+from tciafs.model import Series
 from tciafs.settings import Settings
+from tests.fakes import make_series
 
 GONE = 4_000_001
 """A process id above any that Linux gives."""
@@ -215,7 +219,7 @@ def test_a_crawler_always_walks_and_may_not_cause_a_download() -> None:
     guard = Guard(crawlers=("updatedb*",), names=lambda pid: ("updatedb.plocat", "updatedb.plocate"))
     assert looks(guard, 1, 2) == [True, True]
     with pytest.raises(Refused, match=r"updatedb\.plocat is not allowed to cause downloads"):
-        guard.admit(1)
+        guard.admit(1, make_series())
 
 
 def test_in_mode_exact_too_a_crawler_walks() -> None:
@@ -225,7 +229,7 @@ def test_in_mode_exact_too_a_crawler_walks() -> None:
 @pytest.mark.parametrize("names", [(), ("cat",), ("my-updatedb",), ("Updatedb",)])
 def test_others_may_download(names: tuple[str, ...]) -> None:
     guard = Guard(crawlers=("updatedb*",), names=lambda pid: names)
-    guard.admit(1)
+    guard.admit(1, make_series())
     assert not guard.lists_unknown_series(1)
 
 
@@ -246,9 +250,65 @@ def test_a_program_that_is_gone_has_no_name() -> None:
 )
 def test_the_usual_crawlers_are_known_by_default(name: str) -> None:
     with pytest.raises(Refused):
-        Guard(crawlers=Settings().crawlers, names=lambda pid: (name,)).admit(1)
+        Guard(crawlers=Settings().crawlers, names=lambda pid: (name,)).admit(1, make_series())
 
 
 @pytest.mark.parametrize("name", ["find", "cat", "cp", "python3", "dcmdump", "Slicer", "rsync", "tar"])
 def test_readers_are_no_crawlers_by_default(name: str) -> None:
-    Guard(crawlers=Settings().crawlers, names=lambda pid: (name,)).admit(1)
+    Guard(crawlers=Settings().crawlers, names=lambda pid: (name,)).admit(1, make_series())
+
+
+# -- refusals --
+
+
+class Spent:
+    """Budgets that admit so many times more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.asked: list[str] = []
+
+    def admit(self, process: str, series: Series) -> None:
+        self.asked.append(process)
+        if self.left == 0:
+            raise Refused("nothing is left")
+        self.left -= 1
+
+
+def test_budgets_are_asked_for_the_process_and_what_they_refuse_is_noted() -> None:
+    budgets, series = Spent(1), make_series()
+    guard = Guard(budgets=budgets, names=lambda pid: ("cp",), identify=lambda pid: f"process {pid}")
+    guard.admit(7, series)
+    assert (guard.refusals, guard.why_refused(series)) == ((), None)
+    with pytest.raises(Refused, match="nothing is left"):
+        guard.admit(8, series)
+    assert budgets.asked == ["process 7", "process 8"]
+    assert str(guard.why_refused(series)) == "nothing is left"
+    budgets.left = 1
+    guard.admit(8, series)
+    assert guard.why_refused(series) is None
+
+
+def test_a_crawler_costs_no_budget() -> None:
+    budgets = Spent(0)
+    with pytest.raises(Refused, match="not allowed"):
+        Guard(crawlers=("clamd",), budgets=budgets, names=lambda pid: ("clamd",)).admit(1, make_series())
+    assert budgets.asked == []
+
+
+def test_refusals_are_counted_by_program_the_latest_last() -> None:
+    guard = Guard(crawlers=("*",), names=lambda pid: ((), ("a",), ("b",))[pid % 3])
+    for pid in (1, 2, 4):
+        with pytest.raises(Refused):
+            guard.admit(pid, make_series())
+    assert [(each.program, each.count, each.pid) for each in guard.refusals] == [("b", 1, 2), ("a", 2, 4)]
+
+
+def test_refusals_of_countless_programs_and_series_take_little_memory() -> None:
+    guard = Guard(crawlers=("*",), names=lambda pid: (f"program {pid}",))
+    for pid in range(2 * REMEMBERED_SERIES):
+        with pytest.raises(Refused):
+            guard.admit(pid, make_series(f"1.{pid}"))
+    assert len(guard.refusals) == REMEMBERED_PROGRAMS
+    assert guard.why_refused(make_series("1.0")) is None
+    assert guard.why_refused(make_series(f"1.{2 * REMEMBERED_SERIES - 1}")) is not None

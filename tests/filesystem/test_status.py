@@ -10,13 +10,16 @@ from msgspec.structs import replace as altered
 
 from tciafs.control.server import MOST_ANSWER_BYTES
 from tciafs.control.values import DownloadStatus, FailurePage
-from tciafs.errors import Unreachable
-from tciafs.filesystem.status import About, failures_after, snapshot
+from tciafs.errors import Refused, Unreachable
+from tciafs.filesystem.budgets import Budgets
+from tciafs.filesystem.guard import Guard
+from tciafs.filesystem.status import About, Rooms, failures_after, snapshot
 from tciafs.store.store import Store, StoreConfig
 from tests.fakes import FakeFetcher, make_series
 
 SERIES = make_series("1.2.3", image_count=2, size_bytes=30)
 ABOUT = About("/mnt/tcia", "https://example.org/services", 1e9, 125.0)
+SPENT = Budgets(None, None, Path("/nonexistent/today"))
 
 
 @dataclass
@@ -45,7 +48,7 @@ async def store(fetcher: FakeFetcher, tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def test_a_mount_where_nothing_happens_says_so(store: Store) -> None:
-    status = snapshot(ABOUT, store, ["one inode"], FakeListings())
+    status = snapshot(ABOUT, Rooms(store, ["one inode"], FakeListings(), Guard(), SPENT))
     assert (status.mountpoint, status.archive, status.mounted_at) == (
         ABOUT.mountpoint,
         ABOUT.archive,
@@ -63,7 +66,7 @@ async def test_a_download_is_shown_as_far_as_it_has_come(store: Store, fetcher: 
     store.fetch(make_series("1.2.4", image_count=None))
     transfer.bring("1-1.dcm", b"twelve bytes")
     transfer.announce.progress(9)
-    status = snapshot(ABOUT, store, [], FakeListings())
+    status = snapshot(ABOUT, Rooms(store, [], FakeListings(), Guard(), SPENT))
     assert status.downloads == (
         DownloadStatus("1.2.3", "Lung", "P1", "arriving", 1, 2, 12, 9, 30),
         DownloadStatus("1.2.4", "Lung", "P1", "queued", 0, None, 0, 0, None),
@@ -73,7 +76,7 @@ async def test_a_download_is_shown_as_far_as_it_has_come(store: Store, fetcher: 
     (await fetcher.begun(2)).finish()
     while downloads := store.downloads():
         await downloads[0].over.wait()
-    status = snapshot(ABOUT, store, [], FakeListings())
+    status = snapshot(ABOUT, Rooms(store, [], FakeListings(), Guard(), SPENT))
     assert (status.downloads, status.cache.series) == ((), 2)
     assert status.cache.used_bytes > 0
 
@@ -85,7 +88,7 @@ async def test_a_failure_is_shown_with_its_sentence_and_its_hint_and_when(
     download = store.fetch(SERIES)
     (await fetcher.begun()).end(Unreachable("no route"))
     await download.over.wait()
-    (failure,) = snapshot(ABOUT, store, [], FakeListings()).failures
+    (failure,) = snapshot(ABOUT, Rooms(store, [], FakeListings(), Guard(), SPENT)).failures
     (failed,) = store.failures.every()
     assert (failure.series_uid, failure.collection, failure.patient) == ("1.2.3", "Lung", "P1")
     assert (failure.error, failure.message, failure.hint) == ("Unreachable", "no route", Unreachable.hint)
@@ -123,8 +126,22 @@ async def test_whatever_archives_say_and_however_much_the_answer_can_be_sent(
         store.fetch(altered(series, collection=long, patient_id=long))
     events = [Noted(float(number), long) for number in range(100)]
     about = replace(ABOUT, mountpoint=long, archive=long)
-    status = snapshot(about, store, [], FakeListings(events=events))
+    status = snapshot(about, Rooms(store, [], FakeListings(events=events), Guard(), SPENT))
     assert len(msgspec.json.encode(status)) < MOST_ANSWER_BYTES
     assert (len(status.downloads), status.downloads_total) == (50, 1000)
     assert [event.at for event in status.catalogue.events] == [float(number) for number in range(80, 100)]
     assert all(event.message.endswith("...") for event in status.catalogue.events)
+
+
+async def test_what_was_refused_and_what_came_in_today_is_told(store: Store) -> None:
+    guard = Guard(crawlers=("updatedb",), names=lambda pid: ("updatedb",))
+    for pid in (7, 8):
+        with pytest.raises(Refused):
+            guard.admit(pid, SERIES)
+    budgets = Budgets(None, None, Path("/nonexistent/today"))
+    budgets.count(1000)
+    status = snapshot(ABOUT, Rooms(store, [], FakeListings(), guard, budgets))
+    (refused,) = status.refusals
+    assert (refused.program, refused.pid, refused.count) == ("updatedb", 8, 2)
+    assert "not allowed to cause downloads" in refused.reason
+    assert status.received_today_bytes == 1000

@@ -17,6 +17,7 @@ from tciafs.errors import (
     DeadlinePassed,
     NoSpace,
     Offline,
+    Refused,
     SeriesDamaged,
     TciafsError,
     Unreachable,
@@ -313,6 +314,17 @@ async def test_a_series_that_was_under_way_when_the_store_closed_has_not_failed(
     async with Store.running(config, fetcher) as store:
         assert store.failures.every() == ()
         assert await read(store, SERIES, "1-1.dcm") == b"first image"
+
+
+@pytest.mark.expect_log("a day may bring no more")
+async def test_a_download_that_was_refused_is_no_failure_of_the_series(
+    store: Store, fetcher: FakeFetcher
+) -> None:
+    download = store.fetch(SERIES)
+    (await fetcher.begun()).end(Refused("a day may bring no more"))
+    await download.over.wait()
+    assert isinstance(download.failure, Refused)
+    assert store.failures.find(SERIES) is None
 
 
 async def test_a_failed_download_leaves_nothing_behind(

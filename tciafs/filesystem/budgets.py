@@ -1,0 +1,154 @@
+"""How many bytes may come in: a day, counted as they come, and for each process, counted as it asks.
+
+The sum of the day outlives the daemon, in a small file beside the cache; a day is one of UTC. Without a
+budget nothing is refused, and the day is counted all the same. Used from the daemon's one thread.
+"""
+
+import datetime as dt
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import trio
+
+from tciafs.errors import Refused
+from tciafs.model import Series
+from tciafs.store.download import Announcements, Fetcher, Grant
+
+__all__ = ["Budgets", "MeteredFetcher", "said_bytes"]
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_PROCESSES = 4096
+UNITS = ("bytes", "K", "M", "G", "T")
+
+
+class _Day(msgspec.Struct):
+    """What came in on a day, as it is kept; `day` is an ISO date."""
+
+    day: str
+    received_bytes: int
+
+
+def today_utc() -> dt.date:
+    """Return the day it is in Greenwich: that of no time zone jumps."""
+    return dt.datetime.now(dt.UTC).date()
+
+
+def said_bytes(size_bytes: float) -> str:
+    """Return a size for a sentence, in powers of 1024 as --cache-size takes it."""
+    unit = 0
+    while size_bytes >= 1000 and unit < len(UNITS) - 1:
+        size_bytes, unit = size_bytes / 1024, unit + 1
+    return f"{size_bytes:.3g}{UNITS[unit]}" if unit else f"{size_bytes:.0f} bytes"
+
+
+class Budgets:
+    """What was spent, and whether more may be; None is no limit."""
+
+    def __init__(
+        self,
+        daily_bytes: int | None,
+        process_bytes: int | None,
+        kept: Path,
+        today: Callable[[], dt.date] = today_utc,
+    ) -> None:
+        """Go on from what an earlier run has spent of this day, as the file `kept` says; blocking."""
+        self._daily_bytes = daily_bytes
+        self._process_bytes = process_bytes
+        self._kept = kept
+        self._today = today
+        self._day = today()
+        self._received_bytes = self._read()
+        self._asked_bytes: OrderedDict[str, int] = OrderedDict()
+
+    @property
+    def received_today_bytes(self) -> int:
+        """How many bytes of images have come over the line on this day."""
+        self._turn_the_day()
+        return self._received_bytes
+
+    def admit(self, process: str, series: Series) -> None:
+        """Let a process cause the download of a series, and count its size. Raises Refused.
+
+        A process is refused a series once those that it asked for have reached its budget, so that one
+        series that is larger than all of it can be had.
+        """
+        self.admit_today()
+        asked_bytes = self._asked_bytes.pop(process, 0)
+        self._asked_bytes[process] = asked_bytes
+        if self._process_bytes is not None and asked_bytes >= self._process_bytes:
+            raise Refused(
+                f"this process has caused {said_bytes(asked_bytes)} of downloads, and a process may cause "
+                f"{said_bytes(self._process_bytes)} (--process-budget)"
+            )
+        self._asked_bytes[process] += series.size_bytes or 0
+        while len(self._asked_bytes) > REMEMBERED_PROCESSES:
+            self._asked_bytes.popitem(last=False)
+
+    def admit_today(self) -> None:
+        """Return if more may come in on this day. Raises Refused."""
+        if self._daily_bytes is not None and self.received_today_bytes >= self._daily_bytes:
+            raise Refused(
+                f"{said_bytes(self._received_bytes)} have come in since midnight UTC, and a day may bring "
+                f"{said_bytes(self._daily_bytes)} (--daily-budget)"
+            )
+
+    def count(self, size_bytes: int) -> None:
+        """Count bytes that have come in."""
+        self._turn_the_day()
+        self._received_bytes += size_bytes
+
+    def write(self) -> None:
+        """Keep what was spent for a later run; blocking. Where that fails, it is counted anew then."""
+        day = _Day(self._day.isoformat(), self._received_bytes)
+        beside = self._kept.with_suffix(".new")
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(day))
+            beside.replace(self._kept)
+        except OSError as error:
+            log.info("what came in today could not be written down: %s", error.strerror)
+
+    def _read(self) -> int:
+        try:
+            kept = msgspec.json.decode(self._kept.read_bytes(), type=_Day)
+        except (OSError, ValueError):
+            return 0
+        return max(0, kept.received_bytes) if kept.day == self._day.isoformat() else 0
+
+    def _turn_the_day(self) -> None:
+        if (today := self._today()) != self._day:
+            self._day, self._received_bytes = today, 0
+
+
+class MeteredFetcher:
+    """A fetcher whose bytes are counted, and that begins nothing once the day's are spent."""
+
+    def __init__(self, fetcher: Fetcher, budgets: Budgets) -> None:
+        self._fetcher = fetcher
+        self._budgets = budgets
+        self._writing = trio.CapacityLimiter(1)
+
+    async def fetch(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
+        """See `Fetcher.fetch`. Raises Refused, too."""
+        self._budgets.admit_today()
+        counted_bytes = 0
+
+        def progress(received_bytes: int) -> None:
+            nonlocal counted_bytes
+            # Each try counts from the beginning.
+            self._budgets.count(received_bytes - min(counted_bytes, received_bytes))
+            counted_bytes = received_bytes
+            announce.progress(received_bytes)
+
+        try:
+            await self._fetcher.fetch(series, pack, replace(announce, progress=progress), grant)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._budgets.write, limiter=self._writing)

@@ -8,7 +8,7 @@ Records are structs and not dataclasses, since listings have thousands: to make 
 """
 
 import datetime as dt
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -21,9 +21,11 @@ __all__ = [
     "Checksums",
     "Collection",
     "Delivery",
+    "ImageKey",
     "Member",
     "Patient",
     "Series",
+    "SingleImages",
     "Study",
     "Value",
 ]
@@ -113,6 +115,15 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageKey:
+    """What orders an image: DICOM (0020,0012), (0020,0013), (0008,0018); None: empty or absent."""
+
+    acquisition_number: int | None
+    instance_number: int | None
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One image in transfer; it is good only once `chunks` has ended without an error.
 
@@ -135,6 +146,39 @@ class Checksums:
 
 Delivery: TypeAlias = Member | Checksums
 """What comes out of `Archive.images`: members, and at any time the checksums of some of them."""
+
+
+class SingleImages(Protocol):
+    """What an archive may be able to do besides: give the images of a series one by one.
+
+    Methods raise what those of Archive raise.
+    """
+
+    deflates_whole_series: bool
+    """Whether `Archive.images` takes fewer bytes than these images do, as it sends them deflated."""
+
+    async def image_uids(self, series: Series) -> Sequence[str]:
+        """Return the SOP Instance UIDs (0008,0018) of a series, in no particular order."""
+        ...
+
+    def image(self, series: Series, sop_instance_uid: str) -> AbstractAsyncContextManager[Member]:
+        """Fetch one image, without retries."""
+        ...
+
+    def names(self, images: Sequence[ImageKey]) -> Sequence[str] | None:
+        """Return what `Archive.images` calls each of `images`, which are all of a series or its first ones.
+
+        None: that cannot be known for certain. The names of the first ones alone may lack zeros in front of
+        a number.
+        """
+        ...
+
+    async def check_of(self, series: Series) -> Callable[[Sequence[str]], bool] | None:
+        """Return what says whether images with these MD5s (lower-case hex) are those of a series.
+
+        None: the archive cannot tell, and what came one by one has no check of its own.
+        """
+        ...
 
 
 class Archive(Protocol):
@@ -198,6 +242,11 @@ class Archive(Protocol):
 
     def images(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
         """Fetch the images of a series, one after the other, in the archive's own order."""
+        ...
+
+    @property
+    def single_images(self) -> SingleImages | None:
+        """How to get at the images of a series one by one; None: only whole series are to be had."""
         ...
 
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import TypeVar, overload
 
 from tciafs.errors import UnreadableAnswer
-from tciafs.model import Collection, Patient, Series, Study
+from tciafs.model import Collection, ImageKey, Patient, Series, Study
 
 __all__ = [
     "DATA_USAGE_POLICY_URL",
@@ -243,15 +243,6 @@ def _in_order(named: Mapping[str, _Record]) -> dict[str, _Record]:
 # Images
 
 _RETRIEVER_IMAGE_NAME = re.compile(r"[0-9]+-[0-9]+\.dcm")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageKey:
-    """What orders an image: DICOM (0020,0012), (0020,0013), (0008,0018); None: empty or absent."""
-
-    acquisition_number: int | None
-    instance_number: int | None
-    sop_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)

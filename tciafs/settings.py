@@ -150,6 +150,11 @@ class Settings:
     )
     downloads: int = _setting("3", "Series fetched at the same time.", "N", parse_positive)
     retries: int = _setting("4", "How often a failed series or listing is tried again.", "N", parse_count)
+    verify: str = _setting(
+        "auto",
+        "When a series is shown: auto image by image as each one is checked, strict once all of it agrees.",
+        **choice("auto", "strict"),
+    )
     listing: str = _setting(
         "auto",
         "Listing a series that is not known: auto fetches it when somebody looks and gives "

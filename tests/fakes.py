@@ -15,7 +15,18 @@ from typing import TypeVar
 import trio
 
 from tciafs.errors import NoSpace
-from tciafs.model import Change, Checksums, Collection, Delivery, Member, Patient, Series, Study, Value
+from tciafs.model import (
+    Change,
+    Checksums,
+    Collection,
+    Delivery,
+    Member,
+    Patient,
+    Series,
+    SingleImages,
+    Study,
+    Value,
+)
 from tciafs.store.download import Announcements, Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
@@ -86,6 +97,7 @@ class FakeArchive:
         self.open.set()
         self._failures: defaultdict[str, deque[Exception]] = defaultdict(deque)
         self._tries: dict[str, deque[Sequence[Brought]]] = {}
+        self.single_images: SingleImages | None = None
 
     def fail(self, question: str, *errors: Exception) -> None:
         """Answer the next questions of a kind ("collections", "images" ...) with these errors."""

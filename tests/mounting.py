@@ -112,7 +112,7 @@ class Mount:
 
     def incoming(self) -> list[str]:
         """Return the names of half-fetched packs in the cache folder."""
-        return sorted(path.name for path in (self.cache / "incoming").iterdir())
+        return sorted(path.name for path in (self.cache / "incoming").glob("*/*"))
 
     def signal(self, number: int) -> None:
         """Send a signal to the daemon."""

@@ -52,6 +52,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http_limits": "",
         "archives.json_rows": "errors",
         "archives.nbia_rows": "model",
+        "archives.nbia_names": "model",
+        "archives.nbia_single_images": "errors model archives.http archives.http_errors "
+        "archives.nbia_listings archives.nbia_names",
         "archives.nbia_listings": "model archives.json_rows archives.nbia_rows",
         # Where a user's secrets are kept.
         "credentials": "errors archives.login",
@@ -88,7 +91,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.pool": "errors model archives.http archives.nbia store.download worker.messages",
         "worker.messages": "model archives.nbia store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
-        "worker.fetching": "errors model naming store.download store.layout store.pack worker.messages",
+        "worker.fetching": "errors model naming store.download store.layout store.pack worker.digests "
+        "worker.headers worker.messages worker.rest",
+        "worker.rest": "errors model store.layout store.pack worker.digests worker.headers",
+        "worker.headers": "model store.layout",
+        "worker.digests": "store.layout store.pack",
         # The tree is handed a catalogue and a store; it does not import them.
         "filesystem.folders": "model naming",
         "filesystem.nodes": "filesystem.folders",
@@ -139,7 +146,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "keyring": "credentials",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
-        "pydicom": "worker.fetching filesystem.provenance sample",
+        "pydicom": "worker.headers filesystem.provenance sample",
         "numpy": "sample",
         "starlette": "control.server sample",
         "hypercorn": "control.server sample",
@@ -153,11 +160,11 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 WITHOUT_TRIO = names(
     "errors model naming setting_kinds settings archives.unzip archives.http_body archives.http_errors "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
-    "archives.nbia_images "
+    "archives.nbia_images archives.nbia_names "
     "control.values control.commands control.place control.client control.failed_table control.report "
     "store.disk store.failures store.layout store.pack store.ledger store.open_packs store.places "
-    "store.recovery store.shelf worker.messages worker.fetching worker.listing selection.manifests "
-    "selection.criteria catalogue.answers "
+    "store.recovery store.shelf worker.messages worker.fetching worker.listing worker.rest worker.headers "
+    "worker.digests selection.manifests selection.criteria catalogue.answers "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"
 )

@@ -34,6 +34,7 @@ from tciafs.archives.nbia_listings import (
     studies_listing,
     values_listing,
 )
+from tciafs.archives.nbia_single_images import NbiaSingleImages
 from tciafs.errors import AccessDenied, TciafsError, UnreadableAnswer
 from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
 
@@ -106,6 +107,7 @@ class NbiaArchive:
             bearer=bearer,
             transport=transport,
         )
+        self._single_images = NbiaSingleImages(self._http, self._settled_api)
 
     @property
     def config(self) -> NbiaConfig:
@@ -207,6 +209,11 @@ class NbiaArchive:
             except AccessDenied as denied:
                 raise _with_page(denied, series) from denied
             yield SeriesReader(chunks, series)
+
+    @property
+    def single_images(self) -> NbiaSingleImages:
+        """How to get at the images of a series one by one."""
+        return self._single_images
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -17,12 +17,14 @@ from tciafs.archives.json_rows import RowDecoder
 from tciafs.archives.nbia_rows import (
     ChangeRow,
     CollectionRow,
+    ImageRow,
     PatientRow,
     SeriesRow,
     StudyRow,
     ValueRow,
     change_of,
     collection_of,
+    image_uid_of,
     patient_of,
     series_of,
     study_of,
@@ -37,6 +39,7 @@ __all__ = [
     "collections_listing",
     "every_series",
     "every_study",
+    "image_uids_listing",
     "named_listing",
     "patients_listing",
     "series_listing",
@@ -145,6 +148,11 @@ class Changes:
 def collections_listing() -> Listing[Collection]:
     """Read an answer of getCollectionValues."""
     return Listing(Records("collections", CollectionRow, collection_of), lambda record: record.name)
+
+
+def image_uids_listing() -> Listing[str]:
+    """Read an answer of getSOPInstanceUIDs."""
+    return Listing(Records("images", ImageRow, image_uid_of), lambda uid: uid)
 
 
 def patients_listing(collection: str) -> Listing[Patient]:

@@ -18,12 +18,14 @@ from tciafs.model import Change, Collection, Patient, Series, Study, Value
 __all__ = [
     "ChangeRow",
     "CollectionRow",
+    "ImageRow",
     "PatientRow",
     "SeriesRow",
     "StudyRow",
     "ValueRow",
     "change_of",
     "collection_of",
+    "image_uid_of",
     "patient_of",
     "read_date",
     "series_of",
@@ -52,6 +54,12 @@ class CollectionRow(msgspec.Struct, frozen=True, gc=False, rename={"collection":
     """A row of getCollectionValues."""
 
     collection: Any = None
+
+
+class ImageRow(msgspec.Struct, frozen=True, gc=False, rename={"sop_uid": "SOPInstanceUID"}):
+    """A row of getSOPInstanceUIDs."""
+
+    sop_uid: Any = None
 
 
 class PatientRow(
@@ -189,6 +197,11 @@ def collection_of(row: CollectionRow) -> Collection | None:
     """Return the collection of a row of getCollectionValues."""
     name = _key(row.collection)
     return None if name is None else Collection(name)
+
+
+def image_uid_of(row: ImageRow) -> str | None:
+    """Return the SOP Instance UID in a row of getSOPInstanceUIDs."""
+    return _uid(row.sop_uid)
 
 
 def patient_of(row: PatientRow, collection: str) -> Patient | None:

@@ -86,8 +86,9 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         session = await open_session(settings, _http_limits(settings))
         archive = NbiaArchive(_nbia_config(settings, url, session), bearer=session)
         stack.push_async_callback(archive.aclose)
+        strict = settings.verify == "strict"
         pool = await stack.enter_async_context(
-            WorkerPool.running(lambda: archive.config, settings.retries, bearer=session)
+            WorkerPool.running(lambda: archive.config, settings.retries, bearer=session, strict=strict)
         )
         budgets = _budgets(settings)
         fetcher = MeteredFetcher(pool, budgets)

@@ -13,7 +13,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tciafs.sample.faults import Fault, FaultBoard
 from tciafs.sample.holdings import Holdings
@@ -25,7 +25,7 @@ REMEMBERED_REQUESTS = 100_000
 
 
 class Recorder:
-    """An application that notes each request before another answers it.
+    """An application that notes each request before another answers it, and how many bytes that sends.
 
     `requests` are the latest; `tally` counts all of them, by the last part of their path.
     """
@@ -40,14 +40,15 @@ class Recorder:
         if scope["type"] == "http" and not scope["path"].startswith("/_sample/"):
             headers = dict(scope["headers"])
             self.tally[scope["path"].rpartition("/")[2]] += 1
-            self.requests.append(
-                {
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "query": dict(parse_qsl(scope["query_string"].decode(), True)),
-                    "user_agent": headers.get(b"user-agent", b"").decode("latin-1"),
-                }
-            )
+            noted = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "query": dict(parse_qsl(scope["query_string"].decode(), True)),
+                "user_agent": headers.get(b"user-agent", b"").decode("latin-1"),
+                "sent_bytes": 0,
+            }
+            self.requests.append(noted)
+            send = _counted(send, noted)
         await self._app(scope, receive, send)
 
     def routes(self) -> list[Route]:
@@ -67,6 +68,16 @@ class Recorder:
             Route("/_sample/requests", requests, methods=["GET", "DELETE"]),
             Route("/_sample/tally", tally, methods=["GET"]),
         ]
+
+
+def _counted(send: Send, noted: dict[str, Any]) -> Send:
+    """Return a `send` that notes how many bytes of body it has passed on."""
+
+    async def counting(message: Message) -> None:
+        await send(message)
+        noted["sent_bytes"] += len(message.get("body", b""))
+
+    return counting
 
 
 class Pacer:

@@ -27,6 +27,7 @@ KINDS = frozenset(
         "wrong_md5",
     }
 )
+SINGLE_IMAGE, WHOLE_SERIES = "/getSingleImage", "/getImage"
 SCOPE_KEY = "tciafs.sample.fault"
 MAINTENANCE_PAGE = "<!DOCTYPE html><html><body><h1>Down for maintenance</h1></body></html>"
 
@@ -36,7 +37,8 @@ class Fault:
     """One thing to do wrong, for the next `times` requests whose path ends in `path`.
 
     `series` limits it to one SeriesInstanceUID. `code`, `body`, `retry_after` belong to `status`;
-    `after_bytes` (of the body) to `cut` and `corrupt`; `images` (left out at the end) to `short`.
+    `after_bytes` (of the body) to `cut` and `corrupt`; `images` (left out at the end) to `short`: files
+    that the server has lost, and so cannot give one by one either.
     """
 
     kind: str
@@ -88,6 +90,15 @@ class FaultBoard:
                 return fault
         return None
 
+    def lost_files(self, path: str, series_uid: str | None) -> Fault | None:
+        """Return the fault that leaves images out of a series, as long as it still happens to getImage."""
+        if not path.endswith(SINGLE_IMAGE):
+            return None
+        whole = path.removesuffix(SINGLE_IMAGE) + WHOLE_SERIES
+        return next(
+            (each for each in self._faults if each.kind == "short" and each.fits(whole, series_uid)), None
+        )
+
 
 def fault_of(scope: Scope) -> Fault | None:
     """Return the fault that the handler of this request is to act on itself."""
@@ -113,7 +124,8 @@ class FaultyServer:
         fault = None
         if scope["type"] == "http" and not scope["path"].startswith("/_sample/"):
             query = parse_qs(scope["query_string"].decode("latin-1"))
-            fault = self._board.take(scope["path"], query.get("SeriesInstanceUID", [None])[-1])
+            asked = scope["path"], query.get("SeriesInstanceUID", [None])[-1]
+            fault = self._board.take(*asked) or self._board.lost_files(*asked)
         if fault is None:
             await self._app(scope, receive, send)
         elif fault.kind == "hang":

@@ -27,6 +27,7 @@ from tciafs.sample.faults import FaultBoard, FaultyServer, fault_of
 from tciafs.sample.holdings import Holdings
 from tciafs.sample.listing import listing
 from tciafs.sample.login import Logins
+from tciafs.sample.names import new_file_names
 from tciafs.sample.queries import ENDPOINTS, NOT_PROCESSED, Endpoint, Question, Refusal, known_parameters
 from tciafs.sample.records import Image, Series
 from tciafs.sample.rows import V4
@@ -105,6 +106,7 @@ class SampleServer:
             route("getImage", partial(self._get_image, pacer)),
             route("getSingleImage", self._get_single_image),
             route(md5_name, self._get_md5),
+            *([self._md5_hierarchy_route()] if version == V4 and self.offers_md5 else []),
         ]
 
     def _sees_restricted(self, request: Request, version: str) -> bool:
@@ -160,7 +162,10 @@ class SampleServer:
         question = self._question(request, version, ("SeriesInstanceUID", "SOPInstanceUID"))
         uid, sop_uid = map(question.required, ("SeriesInstanceUID", "SOPInstanceUID"))
         series = self.holdings.find(uid, restricted=question.sees_restricted)
-        for image in series.images() if series else ():
+        fault = fault_of(request.scope)
+        lost_count = fault.images if fault is not None and fault.kind == "short" else 0
+        images = [image for _, image in new_file_names(series.images())] if series else []
+        for image in images[: max(0, len(images) - lost_count)]:
             if image.sop_uid == sop_uid:
                 name = f'attachment; filename="{sop_uid}.dcm"'
                 headers = {"Content-Disposition": name}
@@ -174,9 +179,22 @@ class SampleServer:
         series = self.holdings.series_of_image(sop_uid, restricted=question.sees_restricted)
         for image in series.images() if series else ():
             if image.sop_uid == sop_uid:
-                digest = md5(_content(image), usedforsecurity=False).hexdigest()
-                return Response(digest, media_type="text/plain")
+                return Response(_md5(image), media_type="text/plain")
         return Response(b"", media_type="text/plain")
+
+    def _md5_hierarchy_route(self) -> Route:
+        """Return v4/getMD5Hierarchy, a form: the MD5 of a series is that of its images' MD5s, sorted."""
+
+        async def answer(request: Request) -> Response:
+            form = dict(parse_qsl((await request.body()).decode()))
+            series = self.holdings.find(
+                form.get("SeriesInstanceUID", ""), restricted=self._sees_restricted(request, V4)
+            )
+            digests = sorted(_md5(image) for image in series.images()) if series else []
+            text = md5("".join(digests).encode(), usedforsecurity=False).hexdigest() if series else ""
+            return Response(text, media_type="text/plain")
+
+        return Route(f"{SERVICES}/{V4}/getMD5Hierarchy", answer, methods=["POST"])
 
     async def _token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode()))
@@ -213,6 +231,10 @@ def _is_yes(parameters: Mapping[str, str], name: str) -> bool:
 
 def _content(image: Image) -> bytes:
     return b"".join(image.pieces())
+
+
+def _md5(image: Image) -> str:
+    return md5(_content(image), usedforsecurity=False).hexdigest()
 
 
 class Started(Protocol):

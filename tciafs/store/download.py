@@ -142,8 +142,8 @@ class Download:
 
     @property
     def arrived_bytes(self) -> int:
-        """How many bytes of images are in; they lie back to back."""
-        return self.images[-1].offset + self.images[-1].size_bytes if self.images else 0
+        """How many bytes of images are in."""
+        return self.images.size_bytes
 
     def raise_failure(self) -> None:
         """Raise what the download failed with, if it failed before it was verified."""

@@ -11,7 +11,8 @@ import hashlib
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from isal.isal_zlib import crc32
@@ -58,10 +59,10 @@ class PackWriter:
             self._end = self._start
         self._crc32 = 0
 
-    def clear(self) -> None:
-        """Start anew; only for images that nobody was told of."""
-        self._images = PackedImages()
-        self._start = 0
+    def keep(self, count: int) -> None:
+        """Drop all images but the first `count`; only those that nobody was told of."""
+        self._images = PackedImages(islice(self._images, count))
+        self._start = max((image.offset + image.size_bytes for image in self._images), default=0)
         self.begin()
 
     def write(self, data: bytes) -> None:
@@ -82,12 +83,9 @@ class PackWriter:
         self._start = self._end
         return image
 
-    def rename(self, names: list[str]) -> None:
-        """Give the complete images other names, one each, in order of arrival."""
-        self._images = PackedImages(
-            PackedImage(name, image.offset, image.size_bytes, image.crc32)
-            for name, image in zip(names, self._images, strict=True)
-        )
+    def arrange(self, images: Iterable[PackedImage]) -> None:
+        """Take other names for the complete images, or another order; where they lie stays."""
+        self._images = PackedImages(images)
 
     def finish(self, layout: Layout) -> None:
         """Append the layout and its trailer and force everything to disk. Raises as `write`."""

@@ -86,6 +86,7 @@ class Worker:
                     Grant(command.granted_bytes, self._grow_to),
                     retries=command.retries,
                     first_wait_s=command.first_wait_s,
+                    strict=command.strict,
                 )
             case ListCollection():
                 await self._list(archive, command)

@@ -44,7 +44,8 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     """Daemon to worker: write the pack of `series` to the new file `pack`, trying `retries` times more.
 
     The first new try comes after `first_wait_s`, each other one after twice the time of the one before. The
-    file may have `granted_bytes`; for more the worker says `NeedsRoom`.
+    file may have `granted_bytes`; for more the worker says `NeedsRoom`. If `strict`, no image is told of
+    before all of the series agrees.
     """
 
     series: Series
@@ -53,6 +54,7 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     retries: int
     first_wait_s: float
     granted_bytes: int
+    strict: bool = False
 
 
 class Granted(msgspec.Struct, frozen=True, tag=True):

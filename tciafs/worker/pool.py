@@ -55,8 +55,14 @@ class WorkerPool:
     """Fetches series and lists collections of one archive in processes. Use `WorkerPool.running`."""
 
     def __init__(
-        self, archive: Callable[[], NbiaConfig], retries: int, first_wait_s: float, bearer: Bearer | None
+        self,
+        archive: Callable[[], NbiaConfig],
+        retries: int,
+        first_wait_s: float,
+        bearer: Bearer | None,
+        strict: bool,
     ) -> None:
+        self._strict = strict
         self._archive = archive
         self._bearer = bearer
         self._retries = retries
@@ -71,14 +77,16 @@ class WorkerPool:
         retries: int,
         first_wait_s: float = 1.0,
         bearer: Bearer | None = None,
+        strict: bool = False,
     ) -> AsyncIterator["WorkerPool"]:
         """Start with one process warm, so that the first series does not wait for Python to start.
 
         `archive` gives the configuration for each series: what was learnt of a server is in it. A series
         that fails is tried `retries` times more, the first time after about `first_wait_s`. `bearer` has
-        the tokens that workers ask for (None: guests).
+        the tokens that workers ask for (None: guests). If `strict`, no image is announced before all of its
+        series agrees.
         """
-        pool = cls(archive, retries, first_wait_s, bearer)
+        pool = cls(archive, retries, first_wait_s, bearer, strict)
         pool._idle.append(await _Worker.start())
         try:
             yield pool
@@ -88,8 +96,10 @@ class WorkerPool:
 
     async def fetch(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
         """See `store.Fetcher.fetch`."""
-        archive = self._archive()
-        command = Fetch(series, str(pack), archive, self._retries, self._first_wait_s, grant.size_bytes)
+        archive, granted_bytes = self._archive(), grant.size_bytes
+        command = Fetch(
+            series, str(pack), archive, self._retries, self._first_wait_s, granted_bytes, self._strict
+        )
 
         async def pass_on(report: Report) -> Answer | None:
             match report:

@@ -1,6 +1,7 @@
 """What goes wrong, as a program on the mount gets to know it; see "Errors" in docs/semantics.md."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of, middle_of_an_image
-from tests.mounting import Mount, mounted, run, until
+from tests.mounting import PROGRAM, Mount, mounted, run, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -229,3 +230,100 @@ def test_a_failure_told_to_one_reader_is_told_to_the_next_without_asking_again(
         told = {reader.communicate(timeout=30)[1].decode().rpartition(": ")[2] for reader in readers}
     assert told == {os.strerror(errno.EPROTO) + "\n"}
     assert len(sample.requests("getImage")) == 1
+
+
+@pytest.mark.parametrize("kind", ["short", "wrong_md5"])
+def test_nothing_of_a_strict_series_is_shown_before_all_of_it_agrees(
+    kind: str, sample: RunningSample, series: ExpectedSeries
+) -> None:
+    _damage(sample, series, kind)
+    with mounted(sample.url, "--retries", "0", "--verify", "strict") as mount:
+        folder = mount.path / series.path
+        listed = run("ls", "-U", folder)
+        assert (listed.returncode, listed.stdout) == (2, "")
+        assert os.strerror(errno.EIO) in listed.stderr
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            (folder / "1-01.dcm").read_bytes()
+        sample.clear_faults()
+        assert run(*PROGRAM, "refresh", folder).returncode == 0
+        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == images_of(
+            sample, series.uid
+        )
+
+
+def test_a_strict_series_is_not_opened_while_it_arrives(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    sample.pace(series.uid, 59)
+    with mounted(sample.url, "--verify", "strict") as mount:
+        image = mount.path / series.path / "1-01.dcm"
+        reader = subprocess.Popen(["cat", image], stdout=subprocess.PIPE)
+        until(lambda: _received_bytes(mount) > series.size_bytes * 0.9, "most of the series")
+        status = json.loads(run(*PROGRAM, "status", "--json", mount.path).stdout)
+        assert status["downloads"][0]["images"] == 0
+        assert reader.poll() is None
+        sample.pace(series.uid, None)
+        assert reader.communicate(timeout=30)[0] == images_of(sample, series.uid)["1-01.dcm"]
+
+
+def _received_bytes(mount: Mount) -> int:
+    downloads = json.loads(run(*PROGRAM, "status", "--json", mount.path).stdout)["downloads"]
+    return max((download["received_bytes"] for download in downloads), default=0)
+
+
+# -- the rest of a series that broke off --------------------------------------------------------------
+
+
+def _broken_at(sample: RunningSample, series: ExpectedSeries, share: float) -> tuple[int, int]:
+    """Let the next download of a series break off; return how long its ZIP is, and where it breaks off."""
+    query = {"SeriesInstanceUID": series.uid, "NewFileNames": "Yes", "IncludeMD5": "Yes"}
+    zip_bytes = len(sample.get("v4/getImage", **query).content)
+    after_bytes = int(zip_bytes * share)
+    sample.fault("cut", series=series.uid, after_bytes=after_bytes)
+    sample.forget_requests()
+    return zip_bytes, after_bytes
+
+
+def _sent_bytes(sample: RunningSample) -> int:
+    return sum(request.sent_bytes for request in sample.requests())
+
+
+def test_a_series_that_broke_off_late_costs_what_was_missing_and_not_the_whole_again(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    expected = images_of(sample, series.uid)
+    zip_bytes, after_bytes = _broken_at(sample, series, 0.95)
+    with mounted(sample.url) as mount:
+        folder = mount.path / series.path
+        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == expected
+        until(lambda: os.getxattr(folder, "user.tciafs.state") == b"local", "the series in its place")
+        assert os.getxattr(folder, "user.tciafs.verified") == b"count,size,md5"
+        listed = os.listdir(folder)
+        assert listed == sorted(listed)
+    tally = sample.tally()
+    assert (tally["getImage"], tally["getSOPInstanceUIDs"], tally["getMD5Hierarchy"]) == (1, 1, 1)
+    assert 0 < tally["getSingleImage"] < 10
+    again = [request.sent_bytes for request in sample.requests() if request.endpoint == "getSingleImage"]
+    assert sum(again) == sum(map(len, list(expected.values())[-len(again) :]))
+    assert _sent_bytes(sample) - after_bytes < zip_bytes / 2
+
+
+def test_a_series_that_broke_off_early_is_fetched_as_a_whole(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    expected = images_of(sample, series.uid)
+    _broken_at(sample, series, 0.2)
+    with mounted(sample.url) as mount:
+        folder = mount.path / series.path
+        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == expected
+    assert (sample.tally()["getImage"], sample.tally()["getSingleImage"]) == (2, 0)
+
+
+def test_where_single_images_fail_the_whole_is_fetched(sample: RunningSample, series: ExpectedSeries) -> None:
+    expected = images_of(sample, series.uid)
+    _broken_at(sample, series, 0.95)
+    sample.fault("status", "getSingleImage", times=99, code=500)
+    with mounted(sample.url) as mount:
+        folder = mount.path / series.path
+        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == expected
+    assert (sample.tally()["getImage"], sample.tally()["getSingleImage"]) == (2, 1)

@@ -29,6 +29,7 @@ class SeenRequest:
     path: str
     query: Mapping[str, str]
     user_agent: str
+    sent_bytes: int
 
     @property
     def endpoint(self) -> str:
@@ -48,6 +49,10 @@ class RunningSample:
     def get(self, path: str, /, **query: str) -> httpx.Response:
         """Return the answer to GET `path` (below the URL, for example v4/getSeries)."""
         return self._client.get(f"{self.url}/{path}", params=query)
+
+    def post(self, path: str, /, **form: str) -> httpx.Response:
+        """Return the answer to a form sent to `path`."""
+        return self._client.post(f"{self.url}/{path}", data=form)
 
     def rows(self, path: str, /, **query: str) -> list[dict[str, Any]]:
         """Return the rows of a listing; an empty body is no rows."""

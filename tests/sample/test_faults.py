@@ -211,3 +211,12 @@ def test_a_client_that_leaves_a_held_download_is_forgotten(sample: RunningSample
         assert answer.status_code == 200
     sample.pace(uid, None)
     assert download(sample, ECHO).status_code == 200
+
+
+def test_files_that_are_lost_are_not_to_be_had_one_by_one_either(sample: RunningSample) -> None:
+    uid = sample.series_uid("Phantom-Echo-NC", ImageCount=1)
+    (row,) = sample.rows("v4/getSOPInstanceUIDs", SeriesInstanceUID=uid)
+    sample.fault("short", series=uid)
+    assert sample.get("v4/getSingleImage", SeriesInstanceUID=uid, **row).status_code == 500
+    sample.get("v4/getImage", SeriesInstanceUID=uid)
+    assert sample.get("v4/getSingleImage", SeriesInstanceUID=uid, **row).status_code == 200

@@ -184,6 +184,17 @@ def test_a_single_image_comes_whole_and_with_its_length(sample: RunningSample) -
     assert sample.get("v1/getM5HashForImage", **spelt).text == digest
 
 
+def test_the_md5_of_a_series_is_that_of_the_sorted_md5s_of_its_images(sample: RunningSample) -> None:
+    uid = sample.series_uid("Numbering_Traps", PatientID="RESTARTING")
+    images = list(unzipped(sample.get("v4/getImage", SeriesInstanceUID=uid, NewFileNames="yes")).values())[1:]
+    digests = sorted(hashlib.md5(data, usedforsecurity=False).hexdigest() for data in images)
+    expected = hashlib.md5("".join(digests).encode(), usedforsecurity=False).hexdigest()
+    assert sample.post("v4/getMD5Hierarchy", SeriesInstanceUID=uid).text == expected
+    assert sample.post("v4/getMD5Hierarchy", SeriesInstanceUID="1.2").text == ""
+    assert sample.post("v1/getMD5Hierarchy", SeriesInstanceUID=uid).status_code == 404
+    assert sample.get("v4/getMD5Hierarchy", SeriesInstanceUID=uid).status_code == 405
+
+
 def test_an_unknown_single_image_breaks_the_server(sample: RunningSample) -> None:
     answer = sample.get("v4/getSingleImage", SeriesInstanceUID="1.2", SOPInstanceUID="1.3")
     assert answer.status_code == 500

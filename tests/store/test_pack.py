@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,21 +101,32 @@ def test_an_unfinished_image_is_left_out_of_a_finished_pack(file: Path) -> None:
     assert b"broken off" not in file.read_bytes()
 
 
-def test_a_cleared_pack_starts_anew(file: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_pack_goes_on_behind_the_images_that_it_keeps(file: Path, count: int) -> None:
     writer = written(file, *IMAGES)
-    writer.clear()
-    assert (len(writer.images), file.stat().st_size) == (0, 0)
+    writer.keep(count)
+    kept_bytes = sum(len(data) for _, data in IMAGES[:count])
+    assert (list(writer.images.names), file.stat().st_size) == ([n for n, _ in IMAGES[:count]], kept_bytes)
     writer.write(b"new")
-    assert writer.end("1-1.dcm") == PackedImage("1-1.dcm", 0, 3, crc32(b"new"))
+    assert writer.end("1-9.dcm") == PackedImage("1-9.dcm", kept_bytes, 3, crc32(b"new"))
     writer.close()
 
 
-def test_renaming_keeps_the_order(file: Path) -> None:
+def test_images_are_where_they_are_whatever_their_order(file: Path) -> None:
     writer = written(file, ("", b"a"), ("", b"bc"))
-    writer.rename(["1-2.dcm", "1-1.dcm"])
-    assert [(each.name, each.size_bytes) for each in writer.images] == [("1-2.dcm", 1), ("1-1.dcm", 2)]
-    with pytest.raises(ValueError, match="longer"):
-        writer.rename(["only one"])
+    a, bc = writer.images
+    writer.arrange([replace(bc, name="1-1.dcm"), replace(a, name="1-2.dcm")])
+    writer.begin()
+    writer.write(b"def")
+    writer.end("1-3.dcm")
+    layout = Layout("1.2", "v", writer.images, ())
+    writer.finish(layout)
+    writer.close()
+    assert contents(file, read_layout(file)) == [("1-1.dcm", b"bc"), ("1-2.dcm", b"a"), ("1-3.dcm", b"def")]
+    writer = PackWriter(file.with_suffix(".other"))
+    writer.arrange(layout.images)
+    writer.keep(2)
+    assert writer.end("1-3.dcm").offset == 3
     writer.close()
 
 

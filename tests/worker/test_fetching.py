@@ -32,7 +32,7 @@ from tciafs.model import Checksums, Series
 from tciafs.store.download import Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter, read_layout
-from tciafs.worker import fetching
+from tciafs.worker import digests, fetching
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified, framed
 from tests.fakes import Broken, Brought, FakeArchive, make_series, no_more_room
@@ -69,6 +69,7 @@ class Fetched:
         self.pack = folder / "pack"
         self.grant = grant
         self.told: list[Report] = []
+        self.strict = False
         self.told_of_image: Callable[[], None] = lambda: None
 
     async def run(self, retries: int = RETRIES) -> "Fetched":
@@ -80,6 +81,7 @@ class Fetched:
             self.grant,
             retries=retries,
             first_wait_s=60.0,
+            strict=self.strict,
         )
         return self
 
@@ -255,6 +257,52 @@ def test_a_pause_that_the_server_asks_for_is_kept() -> None:
     assert fetching._delay_before_retry(SlowDown("soon", fetching.LONGEST_PAUSE_S + 1)) is False
 
 
+# -- strict --
+
+
+async def test_a_strict_series_is_told_of_once_all_of_it_agrees(tmp_path: Path) -> None:
+    fetched = Fetched(tmp_path, [ONE, Unreachable("cut")], [ONE, TWO, md5(ONE, TWO)])
+    fetched.strict = True
+    await fetched.run()
+    news = [report for report in fetched.told if not isinstance(report, Progress)]
+    one, two = fetched.layout.images
+    assert news == [Arrived(one), Arrived(two), Verified(fetched.layout.checks), Finished()]
+    assert fetched.contents == [ONE, TWO]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [ONE],
+        [ONE, TWO, md5(ONE, ("1-2.dcm", b"Second"))],
+        [ONE, Broken("1-2.dcm", b"", UnreadableAnswer("CRC"))],
+    ],
+)
+async def test_of_a_strict_series_that_is_damaged_nobody_hears(wrong: list[Brought], tmp_path: Path) -> None:
+    fetched = Fetched(tmp_path, wrong)
+    fetched.strict = True
+    with pytest.raises(SeriesDamaged):
+        await fetched.run()
+    assert not [report for report in fetched.told if not isinstance(report, Progress)]
+
+
+@pytest.mark.parametrize("wrong", [("1-1.dcm", b"First image, of some length"), ("1-3.dcm", b"another name")])
+async def test_what_nobody_was_told_of_may_be_other_bytes_in_the_next_try(
+    wrong: tuple[str, bytes], tmp_path: Path
+) -> None:
+    fetched = Fetched(tmp_path, [wrong, Unreachable("cut")], [ONE, TWO], [ONE, TWO])
+    fetched.strict = True
+    await fetched.run()
+    assert (fetched.contents, fetched.tries, fetched.arrived) == ([ONE, TWO], 3, ["1-1.dcm", "1-2.dcm"])
+
+
+async def test_names_made_from_headers_are_told_once_in_a_strict_series_too(tmp_path: Path) -> None:
+    fetched = Fetched(tmp_path, nameless(*NAMELESS), series=NAMELESS_SERIES)
+    fetched.strict = True
+    await fetched.run()
+    assert fetched.arrived == NAMES
+
+
 # -- series that fall short --
 
 
@@ -303,19 +351,19 @@ async def test_checksums_are_looked_up_under_the_name_that_the_archive_gave(tmp_
 
 async def test_checking_many_images_takes_few_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
-    real = fetching._md5s
+    real = digests._md5s
 
     def counted(descriptor: int, images: Sequence[PackedImage]) -> list[str]:
         batches.append(len(images))
         return real(descriptor, images)
 
-    monkeypatch.setattr(fetching, "_md5s", counted)
+    monkeypatch.setattr(digests, "_md5s", counted)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     many = [(f"1-{number:04}.dcm", b"%d" % number) for number in range(1000)]
     series = make_series("1.2.3", image_count=1000)
     fetched = await Fetched(tmp_path, [*many, md5(*many)], series=series).run()
     assert fetched.layout.checks == ("crc32", "count", "md5")
-    assert (sum(batches), len(batches)) == (1000, 2 * fetching.BATCHES_A_PROCESSOR)
+    assert (sum(batches), len(batches)) == (1000, 2 * digests.BATCHES_A_PROCESSOR)
 
 
 async def test_no_report_grows_with_the_series(tmp_path: Path) -> None:
@@ -402,9 +450,7 @@ async def test_names_for_some_images_only_are_no_series(tmp_path: Path) -> None:
         await Fetched(tmp_path, [ONE, (None, TWO[1])]).run()
 
 
-@pytest.mark.expect_log(
-    "WARNING tciafs.worker.fetching: an image without a name has no header that orders it"
-)
+@pytest.mark.expect_log("WARNING tciafs.worker.headers: an image has no header that orders it")
 async def test_headers_that_make_no_sense_still_give_every_image_a_name(tmp_path: Path) -> None:
     odd = dicom("1", "1", "1.5").replace(b"IS\x02\x001 ", b"IS\x02\x00x ")
     images = [b"no DICOM at all", NAMELESS[2], odd, b""]

@@ -31,7 +31,16 @@ from tciafs.store.download import Announcements, Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
 
-__all__ = ["Broken", "FakeArchive", "FakeFetcher", "Transfer", "make_series", "no_more_room", "write_pack"]
+__all__ = [
+    "Broken",
+    "FakeArchive",
+    "FakeFetcher",
+    "Transfer",
+    "jump_until",
+    "make_series",
+    "no_more_room",
+    "write_pack",
+]
 
 T = TypeVar("T")
 
@@ -43,6 +52,12 @@ ENDING_BYTES = 2000
 
 BATCH_RECORDS = 2
 """Few, so that every listing of a whole collection comes in several batches."""
+
+
+async def jump_until(condition: Callable[[], bool], step_s: float) -> None:
+    """Let a mocked clock go on in steps until a thread has done what makes the condition true."""
+    while not condition():  # noqa: ASYNC110 - no event comes out of the thread
+        await trio.sleep(step_s)
 
 
 def make_series(uid: str = "1.2.3", image_count: int | None = 2, size_bytes: int | None = None) -> Series:

@@ -85,7 +85,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.recovery": "errors store.disk store.layout store.ledger store.pack store.places",
         "store.open_packs": "errors store.disk store.layout",
         "store.room": "errors model store.disk store.shelf",
-        "store.lease": "errors",
+        "store.holder": "",
+        "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
         "worker": "errors archives.http archives.nbia store.disk_errors store.download worker",
         "worker.pool": "errors model archives.http archives.nbia store.download worker.messages",
@@ -162,9 +163,9 @@ WITHOUT_TRIO = names(
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "
     "control.values control.commands control.place control.client control.failed_table control.report "
-    "store.disk store.failures store.layout store.pack store.ledger store.open_packs store.places "
-    "store.recovery store.shelf worker.messages worker.fetching worker.listing worker.rest worker.headers "
-    "worker.digests selection.manifests selection.criteria catalogue.answers "
+    "store.disk store.failures store.holder store.layout store.pack store.ledger store.open_packs "
+    "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "
+    "worker.rest worker.headers worker.digests selection.manifests selection.criteria catalogue.answers "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.provenance filesystem.tree"
 )

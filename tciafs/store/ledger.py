@@ -78,6 +78,7 @@ class Ledger:
         self._path = path
         self._lock = threading.Lock()
         self._is_damaged = False
+        self._is_frozen = False
         try:
             self._db = _connect(path)
             self.is_blank = _is_blank(self._db)
@@ -196,11 +197,15 @@ class Ledger:
             (count,) = self._db.execute(COUNT).fetchone()
         return int(count)
 
+    def freeze(self) -> None:
+        """Write nothing from now on: each attempt raises OSError."""
+        self._is_frozen = True
+
     def close(self) -> None:
         """Close the database; one that turned out to be damaged is removed, for the next start to remake."""
         with self._lock:
             self._db.close()
-            if self._is_damaged:
+            if self._is_damaged and not self._is_frozen:
                 _remove(self._path)
 
     @contextmanager
@@ -215,6 +220,8 @@ class Ledger:
     @contextmanager
     def _transaction(self, *, forced: bool = False) -> Iterator[None]:
         """Write all that is written inside, or nothing; `forced`: to the disk, with all before it."""
+        if self._is_frozen:
+            raise OSError(errno.EROFS, "the ledger of the cache belongs to somebody else")
         with self._session():
             self._db.execute(f"PRAGMA synchronous = {'FULL' if forced else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")

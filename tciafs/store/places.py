@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tciafs.store.disk import make_folder, sync_folder
 
-__all__ = ["Places"]
+__all__ = ["Places", "place_name"]
 
 SUFFIX = ".pack"
 SWEEPS = 100
@@ -35,10 +35,11 @@ class Places:
 
     def of(self, series_uid: str) -> Path:
         """Return where the pack of a series belongs."""
-        # A UID is what a server said; its hash is a file name whatever it said.
-        digest = hashlib.blake2b(series_uid.encode("utf-8", "surrogatepass"), digest_size=16)
-        name = digest.hexdigest()
-        return self._packs / name[:2] / (name + SUFFIX)
+        return self.path(place_name(series_uid))
+
+    def path(self, name: str) -> Path:
+        """Return the path of what `names` called so."""
+        return self._packs / name
 
     def incoming(self, series_uid: str) -> Path:
         """Return the path of a file that does not exist yet, for a pack about to come in."""
@@ -51,13 +52,13 @@ class Places:
         incoming.rename(place)
         sync_folder(place.parent)
 
-    def packs(self) -> Iterator[Path]:
-        """Yield all files where packs belong, whatever they are."""
+    def names(self) -> Iterator[str]:
+        """Yield the names of all files where packs belong, whatever they are."""
         for folder in _entries(self._packs):
             if folder.is_dir(follow_symlinks=False):
-                yield from (Path(file.path) for file in _entries(folder))
+                yield from (f"{folder.name}/{file.name}" for file in _entries(folder))
             else:
-                yield Path(folder.path)
+                yield folder.name
 
     def begin_run(self) -> None:
         """Remove what came in when another run ended, and begin a folder for what comes in now."""
@@ -72,6 +73,13 @@ class Places:
         """Remove the folder of this run, if it is empty."""
         with suppress(OSError):
             self._incoming.rmdir()
+
+
+def place_name(series_uid: str) -> str:
+    """Return what `Places.names` calls the pack of a series."""
+    # A UID is what a server said; its hash is a file name whatever it said.
+    digest = hashlib.blake2b(series_uid.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{digest[:2]}/{digest}{SUFFIX}"
 
 
 def _entries(folder: os.PathLike[str]) -> list["os.DirEntry[str]"]:

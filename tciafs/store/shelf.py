@@ -69,6 +69,7 @@ class Shelf:
         self._replacing: frozenset[str] = frozenset()
         self._leaving: frozenset[str] = frozenset()
         self._unremoved_bytes = 0
+        self._is_frozen = False
         self._used_at: dict[str, float] = {}
         try:
             recover(self._places, self._ledger)
@@ -83,8 +84,15 @@ class Shelf:
         """What packs take that are in no place any more: somebody has them open, or unlinking failed."""
         return self._open.hidden_bytes + self._unremoved_bytes
 
+    def freeze(self) -> None:
+        """Write nothing to the folder from now on; each attempt raises OSError."""
+        self._is_frozen = True
+        self._ledger.freeze()
+
     def close(self) -> None:
         """Write down what was used when, and close all files."""
+        if self._is_frozen:
+            self._used_at.clear()
         try:
             self.flush_recency()
         except OSError as error:
@@ -140,8 +148,9 @@ class Shelf:
         try:
             return self.open(series, image)
         except FileNotFoundError:
-            log.warning("the pack of series %s vanished; it will be fetched again", series.series_uid)
-            self._note_evicted(series.series_uid)
+            log.warning("the pack of series %s vanished", series.series_uid)
+            if not self._is_frozen:
+                self._note_evicted(series.series_uid)
             return None
 
     def open(self, series: Series, image: PackedImage, path: Path | None = None) -> OpenImage:
@@ -203,6 +212,7 @@ class Shelf:
         What is there after a failure is either the new pack or the old one, and the ledger says which.
         """
         pack_bytes = bytes_on_disk(incoming.stat())
+        # Raises where the folder is frozen; without the row nothing is renamed.
         self._ledger.begin_publishing(layout, pack_bytes)
         try:
             self._places.put(incoming, layout.series_uid)

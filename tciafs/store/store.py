@@ -24,7 +24,7 @@ from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Announcements, Download, Fetcher, Grant
 from tciafs.store.failures import Failures
 from tciafs.store.layout import PackedImage
-from tciafs.store.lease import holding
+from tciafs.store.lease import Lease
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.room import Reservation, Room
 from tciafs.store.shelf import KnownSeries, Shelf
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 CLOSING_PATIENCE_S = 2.0
 """How long the end of a mount waits for series that are complete to be on disk."""
+
+USES_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Store:
         self._downloads: dict[str, Download] = {}
         self._queued: set[Download] = set()
         self.failures = failures
+        self._lost: Unusable | None = None
 
     @classmethod
     @asynccontextmanager
@@ -92,19 +95,38 @@ class Store:
 
         Raises Unusable if another daemon has the folder, or if it cannot be written.
         """
-        async with holding(config.folder):
+        async with Lease.holding(config.folder) as lease:
             shelf = _open_shelf(config.folder)
             failures = Failures(config.folder / "failures.sqlite", config.failure_memory_s, _unix_clock())
             try:
-                async with trio.open_nursery() as nursery:
-                    store = cls(config, shelf, failures, fetcher, nursery)
+                async with trio.open_nursery() as around:
+                    store = cls(config, shelf, failures, fetcher, await around.start(_nursery_for_downloads))
                     await store._room.trim()
+                    around.start_soon(store._stop_when_lost, lease)
+                    around.start_soon(store._write_down_uses)
                     yield store
                     await store._see_verified_published()
-                    nursery.cancel_scope.cancel()
+                    around.cancel_scope.cancel()
             finally:
                 failures.close()
                 shelf.close()
+
+    async def _stop_when_lost(self, lease: Lease) -> None:
+        """Write nothing any more once the folder belongs to somebody else; what is here stays readable."""
+        self._lost = Unusable(f"{await lease.keep()}; what is in it can still be read")
+        log.error("%s", self._lost)
+        self._shelf.freeze()
+        self._nursery.cancel_scope.cancel()
+
+    async def _write_down_uses(self) -> None:
+        """Write down now and then when series were last used, so that a crash forgets little of it."""
+        while self._lost is None:
+            await trio.sleep(USES_EVERY_S)
+            try:
+                await trio.to_thread.run_sync(self._shelf.flush_recency)
+            except OSError as error:
+                if self._lost is None:
+                    log.warning("when series were last used could not be written down: %s", error)
 
     # -- what is here -----------------------------------------------------------------------------
 
@@ -180,10 +202,12 @@ class Store:
     def fetch(self, series: Series) -> Download:
         """Return the one download of `series`, starting it if there is none.
 
-        Raises the failure of a download that failed not long ago, or Offline.
+        Raises the failure of a download that failed not long ago, Offline, or Unusable if the folder is lost.
         """
         if download := self._downloads.get(series.series_uid):
             return download
+        if self._lost is not None:
+            raise self._lost.with_traceback(None)
         if failure := self.failures.refusal(series):
             raise failure.with_traceback(None)
         if self._config.offline:
@@ -210,7 +234,7 @@ class Store:
             log.exception("the download of series %s failed in an unexpected way", uid)
             failure = TciafsError(f"the download of series {uid} failed: {error!r}")
         except BaseException:
-            failure = Unreachable(f"tciafs closed before series {uid} was fetched")
+            failure = self._lost or Unreachable(f"tciafs closed before series {uid} was fetched")
             is_closing = True
             raise
         finally:
@@ -295,6 +319,13 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise translate_disk_error(error) from error
+
+
+async def _nursery_for_downloads(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """Offer a nursery that can be cancelled without whoever uses the store."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 def _unix_clock() -> Callable[[], float]:

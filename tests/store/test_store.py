@@ -3,7 +3,7 @@
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +28,12 @@ from tciafs.store.disk import bytes_on_disk, most_bytes_on_disk, sync_folder
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Download
 from tciafs.store.layout import Layout
+from tciafs.store.lease import TOUCH_EVERY_S
+from tciafs.store.ledger import Ledger
 from tciafs.store.room import OVERHEAD_BYTES_PER_IMAGE, PACK_OVERHEAD_BYTES
 from tciafs.store.shelf import Change, Shelf
-from tciafs.store.store import CLOSING_PATIENCE_S, Store, StoreConfig
-from tests.fakes import FakeFetcher, make_series
+from tciafs.store.store import CLOSING_PATIENCE_S, USES_EVERY_S, Store, StoreConfig
+from tests.fakes import FakeFetcher, jump_until, make_series
 
 SERIES = make_series("1.2.3")
 NEWER = make_series("1.2.3", image_count=3)
@@ -696,7 +698,7 @@ async def taken(config: StoreConfig) -> AsyncIterator[None]:
 async def test_a_second_store_on_one_folder_says_so(
     store: Store, config: StoreConfig, autojump_clock: MockClock
 ) -> None:
-    with pytest.raises(Unusable, match=r"another tciafs uses the cache folder .* --cache-dir"):
+    with pytest.raises(Unusable, match=r"another tciafs .* uses the cache folder .* --cache-dir"):
         async with taken(config):
             pass
 
@@ -736,18 +738,6 @@ async def test_a_folder_that_is_a_file_is_unusable(config: StoreConfig) -> None:
             pass
 
 
-async def test_a_folder_that_cannot_be_locked_is_unusable(
-    config: StoreConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("tciafs.store.lease.fcntl.flock", fail)
-    with pytest.raises(Unusable, match="cannot be locked: No locks available"):
-        async with taken(config):
-            pass
-
-
 async def test_a_folder_with_something_in_the_way_is_unusable(config: StoreConfig) -> None:
     (config.folder / "ledger.sqlite").mkdir(parents=True)
     with pytest.raises(Unusable, match="cannot be used"):
@@ -757,6 +747,67 @@ async def test_a_folder_with_something_in_the_way_is_unusable(config: StoreConfi
         (config.folder / "ledger.sqlite").rmdir()
         async with taken(config):  # the lock was let go
             pass
+
+
+@pytest.mark.expect_log("was taken over by another tciafs; what is in it can still be read")
+async def test_a_store_whose_folder_was_taken_away_reads_on_and_writes_nothing(
+    config: StoreConfig, fetcher: FakeFetcher, autojump_clock: MockClock
+) -> None:
+    fetcher.contents["1.2.3"] = IMAGES
+    async with Store.running(config, fetcher) as store:
+        await read(store, SERIES, "1-1.dcm")
+        await settled(store)
+        coming_in = store.fetch(make_series("1.2.4"))
+        transfer = await fetcher.begun(2)
+        transfer.bring(*IMAGES[0])
+        (config.folder / "lease" / "2").touch()
+        await coming_in.over.wait()
+        assert isinstance(coming_in.failure, Unusable)
+        assert transfer.cancelled
+        assert await read(store, SERIES, "1-2.dcm") == b"second"
+        with pytest.raises(Unusable, match="taken over"):
+            await store.open(make_series("1.2.5"), "1-1.dcm")
+        ledger = (config.folder / "ledger.sqlite-wal").read_bytes()
+        with pytest.raises(OSError, match="belongs to somebody else"):
+            store._shelf.flush_recency()
+        assert (config.folder / "ledger.sqlite-wal").read_bytes() == ledger
+    assert (config.folder / "lease" / "2").exists()
+
+
+@pytest.mark.expect_log("was taken over by another tciafs")
+@pytest.mark.expect_log("the pack of series 1.2.3 vanished")
+async def test_what_another_removed_from_a_folder_that_was_lost_is_not_here(
+    config: StoreConfig, fetcher: FakeFetcher, autojump_clock: MockClock
+) -> None:
+    fetcher.contents["1.2.3"] = IMAGES
+    async with Store.running(config, fetcher) as store:
+        await read(store, SERIES, "1-1.dcm")
+        await settled(store)
+        (config.folder / "lease" / "2").touch()
+        await jump_until(lambda: store._lost is not None, TOUCH_EVERY_S)
+        for file in files(config, "series"):
+            file.unlink()
+        with pytest.raises(Unusable, match="taken over"):
+            await read(store, SERIES, "1-1.dcm")
+
+
+async def test_uses_are_written_down_now_and_then_and_not_at_each_read(
+    store: Store, fetcher: FakeFetcher, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    really = Ledger.used
+
+    def used(ledger: Ledger, used_at: Mapping[str, float]) -> None:
+        really(ledger, used_at)
+        written.append(len(used_at))
+
+    monkeypatch.setattr(Ledger, "used", used)
+    fetcher.contents["1.2.3"] = IMAGES
+    for _ in range(50):
+        await read(store, SERIES, "1-1.dcm")
+    assert written == []
+    await jump_until(lambda: bool(written), USES_EVERY_S)
+    assert written == [1]
 
 
 async def test_a_series_that_is_verified_is_still_published_when_the_store_closes(

@@ -26,6 +26,8 @@ __all__ = [
     "bindfs_mounted",
     "cat",
     "drop_pages",
+    "ext4_made",
+    "ext4_mounted",
     "line_before",
     "rclone_mounted",
     "rclone_serving",
@@ -162,6 +164,30 @@ def bindfs_mounted(plain: Path, mountpoint: Path) -> Iterator[Path]:
         yield mountpoint
     finally:
         _unmount(mountpoint)
+
+
+def ext4_made(image: Path, size_bytes: int, inodes: int) -> bool:
+    """Make a file system in a file; return whether it can be mounted, which takes root and loop devices."""
+    with image.open("wb") as file:
+        file.truncate(size_bytes)
+    try:
+        run("mkfs.ext4", "-q", "-N", str(inodes), image)
+        with ext4_mounted(image, image.with_name(f"{image.name}-tried")):
+            return True
+    except FAILURES:
+        return False
+
+
+@contextmanager
+def ext4_mounted(image: Path, mountpoint: Path) -> Iterator[Path]:
+    """Mount a file system that is in a file, so that the kernel knows nothing of it, nor of its blocks."""
+    mountpoint.mkdir(exist_ok=True)
+    drop_pages([image])
+    run("mount", "-o", "loop,noatime", image, mountpoint, stderr=subprocess.DEVNULL)
+    try:
+        yield mountpoint
+    finally:
+        run("umount", mountpoint, timeout_s=END_TIMEOUT_S)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ __all__ = [
     "NAME_LIMIT_BYTES",
     "ImageKey",
     "Naming",
+    "cleaned",
     "collection_names",
     "image_name",
     "image_names",
@@ -160,7 +161,7 @@ def series_names(series: Iterable[Series], naming: Naming) -> dict[str, Series]:
 
 def _descriptive_study_name(study: Study) -> str:
     date = _part(_date_text(study.date))
-    study_id = _part(_clean(study.study_id))
+    study_id = _part(cleaned(study.study_id))
     return date + study_id + _description(study.description) + _last_five(study.study_uid)
 
 
@@ -177,7 +178,7 @@ _CLEANED_AWAY = re.compile(r"[^a-zA-Z0-9 .-]")
 _DESCRIPTION_LIMIT = 53
 
 
-def _clean(text: str | None) -> str:
+def cleaned(text: str | None) -> str:
     """Return `text` as the retriever's server hands it out: characters deleted, blanks kept."""
     return _CLEANED_AWAY.sub("", text or "") or "NA"
 
@@ -187,8 +188,8 @@ def _part(text: str) -> str:
 
 
 def _description(text: str | None) -> str:
-    cleaned = _clean(text)
-    return "" if cleaned == "-" else _part(cleaned[:_DESCRIPTION_LIMIT])
+    kept = cleaned(text)
+    return "" if kept == "-" else _part(kept[:_DESCRIPTION_LIMIT])
 
 
 def _last_five(uid: str) -> str:

@@ -74,6 +74,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "selection.named": "model selection.manifests",
         "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.table selection",
         "agreement": "errors naming",
+        "metadata": "naming",
+        # Plain copies: an ordinary reader of a mount.
+        "export.mounted": "metadata",
+        "export.reports": "metadata",
+        "export.sop_class": "",
+        "export.folders": "export.mounted export.reports export.sop_class",
+        "export.tars": "errors metadata export",
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
@@ -125,6 +132,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.words": "errors setting_kinds settings",
         "cli.output": "",
         "cli.agreeing": "errors naming settings agreement cli.output",
+        "cli.exporting": "errors export.folders export.mounted export.tars cli.daemons cli.output "
+        "control.report",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
         "cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
@@ -147,7 +156,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "keyring": "credentials",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
-        "pydicom": "worker.headers filesystem.provenance sample",
+        "pydicom": "worker.headers filesystem.provenance export.sop_class sample",
         "numpy": "sample",
         "starlette": "control.server sample",
         "hypercorn": "control.server sample",
@@ -159,7 +168,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming setting_kinds settings archives.unzip archives.http_body archives.http_errors "
+    "errors model naming setting_kinds settings agreement metadata export archives.unzip archives.http_body "
+    "archives.http_errors "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "
     "control.values control.commands control.place control.client control.failed_table control.report "

@@ -10,6 +10,7 @@ import click
 from tciafs import __version__
 from tciafs.cli.agreeing import agree
 from tciafs.cli.daemons import refresh, status
+from tciafs.cli.exporting import export
 from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
@@ -38,7 +39,7 @@ def commands() -> None:
     """
 
 
-for command in (mount, demo, umount, status, refresh, login, logout, agree):
+for command in (mount, demo, umount, status, refresh, login, logout, agree, export):
     commands.add_command(command)
 
 

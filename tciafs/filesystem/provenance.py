@@ -5,6 +5,7 @@ that is here; nothing here ever asks the archive or starts a download. Defined h
 attributes' names.
 """
 
+import datetime as dt
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
@@ -35,6 +36,7 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
                 "PatientID": record.patient_id,
                 "StudyInstanceUID": record.study_uid,
                 "StudyDescription": record.description,
+                "StudyDate": _iso(record.date),
             }
         case Series():
             facts = {
@@ -48,8 +50,23 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
                 "LicenseURI": record.licence_uri,
                 "NonCommercial": "yes" if record.forbids_commercial_use else None,
                 "DataDescriptionURI": record.data_uri,
+                "BodyPartExamined": record.body_part,
+                "Manufacturer": record.manufacturer,
+                "ManufacturerModelName": record.model,
+                "ThirdPartyAnalysis": record.third_party,
+                "DateReleased": _iso(record.released),
+                "ImageCount": _text(record.image_count),
+                "FileSize": _text(record.size_bytes),
             }
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
+
+
+def _iso(day: dt.date | None) -> str | None:
+    return None if day is None else day.isoformat()
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)
 
 
 def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = None) -> Mapping[str, str]:

@@ -1,5 +1,6 @@
 """The attributes that say where a file comes from; nothing in them asks the archive."""
 
+import datetime as dt
 import io
 import zlib
 from collections.abc import Callable
@@ -73,11 +74,12 @@ def test_each_record_says_what_the_archive_calls_it() -> None:
         "user.tcia.Collection": "Lung",
         "user.tcia.PatientID": "P1",
     }
-    assert xattrs_of_record(Study("Lung", "P1", "1.2", description="CT CHEST")) == {
+    assert xattrs_of_record(Study("Lung", "P1", "1.2", dt.date(2001, 2, 3), description="CT CHEST")) == {
         "user.tcia.Collection": "Lung",
         "user.tcia.PatientID": "P1",
         "user.tcia.StudyInstanceUID": "1.2",
         "user.tcia.StudyDescription": "CT CHEST",
+        "user.tcia.StudyDate": "2001-02-03",
     }
 
 
@@ -92,6 +94,13 @@ def test_a_series_says_its_licence_and_where_it_is_described() -> None:
         licence_name="CC BY 4.0",
         licence_uri="https://example.org/by",
         data_uri="https://doi.org/10.5072/x",
+        body_part="CHEST",
+        manufacturer="GE",
+        model="LightSpeed",
+        third_party="NO",
+        released=dt.date(2024, 5, 6),
+        image_count=0,
+        size_bytes=7,
     )
     assert xattrs_of_record(series) == {
         "user.tcia.Collection": "Lung",
@@ -103,6 +112,13 @@ def test_a_series_says_its_licence_and_where_it_is_described() -> None:
         "user.tcia.LicenseName": "CC BY 4.0",
         "user.tcia.LicenseURI": "https://example.org/by",
         "user.tcia.DataDescriptionURI": "https://doi.org/10.5072/x",
+        "user.tcia.BodyPartExamined": "CHEST",
+        "user.tcia.Manufacturer": "GE",
+        "user.tcia.ManufacturerModelName": "LightSpeed",
+        "user.tcia.ThirdPartyAnalysis": "NO",
+        "user.tcia.DateReleased": "2024-05-06",
+        "user.tcia.ImageCount": "0",
+        "user.tcia.FileSize": "7",
     }
 
 

@@ -149,6 +149,12 @@ class Settings:
         **choice("descriptive", "classic"),
     )
     downloads: int = _setting("3", "Series fetched at the same time.", "N", parse_positive)
+    read_ahead: int = _setting(
+        "3",
+        "Series to fetch ahead of who reads them in the order of their folder; 0: none.",
+        "N",
+        parse_count,
+    )
     retries: int = _setting("4", "How often a failed series or listing is tried again.", "N", parse_count)
     verify: str = _setting(
         "auto",

@@ -116,6 +116,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.commands": "errors control.commands filesystem.status",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
+        "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
         "filesystem.provenance": "errors model store",

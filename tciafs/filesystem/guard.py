@@ -127,6 +127,21 @@ class Guard:
             raise
         self._refused.pop(series.series_uid, None)
 
+    def admits_ahead(self, pid: int, series: Series) -> bool:
+        """Return whether a series may be fetched ahead of a process, which it is then counted for."""
+        try:
+            if self.is_crawler(pid):
+                return False
+            if self._budgets is not None:
+                self._budgets.admit(self._process(pid), series)
+        except Refused:
+            return False  # nobody has asked for it, so nobody is told
+        return True
+
+    def is_crawler(self, pid: int) -> bool:
+        """Return whether a process is one of those that never cause a download."""
+        return self._crawler(pid) is not None
+
     @property
     def refusals(self) -> Sequence[Refusals]:
         """What was refused, by program, the latest last."""

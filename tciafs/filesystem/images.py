@@ -137,8 +137,9 @@ class Images:
             return _Known(known.layout)
         if lone := _lone_image(series):
             return _Listed([lone])
-        if download := self._store.peek_download(series):
-            return _Arriving(download, self._store.patience_s)
+        if self._store.peek_download(series):
+            # Asked for, so that it goes before those that nobody waits for.
+            return _Arriving(self._store.fetch(series), self._store.patience_s)
         return None
 
     def look(self, series: Series) -> ImageListing:

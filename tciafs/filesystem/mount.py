@@ -45,6 +45,7 @@ from tciafs.filesystem.session import open_session
 from tciafs.filesystem.status import About, Rooms
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
+from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
 from tciafs.selection.selection import Selection
 from tciafs.settings import Settings
@@ -68,6 +69,9 @@ COMMAND_MARGIN_S = 5.0
 """How much longer than one listing a command may take that asks the archive."""
 
 SAMPLE_START_S = 30.0
+AHEAD_SHARE = 8
+"""What is fetched ahead of one reader takes an eighth of the cache at most."""
+
 MAX_REQUESTS = 1024
 """Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
 
@@ -113,6 +117,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         commands = commands_of(_about(settings, url, mountpoint, session), rooms, files.tree)
         nursery.start_soon(files.interrupts.run)
         nursery.start_soon(files.view.run)
+        nursery.start_soon(files.ahead.run)
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
         announce = partial(_announce, listings, selection, archive.config, session, mountpoint, ready)
         nursery.start_soon(_announce_and_obey, announce, listener, commands)
@@ -127,6 +132,7 @@ class _FileSystem:
     tree: Tree
     view: KernelView
     interrupts: Interrupts
+    ahead: WalkAhead
     operations: Operations
 
 
@@ -135,8 +141,13 @@ def _file_system(settings: Settings, store: Store, listings: Listings, guard: Gu
     tree = Tree(listings, images, naming)
     view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
     listings.on_replaced = view.note
-    operations = Operations(tree, images, store, guard, interrupts, _presentation(settings))
-    return _FileSystem(tree, view, interrupts, operations)
+    ahead = WalkAhead(tree.folders, store, guard, _ahead_config(settings))
+    operations = Operations(tree, images, store, guard, ahead, interrupts, _presentation(settings))
+    return _FileSystem(tree, view, interrupts, ahead, operations)
+
+
+def _ahead_config(settings: Settings) -> AheadConfig:
+    return AheadConfig(settings.read_ahead, settings.cache_size // AHEAD_SHARE)
 
 
 def _cache_folder(settings: Settings) -> Path:

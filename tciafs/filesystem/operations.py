@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
     from tciafs.filesystem.images import Images
     from tciafs.filesystem.interrupts import Interrupts
+    from tciafs.filesystem.walk_ahead import WalkAhead
     from tciafs.store.store import Store
 
 __all__ = ["Operations", "Presentation"]
@@ -96,6 +97,7 @@ class Operations(pyfuse3.Operations):
         images: "Images",
         store: "Store",
         guard: "Guard",
+        ahead: "WalkAhead",
         interrupts: "Interrupts",
         presentation: Presentation,
     ) -> None:
@@ -104,6 +106,7 @@ class Operations(pyfuse3.Operations):
         self._images = images
         self._store = store
         self._guard = guard
+        self._ahead = ahead
         self._interrupts = interrupts
         self._presentation = presentation
         self._handles = Handles()
@@ -198,6 +201,7 @@ class Operations(pyfuse3.Operations):
         if images is None:
             self._guard.admit(pid, series)
             images = self._images.look(series)
+            self._ahead.note(node, pid)
         return self._tree.images(node, images)
 
     @answered
@@ -244,6 +248,8 @@ class Operations(pyfuse3.Operations):
             image = await self._images.open(series, node.key)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
+        if node.parent is not None:
+            self._ahead.note(node.parent, ctx.pid)
         handle, pages = self._handles.add_image(node, image)
         return pyfuse3.FileInfo(fh=handle, keep_cache=pages.keep, direct_io=pages.bypass)
 

@@ -60,11 +60,17 @@ class Fetcher(Protocol):
 
 
 class Download:
-    """A series on its way; `images` holds what is in, in order of arrival."""
+    """A series on its way; `images` holds what is in, in order of arrival.
 
-    def __init__(self, series: Series, pack: Path) -> None:
+    For one that nobody waits for nothing makes room that was used since `spares_since` (Unix seconds; None:
+    somebody waits for it), and it may have to make way itself: `gave_way`.
+    """
+
+    def __init__(self, series: Series, pack: Path, spares_since: float | None = None) -> None:
         self.series = series
         self.pack = pack
+        self.spares_since = spares_since
+        self.gave_way = False
         self.images = PackedImages()
         self.received_bytes = 0
         self.begun = False

@@ -9,6 +9,7 @@ One connection, guarded by a lock. What SQLite raises leaves as OSError, ENOSPC 
 
 import errno
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -50,6 +51,10 @@ FIND = (
     "SELECT layout, pack_bytes FROM series JOIN layouts USING (series_uid) "
     "WHERE series_uid = ? AND NOT publishing"
 )
+LEAST_RECENTLY_USED = (
+    "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 AND used_at < ? ORDER BY used_at LIMIT ?"
+)
+BYTES_UNUSED = "SELECT pack_bytes FROM series WHERE series_uid = ? AND pack_bytes > 0 AND used_at < ?"
 INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?)"
 INSERT_LAYOUT = "INSERT OR REPLACE INTO layouts VALUES (?, ?)"
 
@@ -171,13 +176,20 @@ class Ledger:
                 [(at, uid) for uid, at in used_at.items()],
             )
 
-    def least_recently_used(self, limit: int) -> list[tuple[str, int]]:
-        """Return (series UID, pack bytes) of the `limit` packs that were not used for longest."""
+    def least_recently_used(self, limit: int, before: float = math.inf) -> list[tuple[str, int]]:
+        """Return (series UID, pack bytes) of the `limit` packs that were not used for longest.
+
+        Only of those that were last used `before` (Unix seconds).
+        """
         with self._session():
-            return self._db.execute(
-                "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 ORDER BY used_at LIMIT ?",
-                (limit,),
-            ).fetchall()
+            return self._db.execute(LEAST_RECENTLY_USED, (before, limit)).fetchall()
+
+    def unused_bytes(self, before: float, but_not: Iterable[str]) -> int:
+        """Return the bytes of the packs last used `before` (Unix seconds), leaving out some series."""
+        with self._session():
+            (total,) = self._db.execute(f"{TOTAL} AND used_at < ?", (before,)).fetchone()
+            rows = [self._db.execute(BYTES_UNUSED, (uid, before)).fetchone() for uid in but_not]
+        return int(total) - sum(int(row[0]) for row in rows if row is not None)
 
     def on_disk(self) -> Iterator[str]:
         """Yield the UIDs of all series that have their pack on disk."""

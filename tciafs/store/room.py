@@ -32,10 +32,15 @@ STEP = 8
 
 
 class Reservation:
-    """Room for one pack that comes in: a pack of `size_bytes` at most, for which `disk_bytes` are counted."""
+    """Room for one pack that comes in: a pack of `size_bytes` at most, for which `disk_bytes` are counted.
 
-    def __init__(self, room: "Room", series: Series) -> None:
+    What was used since `spares_since()` (Unix seconds) is not dropped for it, nor awaited; None: whatever is
+    not in use.
+    """
+
+    def __init__(self, room: "Room", series: Series, spares_since: Callable[[], float | None]) -> None:
         self.series = series
+        self.spares_since = spares_since
         self.size_bytes = 0
         self.disk_bytes = 0
         self.stands_still = False
@@ -94,9 +99,11 @@ class Room:
         """How many bytes of the limit are not free: all packs, in any state, as large as they may get."""
         return self._shelf.used_bytes + self._shelf.hidden_bytes + self.reserved_bytes
 
-    def reservation(self, series: Series) -> Reservation:
+    def reservation(
+        self, series: Series, spares_since: Callable[[], float | None] = lambda: None
+    ) -> Reservation:
         """Return a reservation of nothing yet, for a series about to come in."""
-        return Reservation(self, series)
+        return Reservation(self, series, spares_since)
 
     async def trim(self) -> None:
         """Drop what is more than the limit, which may have been lower than when the packs came in."""
@@ -118,7 +125,10 @@ class Room:
         size_bytes = _expected_pack_bytes(reservation.series)
         while not await self._give(reservation, size_bytes):
             # INVARIANT: who waits here has reserved nothing, and waits for those who have: no circle.
-            if self._disk_bytes(size_bytes) > self._limit_bytes or not self._others_move(reservation):
+            is_hopeless = self._disk_bytes(size_bytes) > self._limit_bytes or not self._others_move(
+                reservation
+            )
+            if is_hopeless or reservation.spares_since() is not None:
                 raise self._no_space(reservation, size_bytes)
             await self._ended.wait()
 
@@ -189,22 +199,27 @@ class Room:
         """
         async with self._lock:
             if not self._fits(reservation, disk_bytes):
-                kept_bytes = self._shelf.bytes_of(self._shelf.in_use())
-                if self._missing_bytes(reservation, disk_bytes) > self._shelf.used_bytes - kept_bytes:
+                droppable_bytes = self._droppable_bytes(reservation.spares_since())
+                if self._missing_bytes(reservation, disk_bytes) > droppable_bytes:
                     return False
             while not self._fits(reservation, disk_bytes):
-                if not await self._drop_one():
+                if not await self._drop_one(reservation.spares_since()):
                     return False
             reservation.disk_bytes = disk_bytes
             if reservation not in self._reservations:
                 self._reservations.append(reservation)
             return True
 
-    async def _drop_one(self) -> bool:
+    def _droppable_bytes(self, spares_since: float | None) -> int:
+        if spares_since is not None:
+            return self._shelf.unused_bytes(spares_since)
+        return self._shelf.used_bytes - self._shelf.bytes_of(self._shelf.in_use())
+
+    async def _drop_one(self, spares_since: float | None = None) -> bool:
         """Drop the series that was not used for longest; False if there is none that may go."""
         await trio.to_thread.run_sync(self._shelf.flush_recency)
         # INVARIANT: no await between finding out who is in use and hiding the pack.
-        series_uid = self._shelf.longest_unused()
+        series_uid = self._shelf.longest_unused(spares_since)
         if series_uid is None:
             return False
         with self._shelf.leaving(series_uid) as change:

@@ -7,6 +7,7 @@ are quick and belong to the daemon's one thread.
 
 import errno
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -249,15 +250,27 @@ class Shelf:
         """Return how many bytes the packs of these series are together."""
         return sum(map(self._ledger.pack_bytes, series_uids))
 
-    def longest_unused(self) -> str | None:
+    def longest_unused(self, before: float | None = None) -> str | None:
         """Return the UID of the series on disk that was not used for longest, None if all are in use.
 
-        Those that are used and not written down yet come last.
+        Those that are used and not written down yet come last; with `before` (Unix seconds) only a series
+        that was not used since then counts.
         """
         in_use = self.in_use()
         count = len(in_use) + len(self._used_at) + 1
-        unused = [uid for uid, _bytes in self._ledger.least_recently_used(count) if uid not in in_use]
-        return next((uid for uid in unused if uid not in self._used_at), unused[0] if unused else None)
+        oldest = self._ledger.least_recently_used(count, math.inf if before is None else before)
+        unused = [uid for uid, _bytes in oldest if uid not in in_use]
+        latest = unused[0] if unused and before is None else None
+        return next((uid for uid in unused if uid not in self._used_at), latest)
+
+    def unused_bytes(self, before: float) -> int:
+        """Return how many bytes the packs are that nobody has open or used since then (Unix seconds)."""
+        lately = {uid for uid, at in self._used_at.items() if at >= before}
+        return self._ledger.unused_bytes(before, self.in_use() | lately)
+
+    def note_used(self, series_uid: str) -> None:
+        """Count a series as used now."""
+        self._used_at[series_uid] = time.time()
 
     def _note_evicted(self, series_uid: str) -> None:
         before_bytes = self._ledger.pack_bytes(series_uid)

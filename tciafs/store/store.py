@@ -28,6 +28,7 @@ from tciafs.store.lease import Lease
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.room import Reservation, Room
 from tciafs.store.shelf import KnownSeries, Shelf
+from tciafs.store.turns import Turn, Turns
 
 __all__ = ["Store", "StoreConfig", "Usage"]
 
@@ -80,10 +81,11 @@ class Store:
         self._shelf = shelf
         self._fetcher = fetcher
         self._nursery = nursery
-        self._slots = trio.CapacityLimiter(config.parallel)
+        self._turns = Turns(config.parallel)
         self._disk = trio.CapacityLimiter(1)  # one publication at a time: they share the ledger
         self._room = Room(shelf, config.limit_bytes, self._disk, config.patience_s)
         self._downloads: dict[str, Download] = {}
+        self._turn_of: dict[Download, Turn] = {}
         self._queued: set[Download] = set()
         self.failures = failures
         self._lost: Unusable | None = None
@@ -200,11 +202,14 @@ class Store:
     # -- fetching ---------------------------------------------------------------------------------
 
     def fetch(self, series: Series) -> Download:
-        """Return the one download of `series`, starting it if there is none.
+        """Return the one download of `series`, starting it if there is none: somebody waits for it.
 
         Raises the failure of a download that failed not long ago, Offline, or Unusable if the folder is lost.
         """
         if download := self._downloads.get(series.series_uid):
+            if (turn := self._turn_of.get(download)) is not None and not turn.wanted:
+                download.spares_since = None
+                self._turns.want(turn)
             return download
         if self._lost is not None:
             raise self._lost.with_traceback(None)
@@ -212,20 +217,59 @@ class Store:
             raise failure.with_traceback(None)
         if self._config.offline:
             raise Offline(f"series {series.series_uid} is not in the cache, and --offline is set")
-        download = Download(series, self._shelf.new_pack(series))
+        return self._begin(series, None)
+
+    def fetch_ahead(self, series: Series, spares_since: float) -> Download | None:
+        """Return the download of `series`, starting one that nobody waits for if there is none.
+
+        It drops nothing that was used since `spares_since` (Unix seconds), comes after all that somebody
+        waits for, and gives way to it. None where the series is here, or where none may be started now.
+        """
+        if download := self._downloads.get(series.series_uid):
+            return download
+        if self._config.offline or self.state(series) in ("local", "failed"):
+            return None
+        return self._begin(series, spares_since)
+
+    def note_used(self, series: Series) -> None:
+        """Count a series as used now, so that others make room before it does."""
+        self._shelf.note_used(series.series_uid)
+
+    def _begin(self, series: Series, spares_since: float | None) -> Download:
+        download = Download(series, self._shelf.new_pack(series), spares_since)
         self._downloads[series.series_uid] = download
         self._queued.add(download)
-        self._nursery.start_soon(self._run, download)
+        self._nursery.start_soon(self._run, download, self._turn(download))
         return download
 
-    async def _run(self, download: Download) -> None:
+    def _turn(self, download: Download) -> Turn:
+        turn = self._turn_of[download] = Turn(
+            wanted=download.spares_since is None,
+            # One that is complete is about to end by itself.
+            received_bytes=lambda: None if download.layout else download.received_bytes,
+            give_way=partial(self._give_way, download),
+        )
+        self._turns.join(turn)
+        return turn
+
+    def _give_way(self, download: Download) -> None:
+        """End a download that nobody waits for; whoever wants its series from now on gets another one."""
+        download.gave_way = True
+        del self._downloads[download.series.series_uid]
+        self._shelf.discard(download.series)
+        self._turn_of[download].scope.cancel()
+
+    async def _run(self, download: Download, turn: Turn) -> None:
         """Fetch and publish one series; the outcome is recorded on `download`, never raised."""
         uid = download.series.series_uid
-        reservation = self._room.reservation(download.series)
+        reservation = self._room.reservation(download.series, lambda: download.spares_since)
         failure: TciafsError | None = None
         is_closing = False
         try:
-            await self._fetch_and_publish(download, reservation)
+            with turn.scope:
+                await self._fetch_and_publish(download, turn, reservation)
+            if turn.scope.cancelled_caught:
+                failure = TciafsError(f"series {uid} made way for one that somebody waits for")
         except TciafsError as error:
             failure = error
         except OSError as error:
@@ -238,18 +282,20 @@ class Store:
             is_closing = True
             raise
         finally:
-            # That we refuse it says nothing of the series.
-            if failure is not None and not is_closing and not isinstance(failure, Refused):
+            # That we refuse it, or drop nothing for what nobody waits for, says nothing of the series.
+            is_unasked = isinstance(failure, NoSpace) and download.spares_since is not None
+            is_quiet = is_closing or download.gave_way or is_unasked
+            if failure is not None and not is_quiet and not isinstance(failure, Refused):
                 self.failures.note(download.series, failure)
             self._conclude(download, failure)
             if failure is None:
                 reservation.end()
             else:
-                log.log(logging.DEBUG if is_closing else logging.WARNING, "series %s: %s", uid, failure)
+                log.log(logging.DEBUG if is_quiet else logging.WARNING, "series %s: %s", uid, failure)
                 await reservation.end_with(download.pack)
 
-    async def _fetch_and_publish(self, download: Download, reservation: Reservation) -> None:
-        async with self._slots:
+    async def _fetch_and_publish(self, download: Download, turn: Turn, reservation: Reservation) -> None:
+        async with self._turns.taken(turn):
             await reservation.begin()
             self._queued.discard(download)
             download.mark_begun()
@@ -273,7 +319,7 @@ class Store:
         """Return what passes news on to a download, and keeps its pack open from the first image on."""
 
         def announce_image(image: PackedImage) -> None:
-            if not download.images:
+            if not download.images and not download.gave_way:
                 opened = self._shelf.open(download.series, image, download.pack)
                 pack_kept_open.callback(opened.close)
             download.announce(image)
@@ -297,11 +343,13 @@ class Store:
 
     def _conclude(self, download: Download, failure: TciafsError | None) -> None:
         series = download.series
-        del self._downloads[series.series_uid]
+        del self._turn_of[download]
         self._queued.discard(download)
+        if not download.gave_way:
+            del self._downloads[series.series_uid]
         if failure is None:
             self.failures.note_had(series.series_uid)
-        else:
+        elif not download.gave_way:
             self._shelf.discard(series)
         download.end(failure)
 

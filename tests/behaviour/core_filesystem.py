@@ -26,6 +26,7 @@ from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.tree import Tree
+from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool
@@ -233,7 +234,9 @@ async def core(url: str, folder: Path, how: Circumstances) -> AsyncIterator[Core
         images = Images(store)
         tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
         presentation = Presentation(os.getuid(), os.getgid(), 0o022)
-        operations = Operations(tree, images, store, Guard(how.listing), Interrupts(), presentation)
+        guard = Guard(how.listing)
+        ahead = WalkAhead(tree.folders, store, guard, AheadConfig(0, 0))
+        operations = Operations(tree, images, store, guard, ahead, Interrupts(), presentation)
         files = CoreFileSystem(operations)
         try:
             with patch.object(pyfuse3, "readdir_reply", Reply.add):

@@ -15,13 +15,14 @@ from typing import Any
 import trio
 
 from tciafs.catalogue.catalogue import Answer, Catalogue, CatalogueConfig
-from tciafs.filesystem.guard import Guard, ListingMode
+from tciafs.filesystem.guard import Admits, Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.tree import Tree
+from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig
@@ -76,6 +77,7 @@ class Core:
     tree: Tree
     interrupts: Interrupts
     operations: Operations
+    ahead: WalkAhead
 
     async def node(self, *names: str) -> Node:
         """Return the node at a path below the root, each step looked up once."""
@@ -115,6 +117,9 @@ async def running_core(
     mode: ListingMode = "auto",
     limit_bytes: int = 1_000_000,
     offline: bool = False,
+    read_ahead: int = 0,
+    crawlers: Sequence[str] = (),
+    budgets: Admits | None = None,
 ) -> AsyncIterator[Core]:
     """Build all rooms but the kernel's; what is left open at the end is closed."""
     archive, fetcher = FakeArchive(*series), FakeFetcher(dict(contents or {}))
@@ -130,10 +135,13 @@ async def running_core(
         view = KernelView(tree, images, Naming.DESCRIPTIVE, lambda *_: None, lambda _: None)
         catalogue.on_replaced = view.note
         presentation = Presentation(uid=1000, gid=100, umask=0o022)
-        operations = Operations(tree, images, store, Guard(mode), interrupts, presentation)
+        guard = Guard(mode, crawlers, budgets, names=lambda _pid: ("program",))
+        ahead = WalkAhead(tree.folders, store, guard, AheadConfig(read_ahead, limit_bytes // 2))
+        nursery.start_soon(ahead.run)
+        operations = Operations(tree, images, store, guard, ahead, interrupts, presentation)
         nursery.start_soon(interrupts.run)
         try:
-            yield Core(archive, fetcher, store, images, catalogue, tree, interrupts, operations)
+            yield Core(archive, fetcher, store, images, catalogue, tree, interrupts, operations, ahead)
         finally:
             operations.close()
             nursery.cancel_scope.cancel()

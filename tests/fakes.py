@@ -72,7 +72,7 @@ def write_pack(path: Path, series: Series, *images: tuple[str, bytes]) -> Layout
         writer.begin()
         writer.write(data)
         writer.end(name)
-    layout = Layout(series.series_uid, series.version, writer.images, ("crc32",))
+    layout = Layout(series.series_uid, series.version, writer.images, ("crc32",), series.path)
     writer.finish(layout)
     writer.close()
     return layout
@@ -278,7 +278,9 @@ class Transfer:
 
     def verify(self) -> Layout:
         """Declare that what has arrived is all of it."""
-        layout = Layout(self.series.series_uid, self.series.version, self._writer.images, ("crc32",))
+        layout = Layout(
+            self.series.series_uid, self.series.version, self._writer.images, ("crc32",), self.series.path
+        )
         self.announce.verified(layout.checks)
         return layout
 

@@ -16,7 +16,15 @@ import pytest
 from tciafs import cli
 from tciafs.control import client
 from tciafs.control.failed_table import failed_csv
-from tciafs.control.values import CacheStatus, CatalogueStatus, FailureStatus, Status
+from tciafs.control.values import (
+    CachedSeries,
+    CacheStatus,
+    CatalogueStatus,
+    CheckPlace,
+    CheckTurn,
+    FailureStatus,
+    Status,
+)
 from tciafs.errors import AccessDenied, NoDaemon, NoSuchName, TciafsError, Unreachable
 from tciafs.filesystem import mountpoint as mountpoints
 
@@ -242,3 +250,70 @@ def test_what_the_archive_says_is_a_sentence_and_an_exit_code(
 
 def test_a_refresh_where_nothing_is_mounted_is_unusable(run: Run, daemons: Daemons) -> None:
     assert run("refresh", "/mnt") == Result(3, "", "tciafs: no tciafs is mounted at /mnt\n")
+
+
+# Verifying
+
+CACHED = [CachedSeries(f"1.{number}", "Lung", "P 1", 2, 2048, ("crc32", "size")) for number in range(3)]
+GOES_ON, ENDS = CheckTurn(512, CheckPlace(1, 0, 0, "x"), None, False), CheckTurn(512, None, None, False)
+
+
+@pytest.fixture
+def verified(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[CheckTurn | BaseException]]:
+    """A mount with three series on disk, and what comes of the turns of each."""
+    daemons.mount(Path("/mnt/a"))
+    turns: dict[str, list[CheckTurn | BaseException]] = {each.series_uid: [GOES_ON, ENDS] for each in CACHED}
+
+    def check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn:
+        assert mountpoint == Path("/mnt/a")
+        turn = turns[series_uid][place.image]
+        if isinstance(turn, BaseException):
+            raise turn
+        return turn
+
+    monkeypatch.setattr(client, "ask_check", check)
+    monkeypatch.setattr(client, "ask_cached", lambda _mountpoint, path: CACHED if path == "/" else CACHED[:1])
+    return turns
+
+
+Turns = dict[str, list[CheckTurn | BaseException]]
+
+
+def test_good_series_are_named_one_by_one_and_added_up(run: Run, verified: Turns) -> None:
+    lines = [f"Lung/P 1 1.{number}: OK, 2 images, 2.0K, came with crc32,size" for number in range(3)]
+    summary = "3 series checked, 3.0K read: 0 damaged"
+    assert run("verify") == Result(0, "\n".join([*lines, summary, ""]), "")
+    assert run("verify", "/mnt/a").out == run("verify").out
+    assert run("verify", "--quiet") == Result(0, summary + "\n", "")
+    assert run("verify", "--quiet", "/mnt/a/Lung").out == "1 series checked, 1.0K read: 0 damaged\n"
+
+
+def test_a_damaged_series_is_named_and_makes_the_command_fail(run: Run, verified: Turns) -> None:
+    verified["1.1"] = [GOES_ON, CheckTurn(0, None, "the bytes of \x1b[2J", False)]
+    verified["1.2"] = [CheckTurn(0, None, None, True)]
+    result = run("verify", "--quiet")
+    said = r"Lung/P 1 1.1: DAMAGED, the bytes of \x1b[2J; fetched again when it is next read"
+    assert (result.code, result.out.splitlines()[0]) == (1, said)
+    assert result.out.splitlines()[1] == "3 series checked, 1.5K read: 1 damaged"
+    assert "Lung/P 1 1.2: not here any more" in run("verify").out
+
+
+def test_who_stops_it_is_told_how_far_it_came(run: Run, verified: Turns) -> None:
+    verified["1.1"] = [GOES_ON, KeyboardInterrupt()]
+    result = run("verify")
+    assert result.code == 130
+    assert result.out.splitlines()[-1] == "stopped: 1 series checked, 1.5K read: 0 damaged"
+
+
+def test_a_daemon_that_fails_meanwhile_is_a_sentence(run: Run, verified: Turns) -> None:
+    verified["1.0"] = [NoDaemon("it ended")]
+    assert run("verify") == Result(1, "", "tciafs: it ended\n")
+
+
+def test_on_a_terminal_it_shows_how_far_it_is(
+    run: Run, verified: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    shown = run("verify").err
+    assert "\r\x1b[K512B of 6.0K" in shown
+    assert shown.endswith("\r\x1b[K")

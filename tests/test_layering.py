@@ -85,6 +85,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.disk_errors": "errors",
         "store.layout": "",
         "store.failures": "errors model",
+        "store.checking": "errors store.disk_errors store.layout store.ledger store.pack store.room "
+        "store.shelf",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
         "store.disk": "",
@@ -113,7 +115,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.handles": "filesystem.listings filesystem.nodes",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
-        "filesystem.commands": "errors control.commands filesystem.status",
+        "filesystem.commands": "errors control.commands control.values filesystem.status store.checking",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
         "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes",
@@ -138,6 +140,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
         "cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
+        "cli.verifying": "control.client control.report control.values cli.daemons cli.output",
         "cli.daemons": "errors control.client control.failed_table control.report "
         "filesystem.mountpoint cli.output",
         "__main__": "cli",
@@ -161,7 +164,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "numpy": "sample",
         "starlette": "control.server sample",
         "hypercorn": "control.server sample",
-        "isal": "archives.unzip store.pack worker.fetching",
+        "isal": "archives.unzip store.pack worker.fetching store.checking",
         "stamina": "archives.http worker.fetching",
         "click": "cli daemon",
     }.items()

@@ -14,6 +14,7 @@ from tciafs.cli.exporting import export
 from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
+from tciafs.cli.verifying import verify
 from tciafs.cli.words import NOT_YET, MountOrCommand
 from tciafs.errors import TciafsError
 
@@ -39,7 +40,7 @@ def commands() -> None:
     """
 
 
-for command in (mount, demo, umount, status, refresh, login, logout, agree, export):
+for command in (mount, demo, umount, status, refresh, verify, login, logout, agree, export):
     commands.add_command(command)
 
 

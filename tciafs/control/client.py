@@ -14,15 +14,32 @@ import msgspec
 
 from tciafs.control.place import sockets
 from tciafs.control.report import printable
-from tciafs.control.values import PREFIX, FailurePage, FailureStatus, ListFailures, Refresh, Refusal, Status
+from tciafs.control.values import (
+    PREFIX,
+    CachedPage,
+    CachedSeries,
+    Check,
+    CheckPlace,
+    CheckTurn,
+    FailurePage,
+    FailureStatus,
+    ListCached,
+    ListFailures,
+    Refresh,
+    Refusal,
+    Status,
+)
 from tciafs.errors import NoDaemon, TciafsError, error_named
 
-__all__ = ["ask_failures", "ask_refresh", "ask_status"]
+__all__ = ["ask_cached", "ask_check", "ask_failures", "ask_refresh", "ask_status"]
 
 A = TypeVar("A")
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
+CHECK_TIMEOUT_S = 60.0
+"""A turn takes a second where the disk is not slow and nobody else checks something."""
+
 LONGEST_PATIENCE_S = 3600.0
 
 
@@ -42,14 +59,35 @@ def ask_failures(mountpoint: Path) -> list[FailureStatus]:
     return failures
 
 
+def ask_cached(mountpoint: Path, path: str) -> list[CachedSeries]:
+    """Return the series at a path inside a mount that are on disk. Raises as `ask_refresh`."""
+    patience_s = _patience_s(mountpoint)
+    series: list[CachedSeries] = []
+    after: str | None = ""
+    while after is not None:
+        page = _ask(mountpoint, "cached", ListCached(path, after), CachedPage, patience_s)
+        series += page.series
+        after = page.next
+    return series
+
+
+def ask_check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn:
+    """Have a series on disk read again for about a second, on from a place. Raises as `ask_status`."""
+    return _ask(mountpoint, "check", Check(series_uid, place), CheckTurn, CHECK_TIMEOUT_S)
+
+
 def ask_refresh(mountpoint: Path, path: str) -> None:
     """Have the archive asked again for a path inside a mount; returns once it has answered.
 
     Raises what `ask_status` raises, and what the archive makes the daemon raise.
     """
+    _ask(mountpoint, "refresh", Refresh(path), None, _patience_s(mountpoint))
+
+
+def _patience_s(mountpoint: Path) -> float:
+    """Return how long an answer may take for which the archive is asked."""
     # A daemon that is stuck is found out now, and not when the archive's time is over.
-    patience_s = min(ask_status(mountpoint).patience_s, LONGEST_PATIENCE_S)
-    _ask(mountpoint, "refresh", Refresh(path), None, patience_s + ANSWER_TIMEOUT_S)
+    return min(ask_status(mountpoint).patience_s, LONGEST_PATIENCE_S) + ANSWER_TIMEOUT_S
 
 
 def _ask(mountpoint: Path, name: str, wish: object, answer: type[A] | None, timeout_s: float) -> A:

@@ -7,7 +7,7 @@ A new command is a field here, a line in `server` (its path and the value of its
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tciafs.control.values import FailurePage, Status
+from tciafs.control.values import CachedPage, CheckPlace, CheckTurn, FailurePage, Status
 
 __all__ = ["Commands"]
 
@@ -17,9 +17,12 @@ class Commands:
     """All may raise TciafsError, which the command gets.
 
     `status` never waits, nor does `failures`, which takes the series UID behind which to go on ("": begin);
-    `refresh` takes a path.
+    `cached` takes a path and such a UID, `check` a series UID and how far it was read before; `refresh` takes
+    a path.
     """
 
     status: Callable[[], Status]
     failures: Callable[[str], FailurePage]
+    cached: Callable[[str, str], Awaitable[CachedPage]]
+    check: Callable[[str, CheckPlace], Awaitable[CheckTurn]]
     refresh: Callable[[str], Awaitable[None]]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tciafs.control.values import DownloadStatus, EventStatus, FailureStatus, RefusalStatus, Status
 
-__all__ = ["json_line", "printable", "report"]
+__all__ = ["json_line", "printable", "report", "size_text"]
 
 MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
@@ -50,15 +50,15 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     )
     yield (
         "cache",
-        f"{_size(cache.used_bytes)} of {_size(cache.limit_bytes)} in {cache.series:,} series, "
-        f"{_size(cache.free_bytes)} free",
+        f"{size_text(cache.used_bytes)} of {size_text(cache.limit_bytes)} in {cache.series:,} series, "
+        f"{size_text(cache.free_bytes)} free",
     )
     yield (
         "names",
         f"{status.inodes:,} in use; listings: {catalogue.remembered:,} kept, "
         f"{catalogue.requests:,} asked for since the start",
     )
-    yield "today", f"{_size(status.received_today_bytes)} received since midnight UTC"
+    yield "today", f"{size_text(status.received_today_bytes)} received since midnight UTC"
     yield "downloads", f"{status.downloads_total:,}" if status.downloads_total else "none"
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))
@@ -82,8 +82,8 @@ def _left_out(total: int, listed: int) -> Iterator[tuple[str, str]]:
 
 def _download(each: DownloadStatus) -> str:
     images = f"{each.images:,} of {'?' if each.image_count is None else f'{each.image_count:,}'} images"
-    size = "?" if each.listed_bytes is None else _size(each.listed_bytes)
-    return f"{each.state} {_series(each)}: {images}, {_size(each.arrived_bytes)} of {size}"
+    size = "?" if each.listed_bytes is None else size_text(each.listed_bytes)
+    return f"{each.state} {_series(each)}: {images}, {size_text(each.arrived_bytes)} of {size}"
 
 
 def _failure(each: FailureStatus) -> str:
@@ -104,7 +104,7 @@ def _time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _size(size_bytes: float) -> str:
+def size_text(size_bytes: float) -> str:
     """Return a size as df -h writes it, in powers of 1024."""
     unit = 0
     while size_bytes >= 1024 and unit < len(UNITS) - 1:

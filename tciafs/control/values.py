@@ -11,11 +11,17 @@ from dataclasses import dataclass
 __all__ = [
     "PREFIX",
     "CacheStatus",
+    "CachedPage",
+    "CachedSeries",
     "CatalogueStatus",
+    "Check",
+    "CheckPlace",
+    "CheckTurn",
     "DownloadStatus",
     "EventStatus",
     "FailurePage",
     "FailureStatus",
+    "ListCached",
     "ListFailures",
     "Refresh",
     "Refusal",
@@ -41,7 +47,8 @@ class DownloadStatus:
     """A series under way: `state` is "queued", "arriving" or "verified" (complete, not yet in its place).
 
     Of the images `images` are in and checked, `arrived_bytes` together, to be compared with `image_count`
-    and `listed_bytes`, which the archive lists. `received_bytes` came over the line, compressed.
+    and `listed_bytes`, which the archive lists. `received_bytes` came over the line, compressed. Once it is
+    verified, `checks` are those that agreed; without "md5" the archive offers none.
     """
 
     series_uid: str
@@ -53,6 +60,7 @@ class DownloadStatus:
     arrived_bytes: int
     received_bytes: int
     listed_bytes: int | None
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,66 @@ class FailurePage:
 
     failures: tuple[FailureStatus, ...]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListCached:
+    """`POST /v1/cached`: list the series at a path that are on disk, those behind a series UID ("": all)."""
+
+    path: str
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedSeries:
+    """A series on disk; where it comes from is "" for one that was fetched by an older version."""
+
+    series_uid: str
+    collection: str
+    patient: str
+    images: int
+    image_bytes: int
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPage:
+    """Some of the series on disk; `next` is the UID behind which to go on, None at the end of the list."""
+
+    series: tuple[CachedSeries, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPlace:
+    """How far a series was read again; made by the daemon, for it to go on from."""
+
+    image: int = 0
+    offset: int = 0
+    crc32: int = 0
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`POST /v1/check`: read a series on disk again, on from a place, for about a second."""
+
+    series_uid: str
+    place: CheckPlace = CheckPlace()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTurn:
+    """What came of that: where the next turn goes on (None: it was the last), or what was damaged.
+
+    A damaged series was dropped, and is fetched again when it is next read. One that `is_gone` had made room
+    for others.
+    """
+
+    read_bytes: int
+    next: CheckPlace | None
+    damage: str | None
+    is_gone: bool
 
 
 @dataclass(frozen=True, slots=True)

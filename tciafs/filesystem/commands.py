@@ -3,17 +3,21 @@
 Handed the rooms; knows nothing of sockets.
 """
 
+from dataclasses import astuple
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from tciafs.control.commands import Commands
+from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn
 from tciafs.errors import DeadlinePassed
-from tciafs.filesystem.status import About, Rooms, failures_after, snapshot
+from tciafs.filesystem.status import About, Rooms, brief, failures_after, snapshot
+from tciafs.store.checking import Place
 
 if TYPE_CHECKING:
     from tciafs.filesystem.tree import Tree
+    from tciafs.store.ledger import Entry
 
 __all__ = ["commands_of"]
 
@@ -28,8 +32,35 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree") -> Commands:
         if asking.cancelled_caught:
             raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
 
+    async def cached(path: str, after: str) -> CachedPage:
+        with trio.move_on_after(about.patience_s):
+            entries, following = await rooms.store.checker.listed(await tree.keys(path), after)
+            return CachedPage(tuple(map(_cached_series, entries)), following)
+        raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
+
+    async def check(series_uid: str, place: CheckPlace) -> CheckTurn:
+        from_here = Place(place.image, place.offset, place.crc32, place.identity)
+        turn = await rooms.store.checker.check(series_uid, from_here)
+        following = None if turn.next is None else CheckPlace(*astuple(turn.next))
+        return CheckTurn(turn.read_bytes, following, turn.damage, turn.is_gone)
+
     return Commands(
         status=partial(snapshot, about, rooms),
         failures=partial(failures_after, rooms.store),
+        cached=cached,
+        check=check,
         refresh=refresh,
+    )
+
+
+def _cached_series(entry: "Entry") -> CachedSeries:
+    layout = entry.layout
+    collection, patient = (*layout.path, "", "")[:2]
+    return CachedSeries(
+        layout.series_uid,
+        brief(collection),
+        brief(patient),
+        len(layout.images),
+        layout.image_bytes,
+        layout.checks,
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tciafs.store.failures import FailedSeries
     from tciafs.store.store import Store
 
-__all__ = ["About", "Rooms", "failures_after", "snapshot"]
+__all__ = ["About", "Rooms", "brief", "failures_after", "snapshot"]
 
 MOST_DOWNLOADS = 50
 MOST_OTHERS = 20
@@ -103,9 +103,9 @@ def snapshot(about: About, rooms: Rooms) -> Status:
     usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
     return Status(
         version=__version__,
-        mountpoint=_brief(about.mountpoint, LONGEST_SENTENCE_BYTES),
-        archive=_brief(about.archive, LONGEST_SENTENCE_BYTES),
-        user=None if about.login is None else _brief(about.login.user),
+        mountpoint=brief(about.mountpoint, LONGEST_SENTENCE_BYTES),
+        archive=brief(about.archive, LONGEST_SENTENCE_BYTES),
+        user=None if about.login is None else brief(about.login.user),
         login_refused=_refusal(about.login),
         received_today_bytes=rooms.budgets.received_today_bytes,
         refusals=tuple(map(_refused, rooms.guard.refusals[-MOST_OTHERS:])),
@@ -118,7 +118,7 @@ def snapshot(about: About, rooms: Rooms) -> Status:
         failures=tuple(map(_failure, failures[-MOST_OTHERS:])),
         failures_total=len(failures),
         inodes=len(rooms.tree),
-        selection=tuple(_brief(each, LONGEST_SENTENCE_BYTES) for each in rooms.chosen()[:MOST_OTHERS]),
+        selection=tuple(brief(each, LONGEST_SENTENCE_BYTES) for each in rooms.chosen()[:MOST_OTHERS]),
         catalogue=CatalogueStatus(
             catalogue.requests,
             catalogue.remembered,
@@ -130,7 +130,7 @@ def snapshot(about: About, rooms: Rooms) -> Status:
 def _refusal(login: Login | None) -> str | None:
     if login is None or login.refused is None:
         return None
-    return _brief(str(login.refused), LONGEST_SENTENCE_BYTES)
+    return brief(str(login.refused), LONGEST_SENTENCE_BYTES)
 
 
 def failures_after(store: "Store", series_uid: str) -> FailurePage:
@@ -144,48 +144,49 @@ def failures_after(store: "Store", series_uid: str) -> FailurePage:
 def _download(download: "Download") -> DownloadStatus:
     series = download.series
     return DownloadStatus(
-        series_uid=_brief(series.series_uid),
-        collection=_brief(series.collection),
-        patient=_brief(series.patient_id),
+        series_uid=brief(series.series_uid),
+        collection=brief(series.collection),
+        patient=brief(series.patient_id),
         state=download.state,
         images=len(download.images),
         image_count=series.image_count,
         arrived_bytes=download.arrived_bytes,
         received_bytes=download.received_bytes,
         listed_bytes=series.size_bytes,
+        checks=() if download.layout is None else download.layout.checks,
     )
 
 
 def _failure(failed: "FailedSeries") -> FailureStatus:
     series = failed.series
     return FailureStatus(
-        series_uid=_brief(series.series_uid),
-        collection=_brief(series.collection),
-        patient=_brief(series.patient_id),
+        series_uid=brief(series.series_uid),
+        collection=brief(series.collection),
+        patient=brief(series.patient_id),
         at=failed.at,
         error=type(failed.failure).__name__,
-        message=_brief(str(failed.failure), LONGEST_SENTENCE_BYTES),
+        message=brief(str(failed.failure), LONGEST_SENTENCE_BYTES),
         hint=failed.failure.hint,
         times=failed.times,
         retry_at=failed.retry_at,
-        study_uid=_brief(series.study_uid),
-        description=None if series.description is None else _brief(series.description),
-        modality=None if series.modality is None else _brief(series.modality),
+        study_uid=brief(series.study_uid),
+        description=None if series.description is None else brief(series.description),
+        modality=None if series.modality is None else brief(series.modality),
         image_count=series.image_count,
         listed_bytes=series.size_bytes,
     )
 
 
 def _refused(refusals: "Refusals") -> RefusalStatus:
-    reason = _brief(refusals.reason, LONGEST_SENTENCE_BYTES)
-    return RefusalStatus(_brief(refusals.program), refusals.pid, refusals.count, refusals.at, reason)
+    reason = brief(refusals.reason, LONGEST_SENTENCE_BYTES)
+    return RefusalStatus(brief(refusals.program), refusals.pid, refusals.count, refusals.at, reason)
 
 
 def _event(event: Event) -> EventStatus:
-    return EventStatus(event.at, _brief(event.message, LONGEST_SENTENCE_BYTES))
+    return EventStatus(event.at, brief(event.message, LONGEST_SENTENCE_BYTES))
 
 
-def _brief(text: str, most_bytes: int = LONGEST_TEXT_BYTES) -> str:
+def brief(text: str, most_bytes: int = LONGEST_TEXT_BYTES) -> str:
     """Return a text that JSON can hold, cut where it is very long."""
     if not text.isprintable():
         most_bytes //= 4  # a control character is six bytes of JSON

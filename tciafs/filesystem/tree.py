@@ -232,6 +232,13 @@ class Tree:
             series = (await self._catalogue.series(name, first)).records
         return licence_text(name, [(one.licence_name, one.licence_uri) for one in series]).encode()
 
+    async def keys(self, path: str) -> Whose:
+        """Return the keys of what is at a path, from the collection down to the series; () for all.
+
+        Raises NoSuchName, or what the archive raises.
+        """
+        return (await self._walked(self.root, [name for name in path.split("/") if name][:4])).whose
+
     async def refresh(self, path: str) -> Whose:
         """Have the archive asked again for the listing behind a path, and for those below it when needed.
 

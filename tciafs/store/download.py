@@ -109,7 +109,8 @@ class Download:
     def mark_verified(self, checks: tuple[str, ...]) -> None:
         """Declare the series complete, what `checks` names having agreed; it still has to be published."""
         # The images are not handed over again: to read 91,980 of them takes longer than a reader may wait.
-        self.layout = Layout(self.series.series_uid, self.series.version, self.images, checks)
+        series = self.series
+        self.layout = Layout(series.series_uid, series.version, self.images, checks, series.path)
         self._settle()
 
     def end(self, failure: TciafsError | None = None) -> None:

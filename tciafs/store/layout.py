@@ -119,13 +119,15 @@ class Layout:
     """What a series consists of, in the archive's own order; it outlives the bytes.
 
     `version` is `Series.version` at the time of the download. `checks` names what agreed:
-    "crc32", "count", "size", "md5". The images of a layout are complete: nobody adds to them.
+    "crc32", "count", "size", "md5". The images of a layout are complete: nobody adds to them. `path` is
+    `Series.path` at that time; () is not known.
     """
 
     series_uid: str
     version: str
     images: PackedImages
     checks: tuple[str, ...]
+    path: tuple[str, ...] = ()
 
     @property
     def image_bytes(self) -> int:
@@ -143,11 +145,14 @@ class _Written(msgspec.Struct, frozen=True, array_like=True):
     offsets: bytes
     sizes: bytes
     checksums: bytes
+    path: tuple[str, ...] = ()
 
 
 def encode_layout(layout: Layout) -> bytes:
     """Return a layout as bytes."""
-    written = _Written(layout.series_uid, layout.version, layout.checks, *layout.images.columns())
+    written = _Written(
+        layout.series_uid, layout.version, layout.checks, *layout.images.columns(), layout.path
+    )
     return msgspec.msgpack.encode(written)
 
 
@@ -158,7 +163,7 @@ def decode_layout(data: bytes) -> Layout:
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
     images = PackedImages.of_columns(read.names, read.offsets, read.sizes, read.checksums)
-    return Layout(read.series_uid, read.version, images, read.checks)
+    return Layout(read.series_uid, read.version, images, read.checks, read.path)
 
 
 def _little_endian(column: "array[int]") -> bytes:

@@ -55,6 +55,9 @@ LEAST_RECENTLY_USED = (
     "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 AND used_at < ? ORDER BY used_at LIMIT ?"
 )
 BYTES_UNUSED = "SELECT pack_bytes FROM series WHERE series_uid = ? AND pack_bytes > 0 AND used_at < ?"
+ON_DISK_AFTER = (
+    "SELECT series_uid FROM series WHERE pack_bytes > 0 AND series_uid > ? ORDER BY series_uid LIMIT ?"
+)
 INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?)"
 INSERT_LAYOUT = "INSERT OR REPLACE INTO layouts VALUES (?, ?)"
 
@@ -196,6 +199,12 @@ class Ledger:
         with self._session():
             rows = self._db.execute("SELECT series_uid FROM series WHERE pack_bytes > 0").fetchall()
         return (uid for (uid,) in rows)
+
+    def on_disk_after(self, series_uid: str, limit: int) -> list[str]:
+        """Return the UIDs of the next `limit` series that have their pack on disk, in order."""
+        with self._session():
+            rows = self._db.execute(ON_DISK_AFTER, (series_uid, limit)).fetchall()
+        return [uid for (uid,) in rows]
 
     def total_bytes(self) -> int:
         """Return the bytes of all packs on disk; takes a while where there are very many."""

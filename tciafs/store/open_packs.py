@@ -23,6 +23,7 @@ class _OpenPack:
     descriptor: int
     identity: str | None
     readers: int = 0
+    is_damaged: bool = False
 
     def close(self) -> None:
         """Close the file, if that was not done before."""
@@ -57,10 +58,15 @@ class OpenImage:
         return self._pack is other._pack
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`, fewer only at the end of the image."""
+        """Return up to `length` bytes from `offset`, fewer only at the end of the image.
+
+        Raises SeriesDamaged where the disk has lost them.
+        """
         wanted = min(length, self.image.size_bytes - offset)
         if wanted <= 0:
             return b""
+        if self._pack.is_damaged:
+            raise SeriesDamaged(f"the pack of series {self._pack.key[0]} was found to be damaged on disk")
         data = os.pread(self._pack.descriptor, wanted, self.image.offset + offset)
         if len(data) != wanted:
             raise SeriesDamaged(f"the pack of series {self._pack.key[0]} was cut short on disk")
@@ -116,6 +122,13 @@ class OpenPacks:
         """Hand out the descriptor of a pack no more; who has it open may go on reading."""
         if pack := self._shared.pop(key, None):
             self._hidden[pack] = bytes_on_disk(os.fstat(pack.descriptor))
+
+    def condemn(self, series_uid: str) -> None:
+        """Let who has a series open read no more of it: its pack is damaged."""
+        for key, pack in list(self._shared.items()):
+            if key[0] == series_uid:
+                pack.is_damaged = True
+                self.share_no_more(key)
 
     def share_only(self, series_uid: str, place: Path) -> None:
         """Of a series hand out only what is at `place` now, and nothing that was there before."""

@@ -6,6 +6,7 @@ small at any moment; slow disk work is done in a thread. Must not know who bring
 """
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -224,6 +225,16 @@ class Room:
             return False
         with self._shelf.leaving(series_uid) as change:
             await self._change_disk(partial(self._shelf.remove_pack, change))
+        return True
+
+    async def drop_damaged(self, series_uid: str, is_meant: Callable[[os.stat_result], bool]) -> bool:
+        """Drop a series although somebody may have it open; False if its pack is another one by now."""
+        async with self._lock:
+            # INVARIANT: no await between looking at the pack and hiding it.
+            if not self._shelf.condemn(series_uid, is_meant):
+                return False
+            with self._shelf.leaving(series_uid) as change:
+                await self._change_disk(partial(self._shelf.remove_pack, change))
         return True
 
     async def remove(self, file: Path) -> bool:

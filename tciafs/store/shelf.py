@@ -8,9 +8,10 @@ are quick and belong to the daemon's one thread.
 import errno
 import logging
 import math
+import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from tciafs.model import Series
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.layout import Layout, PackedImage
-from tciafs.store.ledger import Ledger
+from tciafs.store.ledger import Entry, Ledger
 from tciafs.store.open_packs import OpenImage, OpenPacks
 from tciafs.store.places import Places
 from tciafs.store.recovery import recover, settle
@@ -163,6 +164,32 @@ class Shelf:
         opened = self._open.open(key, image, place, in_place=path is None)
         self._used_at[series.series_uid] = time.time()
         return opened
+
+    # -- for checks ---------------------------------------------------------------------------------
+
+    def on_disk(self, after: str, limit: int) -> list[str]:
+        """Return the UIDs of the next `limit` series behind `after` that are on disk; blocking."""
+        return self._ledger.on_disk_after(after, limit)
+
+    def entry(self, series_uid: str) -> Entry | None:
+        """Return what is known of a series in whatever version; blocking."""
+        return self._ledger.find(series_uid)
+
+    def place_of(self, series_uid: str) -> Path:
+        """Return where the pack of a series belongs."""
+        return self._places.of(series_uid)
+
+    def condemn(self, series_uid: str, is_meant: Callable[[os.stat_result], bool]) -> bool:
+        """Let nobody read the pack of a series any more; False if another one is there than is meant."""
+        if series_uid in self._replacing or series_uid in self._leaving:
+            return False
+        try:
+            if not is_meant(self._places.of(series_uid).stat()):
+                return False
+        except FileNotFoundError:
+            return False
+        self._open.condemn(series_uid)
+        return True
 
     # -- coming and going -------------------------------------------------------------------------
 

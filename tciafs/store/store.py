@@ -19,6 +19,7 @@ import trio
 
 from tciafs.errors import NoSpace, Offline, Refused, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
+from tciafs.store.checking import Checker
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Announcements, Download, Fetcher, Grant
@@ -89,6 +90,7 @@ class Store:
         self._queued: set[Download] = set()
         self.failures = failures
         self._lost: Unusable | None = None
+        self.checker = Checker(shelf, self._room)
 
     @classmethod
     @asynccontextmanager

@@ -143,7 +143,8 @@ class _Arrival:
             if (checks := await self._bring_rest(archive.single_images)) is None:
                 await self._receive_whole(archive)
                 checks = self._complete()
-            return Layout(self.series.series_uid, self.series.version, self.writer.images, tuple(checks))
+            series, images = self.series, self.writer.images
+            return Layout(series.series_uid, series.version, images, tuple(checks), series.path)
         except _WrongBytes:
             if not self.told:
                 self.writer.keep(0)

@@ -17,13 +17,17 @@ import trio
 
 from tciafs.control import client, place
 from tciafs.control import server as server_module
-from tciafs.control.client import ask_failures, ask_refresh, ask_status
+from tciafs.control.client import ask_cached, ask_check, ask_failures, ask_refresh, ask_status
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening, sockets
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
 from tciafs.control.values import (
+    CachedPage,
+    CachedSeries,
     CacheStatus,
     CatalogueStatus,
+    CheckPlace,
+    CheckTurn,
     DownloadStatus,
     FailurePage,
     FailureStatus,
@@ -59,6 +63,8 @@ class FakeDaemon:
     answer: Status | Exception = STATUS
     failure: Exception | None = None
     failures: list[FailureStatus] = field(default_factory=list)
+    cached: list[CachedSeries] = field(default_factory=list)
+    checked: list[tuple[str, CheckPlace]] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
     open: trio.Event = field(default_factory=trio.Event)
@@ -68,7 +74,21 @@ class FakeDaemon:
 
     @property
     def commands(self) -> Commands:
-        return Commands(status=self.status, failures=self.list_failures, refresh=self.refresh)
+        return Commands(
+            status=self.status,
+            failures=self.list_failures,
+            cached=self.list_cached,
+            check=self.check,
+            refresh=self.refresh,
+        )
+
+    async def list_cached(self, path: str, after: str) -> CachedPage:
+        behind = [each for each in self.cached if each.series_uid > after]
+        return CachedPage(tuple(behind[:2]), behind[1].series_uid if len(behind) > 2 else None)
+
+    async def check(self, series_uid: str, place: CheckPlace) -> CheckTurn:
+        self.checked.append((series_uid, place))
+        return CheckTurn(10, CheckPlace(place.image + 1, 2, 3, "x"), None, is_gone=False)
 
     def list_failures(self, after: str) -> FailurePage:
         behind = [each for each in self.failures if each.series_uid > after]
@@ -147,6 +167,21 @@ async def test_failures_come_page_by_page_and_each_once() -> None:
         assert await in_thread(ask_failures, MOUNT) == failures
     async with served(FakeDaemon()):
         assert await in_thread(ask_failures, MOUNT) == []
+
+
+async def test_what_is_on_disk_comes_page_by_page_and_each_once() -> None:
+    cached = [CachedSeries(f"1.{number}", "Lung", "P1", 2, 30, ("crc32",)) for number in range(5)]
+    async with served(FakeDaemon(cached=cached)):
+        assert await in_thread(ask_cached, MOUNT, "/Lung") == cached
+
+
+async def test_a_check_goes_on_where_the_last_turn_ended() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        turn = await in_thread(ask_check, MOUNT, "1.2", CheckPlace())
+        assert turn.next is not None
+        await in_thread(ask_check, MOUNT, "1.2", turn.next)
+    assert daemon.checked == [("1.2", CheckPlace()), ("1.2", CheckPlace(1, 2, 3, "x"))]
 
 
 async def test_a_status_comes_back_as_it_was_given() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.retriever import ExpectedSeries, expected_series
-from tests.mounting import PROGRAM, Mount, mounted, program, until
+from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
+from tests.mounting import PROGRAM, Mount, mounted, program, run, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -75,6 +75,7 @@ def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSe
             "arrived_bytes": sum(sizes_bytes),
             "received_bytes": download["received_bytes"],
             "listed_bytes": series.size_bytes,
+            "checks": [],
         }
         assert download["received_bytes"] > 0
         assert f"arriving Phantom-Head/HEAD-001 {series.uid}: 3 of 60" in program("status", mount.path).stdout
@@ -223,3 +224,57 @@ def test_a_refresh_that_fails_says_why_and_changes_nothing(
         assert os.listdir(mount.path / "Phantom-Head") == before
         done = program("refresh", mount.path / "no such collection")
         assert (done.returncode, "is not in /" in done.stderr) == (1, True)
+
+
+# Reading what is on disk again
+
+
+def _pack_of(mount: Mount, size_bytes: int) -> Path:
+    """Return the pack on disk that is about as large."""
+    packs = (mount.cache / "series").rglob("*.pack")
+    return min(packs, key=lambda path: abs(path.stat().st_size - size_bytes))
+
+
+def test_a_pack_that_was_damaged_on_disk_is_found_dropped_and_fetched_again(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    expected = images_of(sample, series.uid)
+    (other,) = expected_series(sample, "Phantom-Echo-NC")[:1]
+    with mounted(sample.url) as mount:
+        folder = mount.path / series.path
+        for each in (series, other):
+            run("cp", "-r", mount.path / each.path, mount.cache.parent / each.uid)
+        until(lambda: status_of(mount)["cache"]["series"] == 2, "both series in their places")
+        good = program("verify", mount.path)
+        assert (good.returncode, good.stderr) == (0, "")
+        assert f"Phantom-Head/HEAD-001 {series.uid}: OK, 60 images, 7.6M" in good.stdout
+        assert good.stdout.splitlines()[-1].startswith("2 series checked, ")
+        pack = _pack_of(mount, series.size_bytes)
+        with pack.open("r+b") as file:
+            file.seek(series.size_bytes // 2)
+            file.write(b"damaged")
+        sample.forget_requests()
+        assert program("verify", mount.path / other.path).returncode == 0
+        bad = program("verify", "--quiet", mount.path / "Phantom-Head")
+        assert bad.returncode == 1
+        assert f"Phantom-Head/HEAD-001 {series.uid}: DAMAGED, the bytes of 1-" in bad.stdout
+        assert bad.stdout.splitlines()[-1].endswith(": 1 damaged")
+        assert os.getxattr(folder, "user.tciafs.state") == b"evicted"
+        assert len(os.listdir(folder)) == 60
+        assert sample.requests("getImage") == []
+        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == expected
+        assert len(sample.requests("getImage")) == 1
+        until(lambda: os.getxattr(folder, "user.tciafs.state") == b"local", "the series in its place")
+        assert program("verify", folder / "1-01.dcm").returncode == 0
+
+
+def test_what_is_on_disk_can_be_checked_while_the_archive_is_away(series: ExpectedSeries) -> None:
+    with running_sample() as archive, mounted(archive.url) as mount:
+        folder = mount.path / series.path
+        os.listdir(folder)
+        until(lambda: os.getxattr(folder, "user.tciafs.state") == b"local", "the series in its place")
+        archive.stop()
+        assert program("verify", folder).returncode == 0
+        assert "1 series checked" in program("verify").stdout
+        missing = program("verify", mount.path / "Phantom-Head" / "nobody")
+        assert (missing.returncode, missing.stdout) == (1, "")

@@ -13,7 +13,7 @@ from tests.fakes import make_series
 
 SERIES = make_series()
 FIRST, SECOND = PackedImage("1-1.dcm", 0, 5, 1), PackedImage("1-2.dcm", 5, 5, 2)
-LAYOUT = Layout(SERIES.series_uid, SERIES.version, PackedImages([FIRST, SECOND]), ())
+LAYOUT = Layout(SERIES.series_uid, SERIES.version, PackedImages([FIRST, SECOND]), (), SERIES.path)
 PATIENCE_S = 10.0
 
 

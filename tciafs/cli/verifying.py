@@ -1,0 +1,116 @@
+"""`tciafs verify`: the series on disk read again by the daemon, turn by turn, and what that finds.
+
+Ctrl-C stops between two turns, and nothing goes on in the daemon: it does a turn only when it is asked.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from tciafs.cli.daemons import asked, mount_around, mounts_of_user
+from tciafs.cli.output import say
+
+if TYPE_CHECKING:
+    from tciafs.control.values import CachedSeries, CheckTurn
+    from tciafs.filesystem.mountpoint import Ours
+
+__all__ = ["verify"]
+
+CLEAR_LINE = "\r\x1b[K"
+
+
+@click.command()
+@click.argument("path", type=click.UNPROCESSED, required=False)
+@click.option("--quiet", is_flag=True, help="Name damaged series only.")
+def verify(path: str | None, quiet: bool) -> int:
+    """Read what is on disk of PATH again and compare it with what was written (default: all your mounts).
+
+    A damaged series is dropped, and fetched again when somebody reads it; nothing is downloaded now.
+    """
+    places = [mount_around(path)] if path is not None else [(mount, "/") for mount in mounts_of_user()]
+    from tciafs.control.client import ask_cached
+
+    found = [
+        (mount, series)
+        for mount, inside in places
+        for series in asked(mount, partial(ask_cached, mount.path, inside))
+    ]
+    check = _Check(sum(series.image_bytes for _, series in found), quiet)
+    try:
+        for mount, series in found:
+            check.run(mount, series)
+    except KeyboardInterrupt:
+        check.conclude("stopped: ")
+        raise
+    check.conclude("")
+    return 1 if check.damaged else 0
+
+
+@dataclass(slots=True)
+class _Check:
+    """What was read so far, of how much; a damaged series counts as checked."""
+
+    total_bytes: int
+    quiet: bool
+    read_bytes: int = 0
+    checked: int = 0
+    damaged: int = 0
+
+    def run(self, mount: "Ours", series: "CachedSeries") -> None:
+        """Have one series read again, and say what came of it."""
+        from tciafs.control.report import printable, size_text
+
+        name = printable(f"{series.collection}/{series.patient} {series.series_uid}")
+        checks = ",".join(series.checks)
+        said = f"OK, {series.images:,} images, {size_text(series.image_bytes)}, came with {checks}"
+        with self._progress():
+            for turn in self._turns(mount, series):
+                if turn.is_gone:
+                    said = "not here any more"
+                if turn.damage is not None:
+                    said = f"DAMAGED, {printable(turn.damage)}; fetched again when it is next read"
+                    self.damaged += 1
+        self.checked += 1
+        if not self.quiet or said.startswith("DAMAGED"):
+            say(f"{name}: {said}")
+
+    def _turns(self, mount: "Ours", series: "CachedSeries") -> "Iterator[CheckTurn]":
+        from tciafs.control.client import ask_check
+        from tciafs.control.values import CheckPlace
+
+        place: CheckPlace | None = CheckPlace()
+        while place is not None:
+            turn = asked(mount, partial(ask_check, mount.path, series.series_uid, place))
+            self.read_bytes += turn.read_bytes
+            self._show_progress()
+            yield turn
+            place = turn.next
+
+    @contextmanager
+    def _progress(self) -> Iterator[None]:
+        """Have a line of progress on a terminal, and none of it left behind."""
+        self._show_progress()
+        try:
+            yield
+        finally:
+            if sys.stderr.isatty():
+                click.echo(CLEAR_LINE, nl=False, err=True)
+
+    def _show_progress(self) -> None:
+        from tciafs.control.report import size_text
+
+        if sys.stderr.isatty():
+            read, total = size_text(self.read_bytes), size_text(self.total_bytes)
+            click.echo(f"{CLEAR_LINE}{read} of {total}", nl=False, err=True)
+
+    def conclude(self, how: str) -> None:
+        """Say what came of all of it."""
+        from tciafs.control.report import size_text
+
+        read = size_text(self.read_bytes)
+        say(f"{how}{self.checked:,} series checked, {read} read: {self.damaged:,} damaged")

@@ -112,7 +112,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.listings": "filesystem.folders filesystem.nodes",
         "filesystem.tree": "errors model naming filesystem.folders filesystem.listings filesystem.nodes",
         "filesystem.kernel_view": "model naming filesystem.folders",
-        "filesystem.handles": "filesystem.listings filesystem.nodes",
+        "filesystem.handles": "filesystem.listings filesystem.nodes filesystem.reading",
+        "filesystem.reading": "",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
         "filesystem.commands": "errors control.commands control.values filesystem.status store.checking",
@@ -124,7 +125,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.provenance": "errors model store",
         "filesystem.status": "tciafs store control.values",
         "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
-        "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.tree",
+        "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.reading "
+        "filesystem.tree",
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors model naming settings archives catalogue control selection store worker "
         "filesystem",

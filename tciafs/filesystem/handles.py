@@ -6,10 +6,11 @@ pack, it must not touch them. Defined here and only here: that choice. Must not 
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Node
+from tciafs.filesystem.reading import Readable
 
 if TYPE_CHECKING:
     from tciafs.store.open_packs import OpenImage
@@ -25,17 +26,15 @@ class PageUse:
     bypass: bool = False
 
 
-class _Readable(Protocol):
-    def read(self, offset: int, length: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
 @dataclass(slots=True)
 class Text:
     """The content of a small generated file."""
 
     text: bytes
+
+    def read_at_hand(self, offset: int, length: int) -> bytes:
+        """Return a part of it, which is always in memory."""
+        return self.read(offset, length)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return a part of it."""
@@ -61,7 +60,7 @@ class OpenFile:
     """A file being read; `pages` None where the kernel caches nothing of it for long."""
 
     node: Node
-    content: _Readable
+    content: Readable
     pages: _Pages | None = None
 
 

@@ -4,9 +4,11 @@ Who has an image open goes on reading whatever becomes of the pack: replaced, re
 Belongs to the daemon's one thread.
 """
 
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from tciafs.errors import SeriesDamaged
 from tciafs.store.disk import bytes_on_disk
@@ -57,13 +59,29 @@ class OpenImage:
         """Return whether two images are read from one open pack."""
         return self._pack is other._pack
 
+    def read_at_hand(self, offset: int, length: int) -> bytes | None:
+        """Return what `read` does if it is all in memory, None where the disk has to be waited for."""
+        if self._pack.is_damaged:
+            return None  # but for `read` to say so
+        wanted = self._wanted(offset, length)
+        data = bytearray(wanted)
+        try:
+            received = os.preadv(self._pack.descriptor, [data], self.image.offset + offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return self.read(offset, length)  # some file systems that have no disk know no such question
+        # As good as bytes to whoever writes it out, which another copy would only delay.
+        return cast(bytes, data) if received == wanted else None
+
     def read(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from `offset`, fewer only at the end of the image.
+        """Return up to `length` bytes from `offset`, fewer only at the image's end; may wait for the disk.
 
         Raises SeriesDamaged where the disk has lost them.
         """
-        wanted = min(length, self.image.size_bytes - offset)
-        if wanted <= 0:
+        if not (wanted := self._wanted(offset, length)):
             return b""
         if self._pack.is_damaged:
             raise SeriesDamaged(f"the pack of series {self._pack.key[0]} was found to be damaged on disk")
@@ -71,6 +89,9 @@ class OpenImage:
         if len(data) != wanted:
             raise SeriesDamaged(f"the pack of series {self._pack.key[0]} was cut short on disk")
         return data
+
+    def _wanted(self, offset: int, length: int) -> int:
+        return max(0, min(length, self.image.size_bytes - offset))
 
     def close(self) -> None:
         """Let go of the pack."""

@@ -1,5 +1,6 @@
 """The shelf: packs enter and leave whole, crashes leave nothing half-true, readers keep what they opened."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -137,6 +138,7 @@ def test_a_read_ends_with_its_image(shelf: Shelf, offset: int, length: int, expe
     assert opened is not None
     with closing(opened):
         assert opened.read(offset, length) == expected
+        assert opened.read_at_hand(offset, length) == expected
         assert opened.version == SERIES.version
 
 
@@ -147,6 +149,38 @@ def test_a_pack_cut_short_on_disk_is_noticed(shelf: Shelf, tmp_path: Path) -> No
     os.truncate(packs(tmp_path)[0], 13)
     with closing(opened), pytest.raises(SeriesDamaged, match="cut short on disk"):
         opened.read(0, 6)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (BlockingIOError(errno.EAGAIN, "not now"), None),
+        (OSError(errno.EOPNOTSUPP, "no such thing"), b"second"),
+    ],
+    ids=["not in memory", "the file system cannot tell"],
+)
+def test_what_has_to_be_waited_for_is_not_at_hand(
+    failure: OSError, expected: bytes | None, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise failure
+
+    publish(shelf, SERIES, *IMAGES)
+    opened = shelf.open_local(SERIES, "1-2.dcm")
+    assert opened is not None
+    monkeypatch.setattr(os, "preadv", fail)
+    with closing(opened):
+        assert opened.read_at_hand(0, 99) == expected
+        assert opened.read(0, 99) == b"second"
+
+
+def test_what_is_only_partly_in_memory_is_not_at_hand(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(shelf, SERIES, *IMAGES)
+    opened = shelf.open_local(SERIES, "1-2.dcm")
+    assert opened is not None
+    monkeypatch.setattr(os, "preadv", lambda *_: 3)
+    with closing(opened):
+        assert opened.read_at_hand(0, 99) is None
 
 
 def test_readers_share_a_descriptor_and_the_last_one_closes_it(shelf: Shelf, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "selection.criteria": "model",
         "selection.words": "errors selection.criteria",
         "selection.named": "model selection.manifests",
+        "selection.table": "metadata model naming",
         "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.table selection",
         "agreement": "errors naming",
         "metadata": "naming",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BELOW",
     "LICENCE_NAME",
+    "METADATA_NAME",
     "ROOT_INODE",
     "Folder",
     "Folders",
@@ -44,6 +45,7 @@ __all__ = [
 
 ROOT_INODE = 1
 LICENCE_NAME = "LICENSE"
+METADATA_NAME = "metadata.csv"
 LONGEST_FOLDER_TIMEOUT_S = 3600.0
 """The kernel asks again for a folder at least this often, and sooner when its listing gets stale."""
 
@@ -71,6 +73,7 @@ class Level(enum.IntEnum):
     SERIES = 4
     IMAGE = 5
     LICENCE = 6
+    METADATA = 7
 
 
 @dataclass(frozen=True, slots=True)

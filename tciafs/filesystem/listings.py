@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from tciafs.filesystem.folders import LICENCE_NAME, Folder, Level, Siblings
+from tciafs.filesystem.folders import Folder, Level, Siblings
 from tciafs.filesystem.nodes import Attributes, Child, Node
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class Snapshot:
         self.node = node
         self._folder = folder
         self._timeout_s = folder.timeout_s
-        self._with_licence = node.level is Level.COLLECTION and folder.place(LICENCE_NAME) is None
+        made = tree.made_in(node)
+        self._has_made = made is not None and folder.place(made[1]) is None
         self._by_day: dict[int | None, Attributes] = {}
 
     async def wait_for(self, place: int) -> None:
@@ -76,9 +77,9 @@ class Snapshot:
     def at(self, place: int) -> Child | None:
         if place < len(self._folder.names):
             return self.child(place)
-        if place == len(self._folder.names) and self._with_licence:
-            # Its size costs a request, which only who asks for the size should cause.
-            return self._tree.licence_child(self.node, 0, 0.0)
+        if place == len(self._folder.names) and self._has_made:
+            # Its size costs requests, which only who asks for the size should cause.
+            return self._tree.made_child(self.node, 0, 0.0)
         return None
 
     def child(self, place: int) -> Child:
@@ -104,8 +105,8 @@ class Snapshot:
     def remember(self, place: int, end: int) -> None:
         listed = len(self._folder.names)
         self._tree.remember_run(self.node, self._folder, place, min(end, listed))
-        if end > listed and (licence := self.at(end - 1)) is not None:
-            self._tree.remember(self.node, licence)
+        if end > listed and (made := self.at(end - 1)) is not None:
+            self._tree.remember(self.node, made)
 
     def _attributes(self, day: int | None) -> Attributes:
         attributes = self._by_day.get(day)

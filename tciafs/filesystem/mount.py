@@ -12,12 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -29,6 +29,7 @@ from tciafs.archives.login import Session
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
 from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
+from tciafs.catalogue.table import Question
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening
 from tciafs.errors import Misuse, TciafsError, Unusable
@@ -48,6 +49,7 @@ from tciafs.filesystem.tuning import tune
 from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
 from tciafs.selection.selection import Selection
+from tciafs.selection.table import MetadataTable
 from tciafs.settings import Settings
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool
@@ -138,9 +140,16 @@ class _FileSystem:
 
 def _file_system(settings: Settings, store: Store, listings: Listings, guard: Guard) -> _FileSystem:
     images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
-    tree = Tree(listings, images, naming)
+    table = MetadataTable(listings, naming) if settings.manifest or settings.cart else None
+    tree = Tree(listings, images, naming, metadata=None if table is None else table.text)
     view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
-    listings.on_replaced = view.note
+
+    def note(question: Question, before: Sequence[Any], after: Sequence[Any]) -> None:
+        if table is not None:
+            table.forget()
+        view.note(question, before, after)
+
+    listings.on_replaced = note
     ahead = WalkAhead(tree.folders, store, guard, _ahead_config(settings))
     operations = Operations(tree, images, store, guard, ahead, interrupts, _presentation(settings))
     return _FileSystem(tree, view, interrupts, ahead, operations)

@@ -236,10 +236,11 @@ class Operations(pyfuse3.Operations):
         if flags & WRITING_FLAGS:
             raise ReadOnly("the archive cannot be written")
         node = self._tree.node(inode)
-        if node.level is Level.LICENCE:
+        if node.level in (Level.LICENCE, Level.METADATA):
             with self._interrupts.watching(ctx.pid):
-                text = await self._tree.licence(node)
-            return pyfuse3.FileInfo(fh=self._handles.add(OpenFile(node, Text(text))))
+                text = await self._tree.text(node)
+            # Past the kernel's pages, which may be those of an older text that has another length.
+            return pyfuse3.FileInfo(fh=self._handles.add(OpenFile(node, Text(text))), direct_io=True)
         self._guard.touches_image(ctx.pid)
         # Bytes are awaited here and not in read: a read is a background request, of which the kernel
         # sends only twelve at once, and open knows whose signals to watch for.

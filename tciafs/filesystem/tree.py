@@ -7,13 +7,14 @@ comes before. Knows nothing of FUSE.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from tciafs.errors import NoSuchName
 from tciafs.filesystem.folders import (
     LICENCE_NAME,
+    METADATA_NAME,
     ROOT_INODE,
     SHORTEST_FOLDER_TIMEOUT_S,
     Folder,
@@ -40,10 +41,20 @@ FEWEST_TO_SHRINK = 10_000
 
 
 class Tree:
-    """All inodes that the kernel knows, and the way to those it does not know yet."""
+    """All inodes that the kernel knows, and the way to those it does not know yet.
 
-    def __init__(self, catalogue: "Listings", images: "Images", naming: Naming) -> None:
+    `metadata` makes the metadata.csv of the root; None: it has none.
+    """
+
+    def __init__(
+        self,
+        catalogue: "Listings",
+        images: "Images",
+        naming: Naming,
+        metadata: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
         self._catalogue = catalogue
+        self._metadata = metadata
         self._images = images
         self.folders = Folders(catalogue, naming)
         self._mounted_ns = time.time_ns()
@@ -139,11 +150,12 @@ class Tree:
     # -- records ----------------------------------------------------------------------------------
 
     async def record(self, node: Node) -> Record | None:
-        """Return what the archive says of a node, of an image its series; None of the root.
+        """Return what the archive says of a node, of an image its series; None of the root and of
+        its metadata.csv.
 
         Raises NoSuchName where the archive does not list it any more, or what the archive raises.
         """
-        if node.parent is None:
+        if node.parent is None or node.level is Level.METADATA:
             return None
         match node.level:
             case Level.COLLECTION | Level.LICENCE:
@@ -183,23 +195,23 @@ class Tree:
             return self.image_child(parent, Siblings(Level.IMAGE, parent.whose), found)
         if (listed := await self._listed_child(parent, name)) is not None:
             return listed
-        text = await self.licence(parent)
+        text = await self.text(parent)
         # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
-        return self.licence_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
+        return self.made_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
 
     async def _listed_child(self, parent: Node, name: str) -> Child | None:
-        """Return what is called `name` in a listing; None for the LICENSE, which is in none."""
+        """Return what is called `name` in a listing; None for what is made and in none."""
         folder = await self._folder(parent)
         place = folder.place(name)
         if place is not None:
             return Snapshot(self, parent, folder).child(place)
-        if parent.level is Level.COLLECTION and name == LICENCE_NAME:
+        if (made := self.made_in(parent)) is not None and name == made[1]:
             return None
         raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
 
     async def attributes(self, node: Node) -> Attributes:
         """Return what the kernel may know of a node; waits if its size is not known yet."""
-        if node.level in (Level.IMAGE, Level.LICENCE):
+        if node.level in (Level.IMAGE, Level.LICENCE, Level.METADATA):
             assert node.parent is not None
             return (await self.child(node.parent, node.key)).attributes
         folder = None if node.parent is None else self.folders.peek(node.parent.inode)
@@ -217,6 +229,21 @@ class Tree:
     def images(self, series: Node, listing: "ImageListing") -> FolderListing:
         """Return a listing of images as one of children of `series`."""
         return ImageFolder(self, series, listing)
+
+    def made_in(self, folder: Node) -> tuple[Level, str] | None:
+        """Return level and name of the file that is made in a folder and in no listing, None: it has none."""
+        if folder.level is Level.COLLECTION:
+            return Level.LICENCE, LICENCE_NAME
+        if folder.level is Level.ROOT and self._metadata is not None:
+            return Level.METADATA, METADATA_NAME
+        return None
+
+    async def text(self, node: Node) -> bytes:
+        """Return the text of a file that is made, by itself or its folder. Raises what the archive raises."""
+        if node.level in (Level.COLLECTION, Level.LICENCE):
+            return await self.licence(node)
+        assert self._metadata is not None
+        return await self._metadata()
 
     async def licence(self, collection: Node) -> bytes:
         """Return the text of a collection's LICENSE.
@@ -280,11 +307,13 @@ class Tree:
         """Return what the kernel may know of an image."""
         return Attributes(False, found.size_bytes or 0, self.mtime_ns(series.day), found.timeout_s)
 
-    def licence_child(self, collection: Node, size_bytes: int, timeout_s: float) -> Child:
-        """Return the LICENSE of a collection, which is of no listing."""
+    def made_child(self, folder: Node, size_bytes: int, timeout_s: float) -> Child:
+        """Return the file that is made in a folder that has one."""
+        made = self.made_in(folder)
+        assert made is not None
+        level, name = made
         attributes = Attributes(False, size_bytes, self._mounted_ns, timeout_s)
-        inode = inode_of(Level.LICENCE, collection.whose)
-        return Child(inode, LICENCE_NAME, Level.LICENCE, LICENCE_NAME, None, attributes)
+        return Child(inode_of(level, folder.whose or (name,)), name, level, name, None, attributes)
 
     def mtime_ns(self, day: int | None) -> int:
         """Return midnight UTC of a day as a file time, or when the archive was mounted."""

@@ -1,5 +1,6 @@
 """Selections through the kernel: exactly what was chosen, what that costs, and what is said of it."""
 
+import csv
 import os
 import re
 from collections.abc import Iterator
@@ -85,6 +86,35 @@ def test_a_manifest_shows_its_series_and_says_what_is_missing(sample: RunningSam
         assert shown(mount) == paths(expected)
         image = next((mount.path / expected[0].path).iterdir())
         assert image.read_bytes()[128:132] == b"DICM"
+
+
+@pytest.mark.parametrize("naming", ["descriptive", "classic"])
+def test_a_manifest_has_a_table_of_its_series_and_where_they_are(
+    sample: RunningSample, tmp_path: Path, naming: str
+) -> None:
+    expected = [*expected_series(sample, "Phantom-Head"), *expected_series(sample, "Numbering_Traps")[:3]]
+    manifest = written(tmp_path / "cohort.tcia", *(each.uid for each in expected))
+    with mounted(sample.url, "--manifest", manifest, "--naming", naming) as mount:
+        table = mount.path / "metadata.csv"
+        assert "metadata.csv" in os.listdir(mount.path)
+        content = table.read_bytes()
+        assert table.stat().st_size == len(content)
+        rows = list(csv.DictReader(content.decode().splitlines()))
+        assert {row["Series UID"] for row in rows} == {each.uid for each in expected}
+        assert len(rows) == len(expected)
+        for row in rows:
+            assert (mount.path / row["File Location"]).is_dir()
+        (ct,) = (row for row in rows if row["Modality"] == "CT" and row["Collection"] == "Phantom-Head")
+        assert (ct["Study Date"], ct["Study Description"]) == ("05-20-2021", "CT HEAD WO CONTRAST")
+        assert (ct["Number of Images"], ct["File Size"], ct["3rd Party Analysis"]) == ("60", "7.95 MB", "NO")
+        sample.withdraw(ct["Series UID"])
+        assert program("refresh", mount.path / "Phantom-Head" / "HEAD-001").returncode == 0
+        assert ct["Series UID"] not in table.read_text()
+
+
+def test_only_a_manifest_has_a_table(sample: RunningSample) -> None:
+    with mounted(sample.url, "--collection", "Phantom-Head") as mount:
+        assert os.listdir(mount.path) == ["Phantom-Head"]
 
 
 def test_a_cart_shows_its_series_and_follows_it(sample: RunningSample) -> None:

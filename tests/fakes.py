@@ -7,7 +7,7 @@ something happens, by calling a method or setting an event.
 import datetime as dt
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -67,14 +67,13 @@ def make_series(uid: str = "1.2.3", image_count: int | None = 2, size_bytes: int
 
 def write_pack(path: Path, series: Series, *images: tuple[str, bytes]) -> Layout:
     """Write a finished pack of these images and return its layout."""
-    writer = PackWriter(path)
-    for name, data in images:
-        writer.begin()
-        writer.write(data)
-        writer.end(name)
-    layout = Layout(series.series_uid, series.version, writer.images, ("crc32",), series.path)
-    writer.finish(layout)
-    writer.close()
+    with closing(PackWriter(path)) as writer:
+        for name, data in images:
+            writer.begin()
+            writer.write(data)
+            writer.end(name)
+        layout = Layout(series.series_uid, series.version, writer.images, ("crc32",), series.path)
+        writer.finish(layout)
     return layout
 
 

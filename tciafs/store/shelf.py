@@ -240,16 +240,22 @@ class Shelf:
         What is there after a failure is either the new pack or the old one, and the ledger says which.
         """
         pack_bytes = bytes_on_disk(incoming.stat())
-        # Raises where the folder is frozen; without the row nothing is renamed.
-        self._ledger.begin_publishing(layout, pack_bytes)
         try:
+            self._ledger.begin_publishing(layout, pack_bytes)
             self._places.put(incoming, layout.series_uid)
             self._ledger.end_publishing(layout.series_uid)
         except OSError:
             change.after_bytes = max(change.before_bytes, pack_bytes)  # until it is known
-            change.after_bytes = settle(self._places, self._ledger, layout.series_uid)
+            change.after_bytes = self._settled_bytes(change)
             raise
         change.after_bytes = pack_bytes
+
+    def _settled_bytes(self, change: Change) -> int:
+        """Return what is in the place of a series after a publication failed; the ledger says so too."""
+        # A row may be written though SQLite said that it is not.
+        if change.series_uid in self._ledger.unfinished():
+            return settle(self._places, self._ledger, change.series_uid)
+        return self._ledger.pack_bytes(change.series_uid)
 
     def remove_pack(self, change: Change) -> None:
         """Remove a pack that nobody has open; its layout stays. Blocking, and to be done inside `leaving`."""

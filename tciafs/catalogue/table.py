@@ -194,14 +194,20 @@ class Table:
         return row
 
     def put(self, question: Question, listing: Listing[Any]) -> None:
-        """Keep an answer."""
-        self.put_rows([(question, pack(question, listing))])
+        """Keep an answer, whatever was there before."""
+        self._rows.set(_key(question), pack(question, listing))
 
-    def put_rows(self, rows: Iterable[tuple[Question, bytes]]) -> None:
-        """Keep packed answers, all of them or none."""
+    def put_rows(self, rows: Iterable[tuple[Question, bytes]]) -> list[bytes | None]:
+        """Keep packed answers, all of them or none; return what was there before of each."""
         with self._rows.transact():
-            for question, row in rows:
-                self._rows.set(_key(question), row)
+            return [self._replaced(_key(question), row) for question, row in rows]
+
+    def _replaced(self, key: str, row: bytes) -> bytes | None:
+        if self._rows.add(key, row):  # of a collection that is walked for the first time, nearly all
+            return None
+        before: bytes | None = self._rows.get(key)
+        self._rows.set(key, row)
+        return before
 
     def fact(self, name: str) -> bytes | None:
         """Return a fact that is no listing, None if it is not known."""

@@ -79,8 +79,7 @@ def _write(
 ) -> None:
     """Write some rows at once, and tell of those that were there and are others now."""
     rows = [(question, pack(question, listing)) for question, listing in listings]
-    before = [table.row(question) for question, _ in listings]
-    table.put_rows(rows)
+    before = table.put_rows(rows)
     for (question, listing), old, (_, new) in zip(listings, before, rows, strict=True):
         if old is not None and _differs(question, old, listing):
             tell(RowReplaced(question, old, new))

@@ -307,6 +307,14 @@ def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
         assert table.row(question) is None
 
 
+def test_who_writes_rows_is_told_what_was_there_before(tmp_path: Path) -> None:
+    one, other = ("patients", "A"), ("patients", "B")
+    with closing(Table.opened(tmp_path)) as table:
+        assert table.put_rows([(one, b"old")]) == [None]
+        assert table.put_rows([(other, b""), (one, b"new"), (one, b"newer")]) == [None, b"old", b"new"]
+        assert (table.row(one), table.row(other)) == (b"newer", b"")
+
+
 def test_no_archive_can_make_two_questions_one_row(tmp_path: Path) -> None:
     questions = [
         ("studies", "A\0B", "C"),

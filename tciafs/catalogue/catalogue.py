@@ -183,13 +183,20 @@ class Catalogue:
         """Return the archive's answer, asked for together with that of all siblings where that is less."""
         if self._config.offline:
             raise Offline(f"the listing of {said(question)} is not in the cache, and --offline is set")
-        if self._lister is not None and question[0] in ("studies", "series"):
-            _kind, collection, patient = question
-            if self._walks.asks(collection, patient, trio.current_time()):
-                listing = await self._ask_with_siblings(question, self._lister)
-                if listing is not None:
-                    return listing
+        if self._lister is not None and await self._is_walk(question):
+            listing = await self._ask_with_siblings(question, self._lister)
+            if listing is not None:
+                return listing
         return await self._questions.ask(question, partial(self._ask_archive, question)).result()
+
+    async def _is_walk(self, question: Question) -> bool:
+        """Note that a question has to be asked; return whether it is part of a walk through a collection."""
+        if question[0] not in ("studies", "series"):
+            return False
+        _kind, collection, patient = question
+        known = await self._remembered.get(("patients", collection))
+        patients = 0 if known is None else len(known.records)
+        return self._walks.asks(collection, patient, trio.current_time(), patients)
 
     async def _ask_archive(self, question: Question) -> Listing[Any]:
         self.requests += 1

@@ -12,6 +12,7 @@ from msgspec.structs import replace as altered
 from trio.testing import MockClock
 
 from tciafs.catalogue import freshness as freshness_module
+from tciafs.catalogue import walks
 from tciafs.catalogue.catalogue import (
     REFRESHES_BEHIND,
     WHOLE_AGAIN_S,
@@ -22,7 +23,7 @@ from tciafs.catalogue.catalogue import (
 )
 from tciafs.catalogue.changes import VOUCHED_TTLS
 from tciafs.catalogue.table import Table
-from tciafs.catalogue.walks import PACE_S
+from tciafs.catalogue.walks import PACE_OF_MANY_S, PACE_S
 from tciafs.errors import Offline, Unreachable
 from tciafs.model import Change
 from tciafs.worker.listing import list_collection
@@ -109,6 +110,22 @@ async def test_who_looks_at_patients_with_pauses_asks_for_those_only(
             await catalogue.studies("Lung", patient)
             mock_clock.jump(PACE_S + 1)
     assert archive.asked == [("studies", "Lung", patient) for patient in PATIENTS[:3]]
+
+
+async def test_of_very_many_patients_two_in_a_second_are_asked_about_alone_and_a_walk_still_is_five_questions(
+    archive: FakeArchive, config: CatalogueConfig, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "MANY_PATIENTS", len(PATIENTS) - 1)
+    async with opened(archive, config, InProcessLister(archive)) as catalogue:
+        await catalogue.patients("Lung")
+        for patient in PATIENTS[-2:]:
+            mock_clock.jump(2 * PACE_OF_MANY_S)
+            await catalogue.studies("Lung", patient)
+        assert archive.asked[1:] == [("studies", "Lung", patient) for patient in PATIENTS[-2:]]
+        mock_clock.jump(2 * PACE_OF_MANY_S)
+        archive.asked.clear()
+        await walk(catalogue)
+    assert archive.asked == WALK_OF_A_COLLECTION[1:]
 
 
 async def test_a_patient_without_studies_is_known_by_the_whole_and_not_asked_for(

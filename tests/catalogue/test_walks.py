@@ -1,6 +1,6 @@
 """The rule that tells who walks through a collection from who looks at one patient."""
 
-from tciafs.catalogue.walks import PACE_S, REMEMBERED_COLLECTIONS, Walks
+from tciafs.catalogue.walks import MANY_PATIENTS, PACE_OF_MANY_S, PACE_S, REMEMBERED_COLLECTIONS, Walks
 
 
 def test_the_first_patient_is_no_walk_and_the_second_one_soon_after_is() -> None:
@@ -35,6 +35,14 @@ def test_a_slow_archive_makes_nobody_a_slow_walker() -> None:
     walks.asks("Lung", "P1", 0.0)
     walks.answered("Lung", 60.0)
     assert walks.asks("Lung", "P2", 60.5)
+
+
+def test_of_very_many_patients_only_a_program_in_haste_is_taken_for_one_that_walks() -> None:
+    walks, many = Walks(), MANY_PATIENTS + 1
+    assert not walks.asks("NLST", "P1", 0.0, many)
+    assert not walks.asks("NLST", "P2", 2 * PACE_OF_MANY_S, many), "in a collection like others it would be"
+    walks.answered("NLST", 10.0)
+    assert walks.asks("NLST", "P3", 10.0 + PACE_OF_MANY_S, many)
 
 
 def test_collections_are_told_apart_and_not_all_remembered() -> None:

@@ -305,9 +305,30 @@ def test_who_stops_it_is_told_how_far_it_came(run: Run, verified: Turns) -> None
     assert result.out.splitlines()[-1] == "stopped: 1 series checked, 1.5K read: 0 damaged"
 
 
+def test_a_mount_that_cannot_be_asked_hides_no_other(
+    run: Run, daemons: Daemons, verified: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemons.mount(Path("/mnt/b"))
+
+    def cached(mountpoint: Path, _path: str) -> list[CachedSeries]:
+        if mountpoint == Path("/mnt/b"):
+            raise NoDaemon("it is dead")
+        return CACHED
+
+    def failed(mountpoint: Path) -> list[FailureStatus]:
+        cached(mountpoint, "/")
+        return []
+
+    monkeypatch.setattr(client, "ask_cached", cached)
+    monkeypatch.setattr(client, "ask_failures", failed)
+    summary = "3 series checked, 3.0K read: 0 damaged\n"
+    assert run("verify", "--quiet") == Result(1, summary, "tciafs: it is dead\n")
+    assert run("status", "--failed", "-") == Result(1, failed_csv([]), "tciafs: it is dead\n")
+
+
 def test_a_daemon_that_fails_meanwhile_is_a_sentence(run: Run, verified: Turns) -> None:
     verified["1.0"] = [NoDaemon("it ended")]
-    assert run("verify") == Result(1, "", "tciafs: it ended\n")
+    assert run("verify") == Result(1, "0 series checked, 0B read: 0 damaged\n", "tciafs: it ended\n")
 
 
 def test_on_a_terminal_it_shows_how_far_it_is(

@@ -143,7 +143,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
         "cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
-        "cli.verifying": "control.client control.report control.values cli.daemons cli.output",
+        "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
         "cli.daemons": "errors control.client control.failed_table control.report "
         "filesystem.mountpoint cli.output",
         "__main__": "cli",

@@ -5,7 +5,7 @@ Paths in mounts are plain words here: click would look at what they name, and wa
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +16,6 @@ from tciafs.cli.output import fail, say, sentence
 from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 
 if TYPE_CHECKING:
-    from tciafs.control.values import FailureStatus
     from tciafs.filesystem.mountpoint import Ours
 
 __all__ = ["refresh", "status"]
@@ -42,14 +41,9 @@ def status(mountpoint: str | None, as_json: bool, failed_file: Path | None) -> i
     from tciafs.control.client import ask_status
     from tciafs.control.report import json_line, report
 
-    exit_code = 0
-    for mount in mounts:
-        try:
-            answer = asked(mount, partial(ask_status, mount.path))
-        except TciafsError as error:
-            exit_code = fail(sentence(str(error), error.hint), error.exit_code)
-        else:
-            say(json_line(answer) if as_json else report(answer))
+    answers, exit_code = asked_each(mounts, ask_status)
+    for answer in answers:
+        say(json_line(answer) if as_json else report(answer))
     return exit_code
 
 
@@ -58,19 +52,18 @@ def _write_failed(mounts: "list[Ours]", file: Path) -> int:
     from tciafs.control.client import ask_failures
     from tciafs.control.failed_table import failed_csv
 
-    failures: list[FailureStatus] = []
-    for mount in mounts:
-        failures += asked(mount, partial(ask_failures, mount.path))
+    answers, exit_code = asked_each(mounts, ask_failures)
+    failures = [each for answer in answers for each in answer]
     table = failed_csv(failures)
     if str(file) == "-":
         click.echo(table, nl=False)
-        return 0
+        return exit_code
     try:
         file.write_text(table, encoding="utf-8", newline="")
     except OSError as error:
         raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
     say(f"{len(failures):,} failed series in {file}")
-    return 0
+    return exit_code
 
 
 @click.command()
@@ -111,6 +104,17 @@ def mount_around(word: str) -> "tuple[Ours, str]":
         where = printable(str(mount.path))
         raise Unusable(f"{where} was mounted by the user {mount.owner_uid}, to whom alone its daemon listens")
     return found
+
+
+def asked_each(mounts: "Sequence[Ours]", question: Callable[[Path], A]) -> tuple[list[A], int]:
+    """Return the answers of those daemons that give one, and an exit code; of the others it is said why."""
+    answers, exit_code = [], 0
+    for mount in mounts:
+        try:
+            answers.append(asked(mount, partial(question, mount.path)))
+        except TciafsError as error:
+            exit_code = fail(sentence(str(error), error.hint), error.exit_code)
+    return answers, exit_code
 
 
 def asked(mount: "Ours", question: Callable[[], A]) -> A:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tciafs.cli.daemons import asked, mount_around, mounts_of_user
-from tciafs.cli.output import say
+from tciafs.cli.output import fail, say, sentence
+from tciafs.errors import TciafsError
 
 if TYPE_CHECKING:
     from tciafs.control.values import CachedSeries, CheckTurn
@@ -33,35 +34,40 @@ def verify(path: str | None, quiet: bool) -> int:
     A damaged series is dropped, and fetched again when somebody reads it; nothing is downloaded now.
     """
     places = [mount_around(path)] if path is not None else [(mount, "/") for mount in mounts_of_user()]
-    from tciafs.control.client import ask_cached
-
-    found = [
-        (mount, series)
-        for mount, inside in places
-        for series in asked(mount, partial(ask_cached, mount.path, inside))
-    ]
-    check = _Check(sum(series.image_bytes for _, series in found), quiet)
+    check, exit_code = _Check(quiet), 0
     try:
-        for mount, series in found:
-            check.run(mount, series)
+        for mount, inside in places:
+            try:
+                check.run(mount, inside)
+            except TciafsError as error:
+                exit_code = fail(sentence(str(error), error.hint), error.exit_code)
     except KeyboardInterrupt:
         check.conclude("stopped: ")
         raise
     check.conclude("")
-    return 1 if check.damaged else 0
+    return exit_code or (1 if check.damaged else 0)
 
 
 @dataclass(slots=True)
 class _Check:
     """What was read so far, of how much; a damaged series counts as checked."""
 
-    total_bytes: int
     quiet: bool
+    total_bytes: int = 0
     read_bytes: int = 0
     checked: int = 0
     damaged: int = 0
 
-    def run(self, mount: "Ours", series: "CachedSeries") -> None:
+    def run(self, mount: "Ours", inside: str) -> None:
+        """Have all series at a path in a mount read again. Raises what the daemon raises."""
+        from tciafs.control.client import ask_cached
+
+        cached = asked(mount, partial(ask_cached, mount.path, inside))
+        self.total_bytes += sum(series.image_bytes for series in cached)
+        for series in cached:
+            self._read(mount, series)
+
+    def _read(self, mount: "Ours", series: "CachedSeries") -> None:
         """Have one series read again, and say what came of it."""
         from tciafs.control.report import printable, size_text
 

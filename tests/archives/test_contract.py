@@ -5,6 +5,8 @@ The public service is asked only where TCIAFS_CONTRACT_URL says so: one small co
 """
 
 import datetime as dt
+import hashlib
+import io
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +15,7 @@ from typing import TypeVar
 
 import pytest
 import trio
+from pydicom import dcmread
 
 from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
 from tciafs.errors import AccessDenied, TciafsError, Unreachable, UnreadableAnswer
@@ -22,6 +25,7 @@ from tciafs.model import (
     Checksums,
     Collection,
     Delivery,
+    ImageKey,
     Member,
     Patient,
     Series,
@@ -159,6 +163,28 @@ class ArchiveContract:
                 await anext(studies)
         assert scope.cancelled_caught
         assert await gathered(held.archive.every_study(held.collection))
+
+    async def test_single_images_are_those_of_the_series_and_are_called_as_there(self, held: Held) -> None:
+        singles = held.archive.single_images
+        if singles is None:
+            return
+        series = await smallest(held)
+        members, _ = await fetch(held.archive, series)
+        uids = await singles.image_uids(series)
+        assert len(set(uids)) == len(uids) == len(members)
+        images, keys = [], []
+        for sop_uid in uids:
+            async with singles.image(series, sop_uid) as member:
+                images.append(b"".join([chunk async for chunk in member.chunks]))
+            header = dcmread(io.BytesIO(images[-1]), stop_before_pixels=True)
+            assert header.SOPInstanceUID == sop_uid
+            keys.append(ImageKey(header.get("AcquisitionNumber"), header.get("InstanceNumber"), sop_uid))
+        names = singles.names(keys)
+        assert names is None or dict(zip(names, images, strict=True)) == {
+            member.name: member.data for member in members
+        }
+        agrees = await singles.check_of(series)
+        assert agrees is None or agrees([hashlib.md5(data).hexdigest() for data in images])
 
     async def test_changes_are_the_patients_with_later_releases_each_once(self, held: Held) -> None:
         series = await gathered(held.archive.every_series(held.collection))

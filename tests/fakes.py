@@ -317,6 +317,7 @@ class FakeFetcher:
         self.transfers: list[Transfer] = []
         self.running = 0
         self.most_running = 0
+        self.is_paused = False
         self._begun = trio.Event()
 
     async def begun(self, count: int = 1) -> Transfer:
@@ -324,6 +325,12 @@ class FakeFetcher:
         while len(self.transfers) < count:
             await self._begun.wait()
         return self.transfers[count - 1]
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
 
     async def fetch(self, series: Series, pack: Path, announce: Announcements, grant: Grant) -> None:
         transfer = Transfer(series, pack, announce, grant)

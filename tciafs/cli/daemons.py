@@ -18,7 +18,7 @@ from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 if TYPE_CHECKING:
     from tciafs.filesystem.mountpoint import Ours
 
-__all__ = ["refresh", "status"]
+__all__ = ["pause", "refresh", "resume", "status"]
 
 A = TypeVar("A")
 
@@ -64,6 +64,27 @@ def _write_failed(mounts: "list[Ours]", file: Path) -> int:
         raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
     say(f"{len(failures):,} failed series in {file}")
     return exit_code
+
+
+@click.command()
+@click.argument("mountpoint", type=click.UNPROCESSED)
+def pause(mountpoint: str) -> None:
+    """Have all downloads of MOUNTPOINT stand still; what is cached stays readable."""
+    _pause(mountpoint, paused=True)
+
+
+@click.command()
+@click.argument("mountpoint", type=click.UNPROCESSED)
+def resume(mountpoint: str) -> None:
+    """Let the downloads of MOUNTPOINT go on."""
+    _pause(mountpoint, paused=False)
+
+
+def _pause(mountpoint: str, *, paused: bool) -> None:
+    mount, _inside = mount_around(mountpoint)
+    from tciafs.control.client import ask_pause
+
+    asked(mount, partial(ask_pause, mount.path, paused=paused))
 
 
 @click.command()

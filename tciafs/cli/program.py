@@ -9,7 +9,7 @@ import click
 
 from tciafs import __version__
 from tciafs.cli.agreeing import agree
-from tciafs.cli.daemons import refresh, status
+from tciafs.cli.daemons import pause, refresh, resume, status
 from tciafs.cli.exporting import export
 from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
@@ -35,12 +35,13 @@ def commands() -> None:
       tciafs /mnt/tcia              mount; ls, cp and open what you like
       tciafs umount /mnt/tcia       unmount
       tciafs status                 what your mounts do: downloads, cache, failures
+      tciafs pause /mnt/tcia        let downloads stand still; resume lets them go on
       tciafs demo                   try it on the bundled sample: no account, no network
       tciafs mount --help           all options, which may also stand before the mount point
     """
 
 
-for command in (mount, demo, umount, status, refresh, verify, login, logout, agree, export):
+for command in (mount, demo, umount, status, refresh, pause, resume, verify, login, logout, agree, export):
     commands.add_command(command)
 
 

@@ -25,13 +25,14 @@ from tciafs.control.values import (
     FailureStatus,
     ListCached,
     ListFailures,
+    Pause,
     Refresh,
     Refusal,
     Status,
 )
 from tciafs.errors import NoDaemon, TciafsError, error_named
 
-__all__ = ["ask_cached", "ask_check", "ask_failures", "ask_refresh", "ask_status"]
+__all__ = ["ask_cached", "ask_check", "ask_failures", "ask_pause", "ask_refresh", "ask_status"]
 
 A = TypeVar("A")
 
@@ -74,6 +75,11 @@ def ask_cached(mountpoint: Path, path: str) -> list[CachedSeries]:
 def ask_check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn:
     """Have a series on disk read again for about a second, on from a place. Raises as `ask_status`."""
     return _ask(mountpoint, "check", Check(series_uid, place), CheckTurn, CHECK_TIMEOUT_S)
+
+
+def ask_pause(mountpoint: Path, *, paused: bool) -> None:
+    """Have all downloads of a mount stand still, or go on. Raises what `ask_status` raises."""
+    _ask(mountpoint, "pause", Pause(paused), None, ANSWER_TIMEOUT_S)
 
 
 def ask_refresh(mountpoint: Path, path: str) -> None:

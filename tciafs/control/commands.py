@@ -18,7 +18,7 @@ class Commands:
 
     `status` never waits, nor does `failures`, which takes the series UID behind which to go on ("": begin);
     `cached` takes a path and such a UID, `check` a series UID and how far it was read before; `refresh` takes
-    a path.
+    a path. `pause` has all downloads stand still (True) or go on (False), at once.
     """
 
     status: Callable[[], Status]
@@ -26,3 +26,4 @@ class Commands:
     cached: Callable[[str, str], Awaitable[CachedPage]]
     check: Callable[[str, CheckPlace], Awaitable[CheckTurn]]
     refresh: Callable[[str], Awaitable[None]]
+    pause: Callable[[bool], None]

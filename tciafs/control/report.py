@@ -59,7 +59,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         f"{catalogue.requests:,} asked for since the start",
     )
     yield "today", f"{size_text(status.received_today_bytes)} received since midnight UTC"
-    yield "downloads", f"{status.downloads_total:,}" if status.downloads_total else "none"
+    paused = ", paused: tciafs resume lets them go on" if status.paused else ""
+    yield "downloads", (f"{status.downloads_total:,}" if status.downloads_total else "none") + paused
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))
     if status.failures_total:

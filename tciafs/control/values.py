@@ -23,6 +23,7 @@ __all__ = [
     "FailureStatus",
     "ListCached",
     "ListFailures",
+    "Pause",
     "Refresh",
     "Refusal",
     "Status",
@@ -143,6 +144,7 @@ class Status:
     user: str | None = None
     login_refused: str | None = None
     selection: tuple[str, ...] = ()
+    paused: bool = False
     received_today_bytes: int = 0
     refusals: tuple[RefusalStatus, ...] = ()
 
@@ -220,6 +222,13 @@ class CheckTurn:
     next: CheckPlace | None
     damage: str | None
     is_gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """`POST /v1/pause`: have all downloads stand still, or go on."""
+
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True)

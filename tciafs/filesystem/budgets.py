@@ -152,3 +152,11 @@ class MeteredFetcher:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._budgets.write, limiter=self._writing)
+
+    def pause(self) -> None:
+        """See `Fetcher.pause`."""
+        self._fetcher.pause()
+
+    def resume(self) -> None:
+        """See `Fetcher.resume`."""
+        self._fetcher.resume()

@@ -44,7 +44,14 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree") -> Commands:
         following = None if turn.next is None else CheckPlace(*astuple(turn.next))
         return CheckTurn(turn.read_bytes, following, turn.damage, turn.is_gone)
 
+    def pause(paused: bool) -> None:
+        if paused:
+            rooms.store.pausing.begin()
+        else:
+            rooms.store.pausing.end()
+
     return Commands(
+        pause=pause,
         status=partial(snapshot, about, rooms),
         failures=partial(failures_after, rooms.store),
         cached=cached,

@@ -90,7 +90,8 @@ class Admits(Protocol):
 class Guard:
     """Counts, for each process, the unknown series it listed since it last touched an image.
 
-    `crawlers` are patterns of program names, as in a shell. `budgets` None is no limit.
+    `crawlers` are patterns of program names, as in a shell. `budgets` None is no limit. `paused` says with
+    what all are refused for now, None: with nothing.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Guard:
         crawlers: Sequence[str] = (),
         budgets: Admits | None = None,
         *,
+        paused: Callable[[], Refused | None] = lambda: None,
         names: Callable[[int], tuple[str, ...]] = program_names,
         identify: Callable[[int], str] = process_identity,
         now: Callable[[], float] = time.monotonic,
@@ -106,6 +108,7 @@ class Guard:
         self._mode = mode
         self._crawlers = crawlers
         self._budgets = budgets
+        self._paused = paused
         self._refusals: OrderedDict[str, Refusals] = OrderedDict()
         self._refused: OrderedDict[str, Refused] = OrderedDict()
         self._names = names
@@ -120,6 +123,8 @@ class Guard:
         try:
             if (name := self._crawler(pid)) is not None:
                 raise Refused(f"{name} is not allowed to cause downloads (see --crawlers)")
+            if (pause := self._paused()) is not None:
+                raise pause.with_traceback(None)
             if self._budgets is not None:
                 self._budgets.admit(self._process(pid), series)
         except Refused as refused:

@@ -107,7 +107,12 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         await _check_words(selection)
         listings: Listings = catalogue if choice.is_everything else selection
         nursery = await stack.enter_async_context(trio.open_nursery())
-        guard = Guard(cast(ListingMode, settings.listing), settings.crawlers, budgets)
+        guard = Guard(
+            cast(ListingMode, settings.listing),
+            settings.crawlers,
+            budgets,
+            paused=lambda: store.pausing.refusal,
+        )
         files = _file_system(settings, store, listings, guard)
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))

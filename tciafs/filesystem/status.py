@@ -107,6 +107,7 @@ def snapshot(about: About, rooms: Rooms) -> Status:
         archive=brief(about.archive, LONGEST_SENTENCE_BYTES),
         user=None if about.login is None else brief(about.login.user),
         login_refused=_refusal(about.login),
+        paused=store.pausing.refusal is not None,
         received_today_bytes=rooms.budgets.received_today_bytes,
         refusals=tuple(map(_refused, rooms.guard.refusals[-MOST_OTHERS:])),
         pid=os.getpid(),

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import trio
 
-from tciafs.errors import DeadlinePassed, TciafsError
+from tciafs.errors import DeadlinePassed, Refused, TciafsError
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 
@@ -58,6 +58,14 @@ class Fetcher(Protocol):
         """
         ...
 
+    def pause(self) -> None:
+        """Have all that is coming in stand still."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
 
 class Download:
     """A series on its way; `images` holds what is in, in order of arrival.
@@ -77,6 +85,8 @@ class Download:
         self.layout: Layout | None = None
         self.failure: TciafsError | None = None
         self.over = trio.Event()
+        self._paused: Refused | None = None
+        self._waits: set[trio.CancelScope] = set()
         self._settled = trio.Event()
         self._signs_of_life = 0
         self._awaited: dict[str, trio.Event] = {}
@@ -99,6 +109,17 @@ class Download:
 
     def mark_alive(self) -> None:
         """Note that it is not this download's fault that nothing comes: it waits for its turn."""
+        self._signs_of_life += 1
+
+    def pause(self, refusal: Refused) -> None:
+        """Send away whoever waits, and who comes while it stands still, with a refusal."""
+        self._paused = refusal
+        for wait in self._waits:
+            wait.cancel()
+
+    def resume(self) -> None:
+        """Let those who come wait again; their patience starts anew."""
+        self._paused = None
         self._signs_of_life += 1
 
     def mark_progress(self, received_bytes: int) -> None:
@@ -161,8 +182,8 @@ class Download:
     async def wait_for(self, name: str, patience_s: float) -> PackedImage | None:
         """Return the image called `name` as soon as it is in; None if the series has none.
 
-        Raises the download's failure, or DeadlinePassed once `patience_s` went by without a sign of
-        life: after twice that at most.
+        Raises the download's failure, Refused while it is paused, or DeadlinePassed once `patience_s` went by
+        without a sign of life: after twice that at most.
         """
         while (image := self.images.find(name)) is None and not self.settled:
             await self._wait(self._awaited.setdefault(name, trio.Event()), patience_s)
@@ -191,8 +212,15 @@ class Download:
 
     async def _wait(self, event: trio.Event, patience_s: float) -> None:
         seen = self._signs_of_life
-        with trio.move_on_after(patience_s):
-            await event.wait()
-            return
+        if self._paused is None:
+            with trio.move_on_after(patience_s) as wait:
+                self._waits.add(wait)
+                try:
+                    await event.wait()
+                    return
+                finally:
+                    self._waits.discard(wait)
+        if self._paused is not None:
+            raise self._paused.with_traceback(None)
         if self._signs_of_life == seen:
             raise DeadlinePassed(f"no byte of series {self.series.series_uid} came for {patience_s:g} s")

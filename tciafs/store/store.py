@@ -27,6 +27,7 @@ from tciafs.store.failures import Failures
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import Lease
 from tciafs.store.open_packs import OpenImage
+from tciafs.store.pausing import Pausing
 from tciafs.store.room import Reservation, Room
 from tciafs.store.shelf import KnownSeries, Shelf
 from tciafs.store.turns import Turn, Turns
@@ -88,6 +89,7 @@ class Store:
         self._downloads: dict[str, Download] = {}
         self._turn_of: dict[Download, Turn] = {}
         self._queued: set[Download] = set()
+        self.pausing = Pausing(fetcher, self._downloads.values)
         self.failures = failures
         self._lost: Unusable | None = None
         self.checker = Checker(shelf, self._room)
@@ -206,7 +208,8 @@ class Store:
     def fetch(self, series: Series) -> Download:
         """Return the one download of `series`, starting it if there is none: somebody waits for it.
 
-        Raises the failure of a download that failed not long ago, Offline, or Unusable if the folder is lost.
+        Raises the failure of a download that failed not long ago, Refused while all are paused, Offline, or
+        Unusable if the folder is lost.
         """
         if download := self._downloads.get(series.series_uid):
             if (turn := self._turn_of.get(download)) is not None and not turn.wanted:
@@ -215,6 +218,7 @@ class Store:
             return download
         if self._lost is not None:
             raise self._lost.with_traceback(None)
+        self.pausing.refuse()
         if failure := self.failures.refusal(series):
             raise failure.with_traceback(None)
         if self._config.offline:
@@ -229,7 +233,7 @@ class Store:
         """
         if download := self._downloads.get(series.series_uid):
             return download
-        if self._config.offline or self.state(series) in ("local", "failed"):
+        if self._config.offline or self.pausing.refusal or self.state(series) in ("local", "failed"):
             return None
         return self._begin(series, spares_since)
 
@@ -298,6 +302,7 @@ class Store:
 
     async def _fetch_and_publish(self, download: Download, turn: Turn, reservation: Reservation) -> None:
         async with self._turns.taken(turn):
+            await self.pausing.wait_over()
             await reservation.begin()
             self._queued.discard(download)
             download.mark_begun()

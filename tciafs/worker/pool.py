@@ -4,10 +4,11 @@ Processes are started when needed, kept for the next work, and killed when their
 or they say something unintelligible. Used from the daemon's one thread.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -68,6 +69,7 @@ class WorkerPool:
         self._retries = retries
         self._first_wait_s = first_wait_s
         self._idle: list[_Worker] = []
+        self._fetching: set[_Worker] = set()
 
     @classmethod
     @asynccontextmanager
@@ -117,6 +119,16 @@ class WorkerPool:
 
         await self._have_carried_out(command, pass_on)
 
+    def pause(self) -> None:
+        """See `store.Fetcher.pause`: the processes stop, and TCP has the server wait, as long as it will."""
+        for worker in self._fetching:
+            worker.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """See `store.Fetcher.resume`; a server that has hung up meanwhile is asked for the rest."""
+        for worker in self._fetching:
+            worker.send_signal(signal.SIGCONT)
+
     async def list_collection(
         self, kind: str, collection: str, folder: Path, asked_at: float, replaced: TellReplaced
     ) -> None:
@@ -136,11 +148,15 @@ class WorkerPool:
             return await (self._token_given(report) if isinstance(report, TokenWanted) else pass_on(report))
 
         worker = await self._take()
+        if isinstance(command, Fetch):
+            self._fetching.add(worker)
         try:
             failure = await worker.carry_out(command, answer)
         except BaseException:
             await worker.kill()
             raise
+        finally:
+            self._fetching.discard(worker)
         if type(failure) is TciafsError:
             # Unforeseen in the process: it may have no memory or no threads for the next series either.
             await worker.kill()
@@ -203,6 +219,11 @@ class _Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         return cls(process, process.stdin, process.stdout)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, if the process is still there."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
     @property
     def alive(self) -> bool:

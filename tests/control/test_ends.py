@@ -17,7 +17,14 @@ import trio
 
 from tciafs.control import client, place
 from tciafs.control import server as server_module
-from tciafs.control.client import ask_cached, ask_check, ask_failures, ask_refresh, ask_status
+from tciafs.control.client import (
+    ask_cached,
+    ask_check,
+    ask_failures,
+    ask_pause,
+    ask_refresh,
+    ask_status,
+)
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening, sockets
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
@@ -66,6 +73,7 @@ class FakeDaemon:
     cached: list[CachedSeries] = field(default_factory=list)
     checked: list[tuple[str, CheckPlace]] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
+    pauses: list[bool] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
     open: trio.Event = field(default_factory=trio.Event)
 
@@ -80,6 +88,7 @@ class FakeDaemon:
             cached=self.list_cached,
             check=self.check,
             refresh=self.refresh,
+            pause=self.pauses.append,
         )
 
     async def list_cached(self, path: str, after: str) -> CachedPage:
@@ -443,3 +452,11 @@ async def test_an_answer_of_a_newer_daemon_that_says_more_is_understood() -> Non
             head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(more)
             nursery.start_soon(in_thread, answering, listener, head + more)
             assert await in_thread(ask_status, MOUNT) == STATUS
+
+
+async def test_a_pause_begins_and_ends() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        for paused in (True, False):
+            await in_thread(partial(ask_pause, MOUNT, paused=paused))
+    assert daemon.pauses == [True, False]

@@ -84,6 +84,11 @@ def test_a_login_is_shown_and_that_it_was_refused() -> None:
     assert "\n  login      ada; archive.example refused the login, so as a guest\n" in refused
 
 
+def test_a_pause_is_shown() -> None:
+    lines = report(replace(STATUS, paused=True)).split("\n")
+    assert "  downloads  2, paused: tciafs resume lets them go on" in lines
+
+
 def test_refusals_are_shown_by_program() -> None:
     often = RefusalStatus("updatedb", 7, 1200, 60.0, "updatedb is not allowed to cause downloads")
     once = replace(often, program="cp\x1b[2J", count=1, reason="the budget is spent")

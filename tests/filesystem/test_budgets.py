@@ -1,10 +1,10 @@
 """Budgets: what is counted, when it is refused, that a day ends, and that a restart forgets nothing."""
 
 import datetime as dt
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tciafs.errors import Refused, SeriesDamaged
 from tciafs.filesystem.budgets import Budgets, MeteredFetcher, said_bytes
@@ -100,12 +100,19 @@ class Bringing:
     def __init__(self, *progress: int, fails: bool = False) -> None:
         self.progress = progress
         self.fails = fails
+        self.is_paused = False
 
     async def fetch(self, series: object, pack: Path, announce: Announcements, grant: object) -> None:
         for received_bytes in self.progress:
             announce.progress(received_bytes)
         if self.fails:
             raise SeriesDamaged("short")
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
 
 
 async def any_size(size_bytes: int) -> int:
@@ -136,3 +143,12 @@ async def test_once_the_day_is_spent_nothing_begins(today: Calendar, kept: Path)
     with pytest.raises(Refused):
         await MeteredFetcher(Bringing(5), budgets).fetch(SERIES, kept, heard(progress), GRANT)
     assert progress == []
+
+
+def test_a_pause_is_passed_on(today: Calendar, kept: Path) -> None:
+    bringing = Bringing()
+    fetcher = MeteredFetcher(bringing, Budgets(None, None, kept, today))
+    fetcher.pause()
+    assert bringing.is_paused
+    fetcher.resume()
+    assert not bringing.is_paused

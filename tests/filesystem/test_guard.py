@@ -312,3 +312,12 @@ def test_refusals_of_countless_programs_and_series_take_little_memory() -> None:
     assert len(guard.refusals) == REMEMBERED_PROGRAMS
     assert guard.why_refused(make_series("1.0")) is None
     assert guard.why_refused(make_series(f"1.{2 * REMEMBERED_SERIES - 1}")) is not None
+
+
+def test_while_all_stands_still_nobody_is_admitted() -> None:
+    pauses: list[Refused | None] = [Refused("downloads are paused"), None]
+    guard = Guard(names=lambda pid: ("cp",), paused=lambda: pauses.pop(0))
+    with pytest.raises(Refused, match="paused"):
+        guard.admit(1, make_series())
+    guard.admit(1, make_series())
+    assert [each.reason for each in guard.refusals] == ["downloads are paused"]

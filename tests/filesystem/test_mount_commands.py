@@ -278,3 +278,35 @@ def test_what_is_on_disk_can_be_checked_while_the_archive_is_away(series: Expect
         assert "1 series checked" in program("verify").stdout
         missing = program("verify", mount.path / "Phantom-Head" / "nobody")
         assert (missing.returncode, missing.stdout) == (1, "")
+
+
+# Pausing
+
+
+def test_a_download_stands_still_while_paused_and_goes_on_afterwards(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    sample.pace(series.uid, 3)
+    with mounted(sample.url) as mount:
+        folder = mount.path / series.path
+        assert (folder / "1-01.dcm").read_bytes()
+        assert program("pause", mount.path).returncode == 0
+        assert ", paused: tciafs resume lets them go on" in program("status", mount.path).stdout
+        sample.pace(series.uid, None)
+        assert (folder / "1-01.dcm").read_bytes()
+        with pytest.raises(PermissionError):
+            (folder / "1-60.dcm").read_bytes()
+        another = next(one for one in expected_series(sample, "Phantom-Brain-MR"))
+        with pytest.raises(PermissionError):
+            os.listdir(mount.path / another.path)
+        assert status_of(mount)["downloads"][0]["images"] <= 4
+        assert program("resume", mount.path).returncode == 0
+        assert len(os.listdir(folder)) == 60
+        assert (folder / "1-60.dcm").read_bytes()
+
+
+def test_a_mount_can_be_ended_while_paused(sample: RunningSample, series: ExpectedSeries) -> None:
+    sample.pace(series.uid, 3)
+    with mounted(sample.url) as mount:
+        assert (mount.path / series.path / "1-01.dcm").read_bytes()
+        assert program("pause", mount.path).returncode == 0

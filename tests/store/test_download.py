@@ -1,12 +1,13 @@
 """One download and those who wait for it."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tciafs.errors import DeadlinePassed, Unreachable
+from tciafs.errors import DeadlinePassed, Refused, Unreachable
 from tciafs.store.download import Download
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 from tests.fakes import make_series
@@ -206,3 +207,43 @@ def test_a_download_says_how_far_it_has_come(download: Download) -> None:
     assert download.state == "verified"
     download.end()
     assert download.state == "over"
+
+
+async def test_a_pause_sends_away_those_who_wait_and_those_who_come(
+    download: Download, nursery: trio.Nursery
+) -> None:
+    refusal, refused = Refused("paused"), list[Refused]()
+
+    async def wait(waiting: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(Refused) as caught:
+            await waiting()
+        refused.append(caught.value)
+
+    waits = (
+        lambda: download.wait_for("1-1.dcm", PATIENCE_S),
+        lambda: download.wait_for_more(0, PATIENCE_S),
+        lambda: download.wait_settled(PATIENCE_S),
+    )
+    for each in waits:
+        nursery.start_soon(wait, each)
+    await wait_all_tasks_blocked()
+    download.pause(refusal)
+    for each in waits:
+        nursery.start_soon(wait, each)
+    await wait_all_tasks_blocked()
+    assert refused == [refusal] * 6
+
+
+async def test_what_is_in_is_there_while_paused_and_the_rest_can_be_awaited_afterwards(
+    download: Download, nursery: trio.Nursery
+) -> None:
+    download.announce(FIRST)
+    download.pause(Refused("paused"))
+    assert await download.wait_for("1-1.dcm", PATIENCE_S) == FIRST
+    download.resume()
+    waiters = Waiters(download, nursery)
+    waiters.wait_for("1-2.dcm")
+    await wait_all_tasks_blocked()
+    download.announce(SECOND)
+    await wait_all_tasks_blocked()
+    assert waiters.woken == {"1-2.dcm": SECOND}

@@ -857,3 +857,49 @@ async def test_what_is_being_published_counts_once_when_another_needs_room(
     await unknown.over.wait()
     assert unknown.failure is None
     await settled(store)
+
+
+async def test_while_paused_nothing_begins_and_what_is_here_is_read(
+    store: Store, fetcher: FakeFetcher
+) -> None:
+    fetcher.contents["1.2.3"] = IMAGES
+    assert await read(store, SERIES, "1-1.dcm") == b"first image"
+    store.pausing.begin()
+    assert fetcher.is_paused
+    assert str(store.pausing.refusal) == "downloads are paused; tciafs resume lets them go on"
+    assert await read(store, SERIES, "1-2.dcm") == b"second"
+    with pytest.raises(Refused, match="paused"):
+        await store.open(make_series("1.2.4"), "1-1.dcm")
+    store.pausing.end()
+    assert (fetcher.is_paused, store.pausing.refusal) == (False, None)
+    fetcher.contents["1.2.4"] = IMAGES
+    assert await read(store, make_series("1.2.4"), "1-1.dcm") == b"first image"
+
+
+async def test_a_pause_stops_downloads_where_they_are_and_those_in_the_queue(
+    config: StoreConfig, fetcher: FakeFetcher
+) -> None:
+    async with Store.running(replace(config, parallel=1), fetcher) as store, trio.open_nursery() as nursery:
+        other, refused = make_series("1.2.4"), list[str]()
+
+        async def look(series: Series) -> None:
+            with pytest.raises(Refused):
+                await store.open(series, "1-1.dcm")
+            refused.append(series.series_uid)
+
+        nursery.start_soon(look, SERIES)
+        transfer = await fetcher.begun()
+        nursery.start_soon(look, other)
+        await wait_all_tasks_blocked()
+        store.pausing.begin()
+        await wait_all_tasks_blocked()
+        assert sorted(refused) == ["1.2.3", "1.2.4"]
+        for name, data in IMAGES:
+            transfer.bring(name, data)
+        transfer.finish()
+        await store.fetch(SERIES).over.wait()
+        await wait_all_tasks_blocked()
+        assert len(fetcher.transfers) == 1
+        fetcher.contents["1.2.4"] = IMAGES
+        store.pausing.end()
+        assert await read(store, other, "1-1.dcm") == b"first image"

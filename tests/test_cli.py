@@ -281,7 +281,7 @@ def test_a_folder_of_the_user_is_never_removed(run: Run, mounts: Mounts, tmp_pat
 def test_a_demo_on_a_file_or_below_one_is_unusable(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mountpoints, "_require_fuse", lambda: None)
+    monkeypatch.setattr(mountpoints, "require_fuse", lambda: None)
     (tmp_path / "file").touch()
     assert run("demo", str(tmp_path / "file")) == Result(3, "", f"tciafs: {tmp_path}/file is not a folder\n")
     result = run("demo", str(tmp_path / "file" / "below"))

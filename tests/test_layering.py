@@ -45,6 +45,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http": "tciafs errors archives.http_asking archives.http_body archives.http_bulk "
         "archives.http_errors archives.http_limits",
         "archives.http_asking": "errors archives.http_limits",
+        "archives.probe": "errors archives.http archives.http_errors archives.http_limits",
         "archives.login": "errors archives.http archives.http_errors archives.http_limits",
         "archives.http_body": "errors",
         "archives.http_bulk": "",
@@ -142,6 +143,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.report",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
         "cli.words",
+        "doctor": "errors settings credentials archives.http_limits archives.login archives.probe "
+        "filesystem.mountpoint",
+        "cli.examining": "settings doctor control.report cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
         "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
         "cli.daemons": "errors control.client control.failed_table control.report "
@@ -158,7 +162,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
         # nbia names the type of a transport that it passes on
-        "httpx": "archives.http archives.http_asking archives.http_bulk archives.http_errors "
+        "httpx": "archives.http archives.http_asking archives.http_bulk archives.http_errors archives.probe "
         "archives.login archives.nbia control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",

@@ -10,6 +10,7 @@ import click
 from tciafs import __version__
 from tciafs.cli.agreeing import agree
 from tciafs.cli.daemons import pause, refresh, resume, status
+from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
 from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
@@ -37,11 +38,26 @@ def commands() -> None:
       tciafs status                 what your mounts do: downloads, cache, failures
       tciafs pause /mnt/tcia        let downloads stand still; resume lets them go on
       tciafs demo                   try it on the bundled sample: no account, no network
+      tciafs doctor                 which of what it takes works, and what to do
       tciafs mount --help           all options, which may also stand before the mount point
     """
 
 
-for command in (mount, demo, umount, status, refresh, pause, resume, verify, login, logout, agree, export):
+for command in (
+    mount,
+    demo,
+    umount,
+    status,
+    refresh,
+    pause,
+    resume,
+    verify,
+    login,
+    logout,
+    agree,
+    doctor,
+    export,
+):
     commands.add_command(command)
 
 

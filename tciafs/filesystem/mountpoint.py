@@ -29,6 +29,7 @@ __all__ = [
     "mounted_at",
     "ours_around",
     "prepare",
+    "require_fuse",
     "unmount",
 ]
 
@@ -83,7 +84,7 @@ def prepare(mountpoint: Path) -> Path:
 
     Raises Unusable with what is wrong and what to do.
     """
-    _require_fuse()
+    require_fuse()
     mountpoint = _absolute(mountpoint)
     clear_dead_mount(mountpoint)
     quoted = shlex.quote(str(mountpoint))
@@ -107,7 +108,8 @@ def prepare(mountpoint: Path) -> Path:
     return mountpoint
 
 
-def _require_fuse() -> None:
+def require_fuse() -> None:
+    """Return if FUSE can be used by this user. Raises Unusable with what is missing and what to do."""
     if not FUSE_DEVICE.exists():
         raise Unusable(
             f"{FUSE_DEVICE} is not there; load it with: modprobe fuse (in a container: --device /dev/fuse "

@@ -40,6 +40,8 @@ def verify(path: str | None, quiet: bool) -> int:
             try:
                 check.run(mount, inside)
             except TciafsError as error:
+                if path is not None:
+                    raise
                 exit_code = fail(sentence(str(error), error.hint), error.exit_code)
     except KeyboardInterrupt:
         check.conclude("stopped: ")

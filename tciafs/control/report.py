@@ -8,7 +8,14 @@ import json
 import time
 from collections.abc import Iterator
 
-from tciafs.control.values import DownloadStatus, EventStatus, FailureStatus, RefusalStatus, Status
+from tciafs.control.values import (
+    ArrivalStatus,
+    DownloadStatus,
+    EventStatus,
+    FailureStatus,
+    RefusalStatus,
+    Status,
+)
 
 __all__ = ["json_line", "printable", "report", "size_text"]
 
@@ -63,6 +70,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "downloads", (f"{status.downloads_total:,}" if status.downloads_total else "none") + paused
     yield from (("", _download(each)) for each in status.downloads[:MOST_LISTED])
     yield from _left_out(status.downloads_total, len(status.downloads))
+    yield from (("came", _arrival(each)) for each in status.arrivals)
     if status.failures_total:
         yield "failed", f"{status.failures_total:,} series; {FAILED_HINT}"
         yield from (("", _failure(each)) for each in status.failures[-MOST_LISTED:])
@@ -87,13 +95,18 @@ def _download(each: DownloadStatus) -> str:
     return f"{each.state} {_series(each)}: {images}, {size_text(each.arrived_bytes)} of {size}"
 
 
+def _arrival(each: ArrivalStatus) -> str:
+    checks = ", ".join(each.checks) + ("" if "md5" in each.checks else "; the archive offers no MD5")
+    return f"{_time(each.at)} {_series(each)}: {each.images:,} images, agreed: {printable(checks)}"
+
+
 def _failure(each: FailureStatus) -> str:
     hint = f". {each.hint}" if each.hint else ""
     times = f" ({each.times:,} times)" if each.times > 1 else ""
     return f"{_time(each.at)} {_series(each)}{times}: {printable(each.message + hint)}"
 
 
-def _series(each: DownloadStatus | FailureStatus) -> str:
+def _series(each: ArrivalStatus | DownloadStatus | FailureStatus) -> str:
     return printable(f"{each.collection}/{each.patient} {each.series_uid}")
 
 

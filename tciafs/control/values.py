@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "PREFIX",
+    "ArrivalStatus",
     "CacheStatus",
     "CachedPage",
     "CachedSeries",
@@ -48,8 +49,7 @@ class DownloadStatus:
     """A series under way: `state` is "queued", "arriving" or "verified" (complete, not yet in its place).
 
     Of the images `images` are in and checked, `arrived_bytes` together, to be compared with `image_count`
-    and `listed_bytes`, which the archive lists. `received_bytes` came over the line, compressed. Once it is
-    verified, `checks` are those that agreed; without "md5" the archive offers none.
+    and `listed_bytes`, which the archive lists. `received_bytes` came over the line, compressed.
     """
 
     series_uid: str
@@ -61,7 +61,18 @@ class DownloadStatus:
     arrived_bytes: int
     received_bytes: int
     listed_bytes: int | None
-    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalStatus:
+    """A series that came whole, and which `checks` of it agreed; without "md5" the archive offers none."""
+
+    series_uid: str
+    collection: str
+    patient: str
+    at: float
+    images: int
+    checks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,8 @@ class Status:
     are the names that the kernel knows, `selection` the options that chose what is shown, and what of it is
     missing. A command that asks the archive is answered within `patience_s`. `user` None is a guest; after
     `login_refused` the archive is asked as one. `received_today_bytes` are those of images since midnight
-    UTC; `refusals` are downloads that programs were not allowed to cause, the latest last.
+    UTC; `refusals` are downloads that programs were not allowed to cause, and `arrivals` the last few series
+    that came, the latest last.
     """
 
     version: str
@@ -147,6 +159,7 @@ class Status:
     paused: bool = False
     received_today_bytes: int = 0
     refusals: tuple[RefusalStatus, ...] = ()
+    arrivals: tuple[ArrivalStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

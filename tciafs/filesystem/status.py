@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tciafs import __version__
 from tciafs.control.values import (
+    ArrivalStatus,
     CacheStatus,
     CatalogueStatus,
     DownloadStatus,
@@ -24,16 +25,17 @@ from tciafs.control.values import (
 if TYPE_CHECKING:
     from tciafs.filesystem.budgets import Budgets
     from tciafs.filesystem.guard import Guard, Refusals
-    from tciafs.store.download import Download
+    from tciafs.store.download import Arrival, Download
     from tciafs.store.failures import FailedSeries
     from tciafs.store.store import Store
 
 __all__ = ["About", "Rooms", "brief", "failures_after", "snapshot"]
 
 MOST_DOWNLOADS = 50
+MOST_FAILURES = 10
 MOST_OTHERS = 20
-LONGEST_TEXT_BYTES = 200
-LONGEST_SENTENCE_BYTES = 600
+LONGEST_TEXT_BYTES = 150
+LONGEST_SENTENCE_BYTES = 400
 
 
 class Event(Protocol):
@@ -110,13 +112,14 @@ def snapshot(about: About, rooms: Rooms) -> Status:
         paused=store.pausing.refusal is not None,
         received_today_bytes=rooms.budgets.received_today_bytes,
         refusals=tuple(map(_refused, rooms.guard.refusals[-MOST_OTHERS:])),
+        arrivals=tuple(map(_arrival, store.arrivals)),
         pid=os.getpid(),
         mounted_at=about.mounted_at,
         patience_s=about.patience_s,
         cache=CacheStatus(usage.limit_bytes, usage.used_bytes, usage.free_bytes, usage.series_count),
         downloads=tuple(map(_download, downloads[:MOST_DOWNLOADS])),
         downloads_total=len(downloads),
-        failures=tuple(map(_failure, failures[-MOST_OTHERS:])),
+        failures=tuple(map(_failure, failures[-MOST_FAILURES:])),
         failures_total=len(failures),
         inodes=len(rooms.tree),
         selection=tuple(brief(each, LONGEST_SENTENCE_BYTES) for each in rooms.chosen()[:MOST_OTHERS]),
@@ -154,7 +157,18 @@ def _download(download: "Download") -> DownloadStatus:
         arrived_bytes=download.arrived_bytes,
         received_bytes=download.received_bytes,
         listed_bytes=series.size_bytes,
-        checks=() if download.layout is None else download.layout.checks,
+    )
+
+
+def _arrival(arrival: "Arrival") -> ArrivalStatus:
+    series = arrival.series
+    return ArrivalStatus(
+        series_uid=brief(series.series_uid),
+        collection=brief(series.collection),
+        patient=brief(series.patient_id),
+        at=arrival.at,
+        images=arrival.images,
+        checks=arrival.checks,
     )
 
 

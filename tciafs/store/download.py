@@ -7,6 +7,7 @@ synchronous `announce`, `mark_...` and `end`, called by the task that owns the
 download; everybody else waits. A waiter that is cancelled leaves no trace.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from tciafs.errors import DeadlinePassed, Refused, TciafsError
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 
-__all__ = ["Announcements", "Download", "Fetcher", "Grant"]
+__all__ = ["ARRIVALS_REMEMBERED", "Announcements", "Arrival", "Download", "Fetcher", "Grant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,19 @@ class Grant:
 
     size_bytes: int
     grow_to: Callable[[int], Awaitable[int]]
+
+
+ARRIVALS_REMEMBERED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A series that came whole and is kept, `at` a time in Unix seconds; `checks` as in Layout."""
+
+    series: Series
+    at: float
+    images: int
+    checks: tuple[str, ...]
 
 
 class Fetcher(Protocol):
@@ -172,6 +186,11 @@ class Download:
     def arrived_bytes(self) -> int:
         """How many bytes of images are in."""
         return self.images.size_bytes
+
+    def arrival(self) -> Arrival:
+        """Return what there is to tell of a series that came whole and is kept now."""
+        assert self.layout is not None
+        return Arrival(self.series, time.time(), len(self.layout.images), self.layout.checks)
 
     def raise_failure(self) -> None:
         """Raise what the download failed with, if it failed before it was verified."""

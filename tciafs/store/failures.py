@@ -38,6 +38,9 @@ LONGEST_PAUSE_S = 6 * 3600.0
 """Five minutes for a series that is damaged, then 20, 80, 320, and from then on six hours."""
 
 MOST_REMEMBERED = 10_000
+MOST_ROW_BYTES = 64 * 1024
+"""What is longer is not written down: only a server that means harm has such a record."""
+
 BUSY_S = 1.0
 
 SCHEMA_VERSION = 1
@@ -111,7 +114,9 @@ class Failures:
         failed = FailedSeries(series, at, times, at + self._pause(failure, times), failure)
         self._failed[series.series_uid] = failed
         with self._tolerant(), suppress(UnicodeEncodeError):  # a record that no table can hold
-            self._execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)", _as_row(failed))
+            row = _as_row(failed)
+            if sum(len(value) for value in row if isinstance(value, str | bytes)) <= MOST_ROW_BYTES:
+                self._execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         self._drop(list(self._failed)[:-MOST_REMEMBERED])
 
     def note_had(self, series_uid: str) -> None:

@@ -9,6 +9,7 @@ or of the rules for names.
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tciafs.model import Series
 from tciafs.store.checking import Checker
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import translate_disk_error
-from tciafs.store.download import Announcements, Download, Fetcher, Grant
+from tciafs.store.download import ARRIVALS_REMEMBERED, Announcements, Arrival, Download, Fetcher, Grant
 from tciafs.store.failures import Failures
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import Lease
@@ -92,6 +93,7 @@ class Store:
         self.pausing = Pausing(fetcher, self._downloads.values)
         self.failures = failures
         self._lost: Unusable | None = None
+        self.arrivals: deque[Arrival] = deque(maxlen=ARRIVALS_REMEMBERED)
         self.checker = Checker(shelf, self._room)
 
     @classmethod
@@ -356,6 +358,7 @@ class Store:
             del self._downloads[series.series_uid]
         if failure is None:
             self.failures.note_had(series.series_uid)
+            self.arrivals.append(download.arrival())
         elif not download.gave_way:
             self._shelf.discard(series)
         download.end(failure)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tciafs.control.report import json_line, printable, report
 from tciafs.control.values import (
+    ArrivalStatus,
     CacheStatus,
     CatalogueStatus,
     DownloadStatus,
@@ -71,6 +72,13 @@ def test_a_status_is_a_few_aligned_lines() -> None:
              1970-01-01 00:01:00 Lung/P3 1.2.5: no route. Check the network.
   event      1970-01-01 01:00:00 the archive lists nothing under patients/NLST"""
     )
+
+
+def test_what_came_is_shown_with_what_agreed_and_whether_the_archive_offers_no_md5() -> None:
+    came = ArrivalStatus("1.2.6", "Lung", "P4", 60.0, 1234, ("crc32", "size", "md5"))
+    text = report(replace(STATUS, arrivals=(came, replace(came, checks=("crc32",)))))
+    line = "  came       1970-01-01 00:01:00 Lung/P4 1.2.6: 1,234 images, agreed: crc32"
+    assert f"{line}, size, md5\n{line}; the archive offers no MD5\n" in text
 
 
 def test_a_series_that_failed_again_and_again_says_so() -> None:
@@ -150,11 +158,12 @@ def test_whatever_an_archive_says_reaches_a_terminal_harmless(text: str, odd: st
         mountpoint=hostile,
         archive=hostile,
         downloads=(replace(DOWNLOAD, series_uid=hostile, collection=hostile, patient=hostile),),
+        arrivals=(ArrivalStatus(hostile, hostile, hostile, 0.0, 1, (hostile,)),),
         failures=(replace(FAILURE, message=hostile, patient=hostile, series_uid=hostile),),
         catalogue=CatalogueStatus(0, 0, (EventStatus(0.0, hostile),)),
     )
     lines = report(status).split("\n")
-    assert len(lines) == len(report(STATUS).split("\n"))
+    assert len(lines) == len(report(STATUS).split("\n")) + 1
     assert all(line.isprintable() for line in lines)
     assert json_line(status).isprintable()
     assert json_line(status).isascii()

@@ -75,7 +75,6 @@ def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSe
             "arrived_bytes": sum(sizes_bytes),
             "received_bytes": download["received_bytes"],
             "listed_bytes": series.size_bytes,
-            "checks": [],
         }
         assert download["received_bytes"] > 0
         assert f"arriving Phantom-Head/HEAD-001 {series.uid}: 3 of 60" in program("status", mount.path).stdout
@@ -83,6 +82,9 @@ def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSe
         until(lambda: not status_of(mount)["downloads"], "the end of the download")
         cache = status_of(mount)["cache"]
         assert (cache["series"], cache["used_bytes"] > series.size_bytes) == (1, True)
+        (arrival,) = status_of(mount)["arrivals"]
+        assert (arrival["series_uid"], arrival["images"]) == (series.uid, 60)
+        assert arrival["checks"] == ["crc32", "count", "size", "md5"]
 
 
 def test_a_failure_is_shown_with_its_sentence(sample: RunningSample, series: ExpectedSeries) -> None:

@@ -14,6 +14,7 @@ from tciafs.errors import Refused, Unreachable
 from tciafs.filesystem.budgets import Budgets
 from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.status import About, Rooms, failures_after, snapshot
+from tciafs.store.download import Arrival
 from tciafs.store.store import Store, StoreConfig
 from tests.fakes import FakeFetcher, make_series
 
@@ -124,6 +125,10 @@ async def test_whatever_archives_say_and_however_much_the_answer_can_be_sent(
     for number in range(1000):
         series = make_series(f"1.{number}")
         store.fetch(altered(series, collection=long, patient_id=long))
+    for number in range(30):
+        series = altered(make_series(f"2.{number}"), collection=long, patient_id=long, description=long)
+        store.failures.note(series, Unreachable(long))
+        store.arrivals.append(Arrival(series, 1e9, 2, ("crc32",)))
     events = [Noted(float(number), long) for number in range(100)]
     about = replace(ABOUT, mountpoint=long, archive=long)
     status = snapshot(about, Rooms(store, [], FakeListings(events=events), Guard(), SPENT))

@@ -201,6 +201,14 @@ def test_without_a_table_failures_are_remembered_until_the_end(
         assert failures.every() == ()
 
 
+def test_a_record_of_absurd_length_is_remembered_in_memory_only(tmp_path: Path, clock: Clock) -> None:
+    with remembered(tmp_path, clock) as failures:
+        failures.note(replace(SERIES, description="x" * 100_000), SeriesDamaged("short"))
+        assert len(failures.every()) == 1
+    with remembered(tmp_path, clock) as failures:
+        assert failures.every() == ()
+
+
 @settings(max_examples=30)
 @given(uid=st.text(), message=st.text(), description=st.none() | st.text(st.characters()))
 def test_whatever_an_archive_says_is_remembered_or_left_out_of_the_table(

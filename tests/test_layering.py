@@ -121,7 +121,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.commands": "errors control.commands control.values filesystem.status store.checking",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
-        "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes",
+        "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes filesystem.way",
+        "filesystem.way": "model filesystem.folders",
+        "filesystem.prefetching": "errors control.values filesystem.folders filesystem.status filesystem.way",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
         "filesystem.provenance": "errors model store",
@@ -148,6 +150,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.examining": "settings doctor control.report cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
         "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
+        "cli.prefetching": "control.client control.report control.values cli.bars cli.daemons cli.output",
+        "cli.bars": "control.report",
         "cli.daemons": "errors control.client control.failed_table control.report "
         "filesystem.mountpoint cli.output",
         "__main__": "cli",
@@ -174,6 +178,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "isal": "archives.unzip store.pack worker.fetching store.checking",
         "stamina": "archives.http worker.fetching",
         "click": "cli daemon",
+        "rich": "cli.bars cli.prefetching",
     }.items()
 }
 """Libraries that could be replaced in one place."""
@@ -192,7 +197,7 @@ WITHOUT_TRIO = names(
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 
-HEAVY = names("trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette")
+HEAVY = names("trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich")
 """What `tciafs --help` must not wait for."""
 
 

@@ -15,6 +15,7 @@ from tciafs.cli.exporting import export
 from tciafs.cli.logins import login, logout
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
+from tciafs.cli.prefetching import prefetch
 from tciafs.cli.verifying import verify
 from tciafs.cli.words import NOT_YET, MountOrCommand
 from tciafs.errors import TciafsError
@@ -35,6 +36,7 @@ def commands() -> None:
     \b
       tciafs /mnt/tcia              mount; ls, cp and open what you like
       tciafs umount /mnt/tcia       unmount
+      tciafs prefetch PATH...       fetch all that is there, with its progress
       tciafs status                 what your mounts do: downloads, cache, failures
       tciafs pause /mnt/tcia        let downloads stand still; resume lets them go on
       tciafs demo                   try it on the bundled sample: no account, no network
@@ -51,6 +53,7 @@ for command in (
     refresh,
     pause,
     resume,
+    prefetch,
     verify,
     login,
     logout,

@@ -6,6 +6,7 @@ before it gets into a sentence. Blocks; used by commands, never by the daemon.
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,15 +25,29 @@ from tciafs.control.values import (
     FailurePage,
     FailureStatus,
     ListCached,
+    ListedSeries,
     ListFailures,
+    ListSeries,
     Pause,
+    Prefetch,
+    PrefetchTurn,
     Refresh,
     Refusal,
+    SeriesPage,
     Status,
 )
 from tciafs.errors import NoDaemon, TciafsError, error_named
 
-__all__ = ["ask_cached", "ask_check", "ask_failures", "ask_pause", "ask_refresh", "ask_status"]
+__all__ = [
+    "ask_cached",
+    "ask_check",
+    "ask_failures",
+    "ask_pause",
+    "ask_prefetch",
+    "ask_refresh",
+    "ask_series",
+    "ask_status",
+]
 
 A = TypeVar("A")
 
@@ -40,6 +55,9 @@ CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 60.0
 """A turn takes a second where the disk is not slow and nobody else checks something."""
+
+TURN_TIMEOUT_S = 300.0
+"""A turn takes a second where no listing has to be asked for anew."""
 
 LONGEST_PATIENCE_S = 3600.0
 
@@ -80,6 +98,26 @@ def ask_check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn
 def ask_pause(mountpoint: Path, *, paused: bool) -> None:
     """Have all downloads of a mount stand still, or go on. Raises what `ask_status` raises."""
     _ask(mountpoint, "pause", Pause(paused), None, ANSWER_TIMEOUT_S)
+
+
+def ask_series(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
+    """Yield the series at a path inside a mount, as the archive lists them. Raises as `ask_refresh`."""
+    patience_s = _patience_s(mountpoint)
+    after: tuple[str, ...] = ()
+    more = True
+    while more:
+        page = _ask(mountpoint, "series", ListSeries(path, after), SeriesPage, patience_s)
+        yield from page.series
+        more = page.more and bool(page.series)
+        after = page.series[-1].path if page.series else ()
+
+
+def ask_prefetch(mountpoint: Path, wish: Prefetch) -> PrefetchTurn:
+    """Have some series fetched, and return how it is with them after a second at most.
+
+    Raises as `ask_refresh`.
+    """
+    return _ask(mountpoint, "prefetch", wish, PrefetchTurn, TURN_TIMEOUT_S)
 
 
 def ask_refresh(mountpoint: Path, path: str) -> None:

@@ -22,7 +22,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tciafs.control.commands import Commands
-from tciafs.control.values import PREFIX, Check, ListCached, ListFailures, Pause, Refresh, Refusal
+from tciafs.control.values import (
+    PREFIX,
+    Check,
+    ListCached,
+    ListFailures,
+    ListSeries,
+    Pause,
+    Prefetch,
+    Refresh,
+    Refusal,
+)
 from tciafs.errors import AccessDenied, Misuse, NoSuchName, TciafsError
 
 __all__ = ["serve"]
@@ -69,6 +79,8 @@ def _application(commands: Commands) -> Starlette:
             _command("cached", ListCached, lambda wish: commands.cached(wish.path, wish.after)),
             _command("check", Check, lambda wish: commands.check(wish.series_uid, wish.place)),
             _command("pause", Pause, _at_once(lambda wish: commands.pause(wish.paused))),
+            _command("series", ListSeries, lambda wish: commands.series(wish.path, wish.after)),
+            _command("prefetch", Prefetch, lambda wish: commands.prefetch(wish.series, wish.since)),
             _command("refresh", Refresh, lambda wish: commands.refresh(wish.path)),
         ],
         exception_handlers={HTTPException: _unknown},

@@ -24,9 +24,15 @@ __all__ = [
     "FailureStatus",
     "ListCached",
     "ListFailures",
+    "ListSeries",
+    "ListedSeries",
     "Pause",
+    "Prefetch",
+    "PrefetchTurn",
+    "PrefetchedSeries",
     "Refresh",
     "Refusal",
+    "SeriesPage",
     "Status",
 ]
 
@@ -242,6 +248,65 @@ class Pause:
     """`POST /v1/pause`: have all downloads stand still, or go on."""
 
     paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListSeries:
+    """`POST /v1/series`: the series at a path of the mount, on from behind one (its `path`; empty: begin)."""
+
+    path: str
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSeries:
+    """A series as the archive lists it; `path` is its collection, patient ID, study and series UID."""
+
+    path: tuple[str, ...]
+    image_count: int | None
+    listed_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPage:
+    """Some of the series at a path, in the order of their folders; `more`: others follow."""
+
+    series: tuple[ListedSeries, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """`POST /v1/prefetch`: have these series (their `path`s) here, as many at once as the mount may.
+
+    What was used since `since` (Unix seconds) is not dropped for them. Those under way come to their end;
+    the others begin only as long as this is asked for.
+    """
+
+    series: tuple[tuple[str, ...], ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchedSeries:
+    """How it is with one of them, of which `arrived_bytes` of images are in.
+
+    `state` is "here" (and was before), "waiting", "coming", "fetched", "failed" or "gone" (the archive lists
+    it no more). A failure has the class of its error, and its sentence.
+    """
+
+    series_uid: str
+    state: str
+    arrived_bytes: int = 0
+    error: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchTurn:
+    """How it is with the series that were asked for, once something has changed or a second has passed."""
+
+    series: tuple[PrefetchedSeries, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from tciafs.filesystem.status import About, Rooms, brief, failures_after, snapsh
 from tciafs.store.checking import Place
 
 if TYPE_CHECKING:
+    from tciafs.filesystem.prefetching import Prefetching
     from tciafs.filesystem.tree import Tree
     from tciafs.store.ledger import Entry
 
 __all__ = ["commands_of"]
 
 
-def commands_of(about: About, rooms: Rooms, tree: "Tree") -> Commands:
+def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetching") -> Commands:
     """Return what a mount does when it is asked to by a command."""
 
     async def refresh(path: str) -> None:
@@ -56,6 +57,8 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree") -> Commands:
         failures=partial(failures_after, rooms.store),
         cached=cached,
         check=check,
+        series=prefetching.listed,
+        prefetch=prefetching.turn,
         refresh=refresh,
     )
 

@@ -42,11 +42,13 @@ from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.session import open_session
 from tciafs.filesystem.status import About, Rooms
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
+from tciafs.filesystem.way import Way
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
 from tciafs.selection.selection import Selection
 from tciafs.selection.table import MetadataTable
@@ -121,7 +123,8 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         listener = stack.enter_context(listening(mountpoint))
         chosen = partial(_said_of, choice_in_words(settings), selection)
         rooms = Rooms(store, files.tree, catalogue, guard, budgets, chosen)
-        commands = commands_of(_about(settings, url, mountpoint, session), rooms, files.tree)
+        prefetching = Prefetching(files.tree, store, settings.downloads)
+        commands = commands_of(_about(settings, url, mountpoint, session), rooms, files.tree, prefetching)
         nursery.start_soon(files.interrupts.run)
         nursery.start_soon(files.view.run)
         nursery.start_soon(files.ahead.run)
@@ -155,7 +158,7 @@ def _file_system(settings: Settings, store: Store, listings: Listings, guard: Gu
         view.note(question, before, after)
 
     listings.on_replaced = note
-    ahead = WalkAhead(tree.folders, store, guard, _ahead_config(settings))
+    ahead = WalkAhead(Way(tree.folders), store, guard, _ahead_config(settings))
     operations = Operations(tree, images, store, guard, ahead, interrupts, _presentation(settings))
     return _FileSystem(tree, view, interrupts, ahead, operations)
 

@@ -4,21 +4,22 @@ A trail is a reader as its footsteps show it: whatever processes they are, two s
 the order of their folder are a trail, once the first is complete. Folders have two orders, that of the names
 and that of the inode numbers, in which cp goes; where a study ends, the patient's next one follows, and so on
 through the collection. Defined here and only here: what a trail is, and how far ahead of it is fetched. State
-changes in one task; `note` is quick, since it is called for each open. Handed the folders and a store.
+changes in one task; `note` is quick, since it is called for each open. Handed a way and a store.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from tciafs.errors import TciafsError
-from tciafs.filesystem.folders import Folder, Folders, Level, Whose, inode_of
+from tciafs.filesystem.folders import Whose
 from tciafs.filesystem.nodes import Node
+from tciafs.filesystem.way import Order, Way, by_inode, by_name
 
 if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
@@ -39,9 +40,6 @@ STRIDE = 3
 RECENTLY_S = 300.0
 """What was used so lately makes no room for what is fetched ahead."""
 
-STUDY, SERIES = 2, 3
-"""Where the keys of a study and of a series stand in `Whose`; collection and patient are 0 and 1."""
-
 
 @dataclass(frozen=True, slots=True)
 class AheadConfig:
@@ -49,20 +47,6 @@ class AheadConfig:
 
     most_series: int
     most_bytes: int
-
-
-Order = Callable[[Folder], Sequence[int]]
-"""The places of a folder, in an order."""
-
-
-def by_name(folder: Folder) -> Sequence[int]:
-    """Return the order in which listings show a folder."""
-    return range(len(folder.names))
-
-
-def by_inode(folder: Folder) -> Sequence[int]:
-    """Return the order in which cp goes through a folder."""
-    return sorted(range(len(folder.inodes)), key=folder.inodes.__getitem__)
 
 
 @dataclass(slots=True)
@@ -77,8 +61,8 @@ class _Trail:
 class WalkAhead:
     """Watches which series are read, and fetches those that will be."""
 
-    def __init__(self, folders: Folders, store: "Store", guard: "Guard", config: AheadConfig) -> None:
-        self._folders = folders
+    def __init__(self, way: Way, store: "Store", guard: "Guard", config: AheadConfig) -> None:
+        self._way = way
         self._store = store
         self._guard = guard
         self._config = config
@@ -129,19 +113,18 @@ class WalkAhead:
 
     async def _leads(self, trail: _Trail, order: Order, whose: Whose) -> bool:
         """Return whether a series is the next one of a trail; of one that moves already, about the next."""
-        step: Whose | None = trail.at
+        step = trail.at
         for _ in range(STRIDE if trail.moves else 1):
-            step = step and await self._next(step, order)
-            if step == whose:
+            if (following := await self._next(step, order)) is None:
+                return False
+            if (step := following.path) == whose:
                 return True
         return False
 
     async def _fetch_ahead(self, trail: _Trail, pid: int) -> None:
         step, ahead_bytes = trail.at, 0
         for _ in range(self._config.most_series):
-            following = await self._next(step, trail.orders[0])
-            series = None if following is None else await self._series(following)
-            if following is None or series is None:
+            if (series := await self._next(step, trail.orders[0])) is None:
                 return
             ahead_bytes += series.size_bytes or 0
             if ahead_bytes > self._config.most_bytes:
@@ -149,44 +132,15 @@ class WalkAhead:
             is_to_come = self._store.state(series) in ("remote", "evicted")
             if is_to_come and self._guard.admits_ahead(pid, series):
                 self._store.fetch_ahead(series, time.time() - RECENTLY_S)
-            step = following
+            step = series.path
 
-    # -- the way through a collection -------------------------------------------------------------
-
-    async def _next(self, whose: Whose, order: Order) -> Whose | None:
-        """Return the series behind one, in its study or in what follows; None at the collection's end."""
-        depth = SERIES
-        while depth > 0:
-            folder = await self._folder(whose[:depth])
-            key = _key_behind(folder, order, whose[depth] if len(whose) > depth else None)
-            if key is None:
-                whose, depth = whose[:depth], depth - 1
-            elif depth == SERIES:
-                return (*whose[:depth], key)
-            else:
-                whose, depth = (*whose[:depth], key), depth + 1
-        return None
-
-    async def _folder(self, whose: Whose) -> Folder:
-        level = Level(len(whose))
-        return await self._folders.get(inode_of(level, whose), level, whose)
-
-    async def _series(self, whose: Whose) -> "Series | None":
-        folder = await self._folder(whose[:SERIES])
-        found: list[Any] = [each for each in folder.children if folder.key(each) == whose[SERIES]]
-        return found[0] if found else None
+    async def _next(self, whose: Whose, order: Order) -> "Series | None":
+        """Return the series behind one in its collection."""
+        return await self._way.next(whose, order, within=whose[:1])
 
     async def _is_complete(self, whose: Whose) -> bool:
-        series = await self._series(whose)
-        if series is None:
+        if (series := await self._way.series(whose)) is None:
             return False
         # The reader may have its last image while it is still on its way to its place.
         download = self._store.peek_download(series)
         return self._store.state(series) == "local" or (download is not None and download.layout is not None)
-
-
-def _key_behind(folder: Folder, order: Order, key: str | None) -> str | None:
-    """Return the key behind one in a folder (None: the first), None at its end or if it is not there."""
-    keys = [folder.key(folder.children[place]) for place in order(folder)]
-    place = 0 if key is None else keys.index(key) + 1 if key in keys else len(keys)
-    return keys[place] if place < len(keys) else None

@@ -254,12 +254,13 @@ class Room:
     # -- sentences --------------------------------------------------------------------------------
 
     def _no_space(self, reservation: Reservation, size_bytes: int) -> NoSpace:
+        needed = f"series {reservation.series.series_uid} needs {size_bytes:,} bytes, and of the "
+        if (since := reservation.spares_since()) is not None:
+            kept_bytes = self.taken_bytes - reservation.disk_bytes - self._shelf.unused_bytes(since)
+            return NoSpace(f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} were used lately")
         others_bytes = self.reserved_bytes - reservation.disk_bytes + self._shelf.hidden_bytes
         kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use())
-        return NoSpace(
-            f"series {reservation.series.series_uid} needs {size_bytes:,} bytes, and of the "
-            f"{self._limit_bytes:,} of the cache {kept_bytes:,} are open or coming in"
-        )
+        return NoSpace(f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} are open or coming in")
 
 
 def _expected_pack_bytes(series: Series) -> int:

@@ -235,7 +235,9 @@ class Store:
         """
         if download := self._downloads.get(series.series_uid):
             return download
-        if self._config.offline or self.pausing.refusal or self.state(series) in ("local", "failed"):
+        if self._config.offline or self.pausing.refusal or self.failures.refusal(series):
+            return None
+        if self.state(series) == "local":
             return None
         return self._begin(series, spares_since)
 

@@ -27,6 +27,7 @@ from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.operations import Operations, Presentation
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
+from tciafs.filesystem.way import Way
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool
@@ -235,7 +236,7 @@ async def core(url: str, folder: Path, how: Circumstances) -> AsyncIterator[Core
         tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
         presentation = Presentation(os.getuid(), os.getgid(), 0o022)
         guard = Guard(how.listing)
-        ahead = WalkAhead(tree.folders, store, guard, AheadConfig(0, 0))
+        ahead = WalkAhead(Way(tree.folders), store, guard, AheadConfig(0, 0))
         operations = Operations(tree, images, store, guard, ahead, Interrupts(), presentation)
         files = CoreFileSystem(operations)
         try:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,9 @@ from tciafs.control.client import (
     ask_check,
     ask_failures,
     ask_pause,
+    ask_prefetch,
     ask_refresh,
+    ask_series,
     ask_status,
 )
 from tciafs.control.commands import Commands
@@ -38,6 +40,11 @@ from tciafs.control.values import (
     DownloadStatus,
     FailurePage,
     FailureStatus,
+    ListedSeries,
+    Prefetch,
+    PrefetchedSeries,
+    PrefetchTurn,
+    SeriesPage,
     Status,
 )
 from tciafs.errors import AccessDenied, Misuse, NoDaemon, NoSuchName, SlowDown, TciafsError, Unreachable
@@ -72,6 +79,8 @@ class FakeDaemon:
     failures: list[FailureStatus] = field(default_factory=list)
     cached: list[CachedSeries] = field(default_factory=list)
     checked: list[tuple[str, CheckPlace]] = field(default_factory=list)
+    series: list[ListedSeries] = field(default_factory=list)
+    prefetched: list[tuple[tuple[tuple[str, ...], ...], float]] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     pauses: list[bool] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
@@ -87,6 +96,8 @@ class FakeDaemon:
             failures=self.list_failures,
             cached=self.list_cached,
             check=self.check,
+            series=self.list_series,
+            prefetch=self.prefetch,
             refresh=self.refresh,
             pause=self.pauses.append,
         )
@@ -94,6 +105,14 @@ class FakeDaemon:
     async def list_cached(self, path: str, after: str) -> CachedPage:
         behind = [each for each in self.cached if each.series_uid > after]
         return CachedPage(tuple(behind[:2]), behind[1].series_uid if len(behind) > 2 else None)
+
+    async def list_series(self, path: str, after: tuple[str, ...]) -> SeriesPage:
+        behind = [each for each in self.series if each.path > after]
+        return SeriesPage(tuple(behind[:2]), more=len(behind) > 2)
+
+    async def prefetch(self, wanted: Sequence[tuple[str, ...]], since: float) -> PrefetchTurn:
+        self.prefetched.append((tuple(wanted), since))
+        return PrefetchTurn(tuple(PrefetchedSeries(path[-1], "here", 7) for path in wanted))
 
     async def check(self, series_uid: str, place: CheckPlace) -> CheckTurn:
         self.checked.append((series_uid, place))
@@ -191,6 +210,21 @@ async def test_a_check_goes_on_where_the_last_turn_ended() -> None:
         assert turn.next is not None
         await in_thread(ask_check, MOUNT, "1.2", turn.next)
     assert daemon.checked == [("1.2", CheckPlace()), ("1.2", CheckPlace(1, 2, 3, "x"))]
+
+
+async def test_all_series_at_a_path_are_listed_however_many_pages_it_takes() -> None:
+    listed = [ListedSeries(("Lung", "P1", "1.2", f"1.2.{number}"), 2, None) for number in range(5)]
+    async with served(FakeDaemon(series=listed)):
+        assert await in_thread(lambda: list(ask_series(MOUNT, "/Lung"))) == listed
+
+
+async def test_a_wish_to_have_series_fetched_reaches_the_daemon_and_its_answer_the_command() -> None:
+    daemon = FakeDaemon()
+    wanted = (("Lung", "P1", "1.2", "1.2.3"), ("Lung", "P1", "1.2", "1.2.4"))
+    async with served(daemon):
+        turn = await in_thread(ask_prefetch, MOUNT, Prefetch(wanted, 17.5))
+    assert daemon.prefetched == [(wanted, 17.5)]
+    assert turn.series == (PrefetchedSeries("1.2.3", "here", 7), PrefetchedSeries("1.2.4", "here", 7))
 
 
 async def test_a_status_comes_back_as_it_was_given() -> None:

@@ -34,7 +34,7 @@ WEIGHT_IN_MEMORY = 60_000
 FACTS = ("changes", "forgotten")
 """What a catalogue wants to know from the start: read when the table is opened."""
 
-LONG_ROW_BYTES = 64 << 10
+LONG_ROW_BYTES = 16 << 10
 """Some 200 series: to decode more takes a millisecond, for which readers should not have to wait."""
 
 WHOLE = "whole"

@@ -1,8 +1,9 @@
 """The table of listings on disk: a diskcache that holds bytes under text keys, and nothing else.
 
 A row is one answer: the records of one parent, and when the archive was asked. It is MessagePack without
-field names, and without what the question says already. Daemon and workers may have the table open at once;
-an instance belongs to the thread that uses it. Defined here and only here: the rows' form and its version.
+field names, and without what the question says already; a long one is deflated. Daemon and workers may have
+the table open at once; an instance belongs to the thread that uses it. Defined here and only here: the rows'
+form and its version.
 """
 
 import datetime as dt
@@ -19,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import diskcache
 import msgspec
+from isal import isal_zlib
 
 from tciafs.errors import Unusable
 from tciafs.model import Collection, Patient, Series, Study, Value
@@ -27,13 +29,22 @@ __all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "said", "unpa
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = b"3"
+SCHEMA_VERSION = b"4"
 SCHEMA_KEY = "schema"
 FACT = "fact"
 """Rows that are no listings have this before their name: what else a catalogue wants to know tomorrow."""
 
 LONGEST_KEY = 1024
 """Questions that are longer, since they name a thousand series, lie under a hash of them."""
+
+DEFLATED_BYTES = 512
+"""Rows from this length on are deflated: one record alone repeats too little."""
+
+DEFLATED = b"\x78"
+"""How what was deflated begins (RFC 1950); no MessagePack of a row does."""
+
+LONGEST_ROW_BYTES = 256 << 20
+_NOT_DEFLATED: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a class, whatever its stubs say
 
 DISK_TIMEOUT_S = 10.0
 CACHE_PAGES = 256
@@ -114,16 +125,29 @@ _FORMS = {
 def pack(question: Question, listing: Listing[Any]) -> bytes:
     """Return a listing as bytes; equal listings give equal bytes if their records are in one order."""
     values = _FORMS[question[0]].values
-    return msgspec.msgpack.encode((listing.asked_at, [values(record) for record in listing.records]))
+    row = msgspec.msgpack.encode((listing.asked_at, [values(record) for record in listing.records]))
+    return row if len(row) < DEFLATED_BYTES else isal_zlib.compress(row, 1)
 
 
 def unpack(question: Question, row: bytes) -> Listing[Any]:
     """Return the listing in a row. Raises msgspec.MsgspecError for bytes of another shape."""
     form = _FORMS[question[0]]
     told = question[1 : 1 + form.told]
-    asked_at, values = form.decoder.decode(row)
+    asked_at, values = form.decoder.decode(_inflated(row) if row.startswith(DEFLATED) else row)
     # A clock that was ahead for a while must not make an answer young for ever.
     return Listing(tuple(form.record(*told, *each) for each in values), min(asked_at, time.time()))
+
+
+def _inflated(row: bytes) -> bytes:
+    """Return what was deflated. Raises msgspec.DecodeError, also for what is longer than any answer."""
+    inflater = isal_zlib.decompressobj()
+    try:
+        inflated: bytes = inflater.decompress(row, LONGEST_ROW_BYTES)
+    except _NOT_DEFLATED as error:
+        raise msgspec.DecodeError(f"a row that cannot be inflated: {error}") from error
+    if not inflater.eof:
+        raise msgspec.DecodeError("a row that is cut off, or too long")
+    return inflated
 
 
 # The table

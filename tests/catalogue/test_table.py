@@ -20,7 +20,7 @@ from tciafs.catalogue.table import WELL_AGAIN, Listing, Question, Table, pack, u
 from tciafs.errors import Unusable
 from tciafs.model import Collection, Patient, Series, Study
 from tests.catalogue.conftest import LUNG, opened
-from tests.fakes import FakeArchive
+from tests.fakes import FakeArchive, make_series
 
 
 @pytest.fixture
@@ -292,7 +292,36 @@ def test_what_is_packed_is_unpacked_the_same(answer: tuple[Question, list[Any]],
     assert unpack(question, pack(question, listing)) == listing
 
 
-@given(st.binary())
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 1000])
+def test_a_long_row_is_deflated_and_reads_like_a_short_one(count: int) -> None:
+    records = tuple(make_series(f"1.2.{number}") for number in range(count))
+    question, listing = ("series", "Lung", "P1"), Listing(records, 1.0)
+    row = pack(question, listing)
+    assert len(row) < 200 + 60 * count
+    assert unpack(question, row) == listing
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [lambda row: row[:-1], lambda row: row[:2], lambda row: row[:30] + b"\0\0\0" + row[33:]],
+    ids=["cut off", "nothing left", "changed"],
+)
+def test_a_long_row_that_was_damaged_is_a_clear_error(spoilt: Callable[[bytes], bytes]) -> None:
+    question = ("patients", "Lung")
+    row = pack(question, Listing(tuple(Patient("Lung", str(number)) for number in range(1000)), 1.0))
+    with pytest.raises(msgspec.DecodeError):
+        unpack(question, spoilt(row))
+
+
+def test_a_long_row_is_inflated_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = ("patients", "Lung")
+    row = pack(question, Listing(tuple(Patient("Lung", "P" * 100) for _ in range(100)), 1.0))
+    monkeypatch.setattr(table_module, "LONGEST_ROW_BYTES", 5000)
+    with pytest.raises(msgspec.DecodeError, match="too long"):
+        unpack(question, row)
+
+
+@given(st.binary() | st.binary().map(lambda rest: table_module.DEFLATED + rest))
 def test_a_row_of_any_bytes_is_an_answer_or_a_clear_error(row: bytes) -> None:
     for question in (("collections",), ("patients", "L"), ("studies", "L", "P"), ("series", "L", "P")):
         with suppress(msgspec.MsgspecError):

@@ -175,7 +175,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "numpy": "sample",
         "starlette": "control.server sample",
         "hypercorn": "control.server sample",
-        "isal": "archives.unzip store.pack worker.fetching store.checking",
+        "isal": "archives.unzip catalogue.table store.pack worker.fetching store.checking",
         "stamina": "archives.http worker.fetching",
         "click": "cli daemon",
         "rich": "cli.bars cli.prefetching",

@@ -1,11 +1,13 @@
 """What was listed, in memory and on disk: the last listings decoded, all of them in a table.
 
 A row is read where it is asked for, like an image: that takes 15 microseconds, to another thread and back
-150. What may take longer has one thread of its own: writing, a table that somebody holds, a long row. A disk
-that fails costs memory of what was asked, no answer: it is logged. Used from the daemon's one thread.
+150. What may take longer has one thread of its own: writing, a table that somebody holds, a long row, and for
+a while every row when the disk was slow. A disk that fails costs memory of what was asked, no answer: it is
+logged. Used from the daemon's one thread.
 """
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +39,10 @@ FACTS = ("changes", "forgotten")
 LONG_ROW_BYTES = 16 << 10
 """Some 200 series: to decode more takes a millisecond, for which readers should not have to wait."""
 
+SLOW_READ_S = 0.01
+SLOW_FOR_S = 1.0
+"""After a read that took so long the disk is left to the thread for a while."""
+
 WHOLE = "whole"
 """The facts that tell when all studies, or all series, of a collection were asked for at once."""
 
@@ -55,6 +61,7 @@ class Remembered:
         self._table.close()  # this thread's connection; that of the other thread is opened there
         self._thread = _OneThread()
         self._without_waiting = Table.opened(folder, patience_s=0.0)
+        self._slow_until = -math.inf
         self._memory: OrderedDict[Question, Listing[Any]] = OrderedDict()
         self._weight = 0
 
@@ -179,10 +186,17 @@ class Remembered:
             return None
 
     async def _row(self, question: Question) -> bytes | None:
-        try:
-            return self._without_waiting.row(question)
-        except TABLE_ERRORS:
-            return await self._thread.run(self._table.row, question)
+        started_at = trio.current_time()
+        if started_at >= self._slow_until:
+            try:
+                row = self._without_waiting.row(question)
+            except TABLE_ERRORS:
+                pass  # held by somebody, or worth a second look
+            else:
+                if trio.current_time() - started_at > SLOW_READ_S:
+                    self._slow_until = trio.current_time() + SLOW_FOR_S
+                return row
+        return await self._thread.run(self._table.row, question)
 
     def _drop(self, question: Question) -> None:
         if (listing := self._memory.pop(question, None)) is not None:

@@ -6,10 +6,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from tciafs.catalogue import remembered as remembered_module
 from tciafs.catalogue.remembered import Remembered
-from tciafs.catalogue.table import Listing, Table
+from tciafs.catalogue.table import Listing, Question, Table
 from tciafs.model import Patient
 
 
@@ -101,6 +103,28 @@ async def test_a_table_that_somebody_holds_is_waited_for_in_another_thread(
     monkeypatch.setattr(remembered, "_without_waiting", HeldTable())
     assert await remembered.get(("patients", "A")) == patients("A", 1)
     assert tried == [("patients", "A")]
+
+
+async def test_a_slow_disk_is_left_to_another_thread_for_a_while(
+    remembered: Remembered, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    tried: list[float] = []
+    row = Table.row
+
+    def slow(table: Table, question: Question) -> bytes | None:
+        if table is remembered._without_waiting:
+            tried.append(trio.current_time())
+            mock_clock.jump(2 * remembered_module.SLOW_READ_S)
+        return row(table, question)
+
+    await remembered.write(("patients", "A"), patients("A", 1))
+    monkeypatch.setattr(Table, "row", slow)
+    for _ in range(3):
+        for _ in range(5):
+            remembered.forget(("patients", "A"))
+            assert await remembered.get(("patients", "A")) == patients("A", 1)
+        mock_clock.jump(remembered_module.SLOW_FOR_S)
+    assert len(tried) == 3
 
 
 async def test_a_folder_that_is_read_to_its_end_has_nothing_open_in_it_when_closed(tmp_path: Path) -> None:

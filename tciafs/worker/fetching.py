@@ -36,6 +36,9 @@ LONGEST_WAIT_S = 30.0
 LONGEST_PAUSE_S = 60.0
 """A server that asks for a longer pause is not asked again, so that nobody hangs and nobody is impolite."""
 
+SHORTEST_PAUSE_S = 1.0
+"""A server that asks for a shorter one, or names a moment that has passed, gets the usual pause."""
+
 
 async def fetch_series(
     archive: Archive,
@@ -80,7 +83,10 @@ def _delay_before_retry(error: Exception) -> bool | float:
     if not _may_get_better(error):
         return False
     if isinstance(error, SlowDown) and error.retry_after_s is not None:
-        return error.retry_after_s if error.retry_after_s <= LONGEST_PAUSE_S else False
+        if error.retry_after_s > LONGEST_PAUSE_S:
+            return False
+        if error.retry_after_s >= SHORTEST_PAUSE_S:
+            return error.retry_after_s
     return True
 
 

@@ -2,7 +2,9 @@
 
 import gc
 import tracemalloc
+from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +94,11 @@ def test_the_garbage_collector_does_not_look_at_each_image() -> None:
     read = decode_layout(encode_layout(Layout("1.2.3", "v", growing, ())))
     assert read.images.find("1-00001.dcm") is not None
     assert len(gc.get_objects()) - before < 100
+
+
+def test_a_layout_of_before_paths_were_written_down_is_read_as_ever() -> None:
+    layout = Layout("1.2", "v", PackedImages([PackedImage("1-1.dcm", 0, 3, 7)]), ("crc32",))
+    before = msgspec.msgpack.decode(encode_layout(layout))[:-1]
+    assert decode_layout(msgspec.msgpack.encode(before)) == layout
+    told = replace(layout, path=("Lung", "P1", "1.1", "1.2"))
+    assert decode_layout(encode_layout(told)) == told

@@ -254,6 +254,7 @@ async def test_what_may_get_better_is_tried_again(tmp_path: Path, error: Excepti
 
 def test_a_pause_that_the_server_asks_for_is_kept() -> None:
     assert fetching._delay_before_retry(SlowDown("soon", 5.0)) == 5.0
+    assert fetching._delay_before_retry(SlowDown("at once", 0.0)) is True
     assert fetching._delay_before_retry(SlowDown("soon", fetching.LONGEST_PAUSE_S + 1)) is False
 
 

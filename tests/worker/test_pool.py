@@ -180,6 +180,35 @@ async def test_a_series_comes_whole_after_two_tries_that_failed(
         assert contents(pack) == expected, fault
 
 
+SINGLY_WRONG: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("getSOPInstanceUIDs", {"kind": "empty"}),  # as NLST's server answered for a while
+    ("getMD5Hierarchy", {"kind": "status", "code": 404}),
+    ("getSingleImage", {"kind": "status", "code": 500}),
+    ("getSingleImage", {"kind": "html"}),
+    ("getSingleImage", {"kind": "cut", "after_bytes": 100}),
+    ("getSingleImage", {"kind": "corrupt", "after_bytes": 5000}),
+)
+
+
+async def test_whatever_is_wrong_with_single_images_the_series_is_right(
+    tmp_path: Path, pool: WorkerPool, sample: RunningSample, series: Series
+) -> None:
+    expected = truth(sample, series)
+    zip_bytes = sample.requests("getImage")[-1].sent_bytes
+    for number, (path, fault) in enumerate([("", {}), *SINGLY_WRONG]):
+        sample.forget_requests()
+        sample.fault("cut", series=series.series_uid, after_bytes=int(zip_bytes * 0.95))
+        if fault:
+            sample.fault(path=path, times=99, **fault)
+        pack = tmp_path / str(number)
+        heard = Heard()
+        await pool.fetch(series, pack, heard.announcements, ROOM)
+        assert contents(pack) == expected, fault
+        assert [image.name for image in heard.images] == list(expected), fault
+        assert len(sample.requests("getImage")) == (2 if fault else 1), fault
+        sample.clear_faults()
+
+
 ALWAYS_WRONG: tuple[tuple[dict[str, Any], type[TciafsError]], ...] = (
     ({"kind": "status", "code": 503, "retry_after": "3600"}, SlowDown),
     ({"kind": "status", "code": 500}, Unreachable),

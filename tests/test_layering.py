@@ -78,7 +78,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "agreement": "errors naming",
         "metadata": "naming",
         # Plain copies: an ordinary reader of a mount.
-        "export.mounted": "metadata",
+        "citations": "",
+        "export.mounted": "citations metadata",
         "export.reports": "metadata",
         "export.sop_class": "",
         "export.folders": "export.mounted export.reports export.sop_class",
@@ -141,6 +142,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.words": "errors setting_kinds settings",
         "cli.output": "",
         "cli.agreeing": "errors naming settings agreement cli.output",
+        "cli.citing": "citations control.report cli.exporting cli.output",
         "cli.exporting": "errors export.folders export.mounted export.tars cli.daemons cli.output "
         "control.report",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
@@ -184,7 +186,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming setting_kinds settings agreement metadata export archives.unzip archives.http_body "
+    "errors model naming setting_kinds settings agreement citations metadata export archives.unzip "
+    "archives.http_body "
     "archives.http_errors "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tciafs.export.folders import Outcome
     from tciafs.export.mounted import MountedSeries
 
-__all__ = ["export"]
+__all__ = ["export", "series_at"]
 
 
 @click.command()
@@ -46,7 +46,7 @@ def export(paths: tuple[str, ...], to: Path, form: str | None, per: str) -> int:
     from tciafs.export.folders import copy_into_folders
     from tciafs.export.tars import write_tars
 
-    series = _series_at(paths)
+    series = series_at(paths)
     done = 0
 
     def progress(each: "MountedSeries") -> None:
@@ -68,7 +68,7 @@ def export(paths: tuple[str, ...], to: Path, form: str | None, per: str) -> int:
     return _report(outcome, to)
 
 
-def _series_at(paths: tuple[str, ...]) -> "list[MountedSeries]":
+def series_at(paths: tuple[str, ...]) -> "list[MountedSeries]":
     """Return the series at some paths in mounts, each once. Raises Unusable, or what a mount refuses."""
     from tciafs.cli.daemons import mount_around
     from tciafs.export.mounted import series_below

@@ -9,6 +9,7 @@ import click
 
 from tciafs import __version__
 from tciafs.cli.agreeing import agree
+from tciafs.cli.citing import cite
 from tciafs.cli.daemons import pause, refresh, resume, status
 from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
@@ -60,6 +61,7 @@ for command in (
     agree,
     doctor,
     export,
+    cite,
 ):
     commands.add_command(command)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from tciafs.citations import SeriesSource
 from tciafs.metadata import MetadataRow, size_text
 
 __all__ = ["MountedImage", "MountedSeries", "UnreadableSeries", "series_below"]
@@ -113,6 +114,17 @@ class MountedSeries:
             location=f"./{self.location}",
             downloaded_at=downloaded_at,
         ).as_retrieved
+
+    def source(self) -> SeriesSource:
+        """Return where the series comes from, to be cited."""
+        fact = self._fact
+        return SeriesSource(
+            collection=fact("tcia.Collection"),
+            data_uri=fact("tcia.DataDescriptionURI"),
+            licence_name=fact("tcia.LicenseName"),
+            licence_uri=fact("tcia.LicenseURI"),
+            is_third_party=fact("tcia.ThirdPartyAnalysis").upper() == "YES",
+        )
 
     def _check(self, images: list[MountedImage]) -> None:
         """Raise UnreadableSeries where the images are not those that the archive lists."""

@@ -341,6 +341,7 @@ async def _why_silent(config: NbiaConfig) -> str:
     try:
         with trio.move_on_after(SECOND_LOOK_S):
             await archive.collections()
+            return "the archive is still being asked what there is to show"
     except TciafsError as error:
         return f"the archive is not available ({error})"
     finally:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tests.bench.bytes import COLD, WARM
 from tests.bench.comparing import Line
+from tests.bench.exports import EXPORT
 from tests.bench.latency import LATENCY
 from tests.bench.listings import LISTING
 from tests.bench.parts import INDEX, Options, Part
@@ -24,7 +25,7 @@ from tests.bench.peers import RCLONE
 from tests.bench.requests import REQUESTS
 from tests.bench.walks import WALK
 
-PARTS = {part.name: part for part in (COLD, WARM, LATENCY, LISTING, REQUESTS, RCLONE, WALK)}
+PARTS = {part.name: part for part in (COLD, WARM, LATENCY, LISTING, REQUESTS, RCLONE, EXPORT, WALK)}
 ROUNDS = 5
 WIDTH = 200
 

@@ -176,6 +176,18 @@ def test_no_more_room_is_needed_than_for_two_series_and_a_little(tmp_path: Path)
             assert len(rows_of((to / "metadata.csv").read_text())) == 5
 
 
+def test_what_lies_under_a_path_is_cited_without_fetching_an_image(
+    sample: RunningSample, mount: Mount
+) -> None:
+    cited = program("cite", mount.path / "Phantom-Head", mount.path / "Phantom-Echo-NC")
+    assert cited.returncode == 0, cited.stderr
+    assert "Phantom-Head [Data set, " in cited.stdout
+    assert "Phantom-Head (analysis results) [Data set, 2 series used]" in cited.stdout
+    assert "https://doi.org/10.5072/sample.head-analysis" in cited.stdout
+    assert "NonCommercial" in cited.stdout
+    assert not sample.requests("getImage")
+
+
 @pytest.mark.parametrize("place", ["nowhere", "."])
 def test_what_is_no_series_in_a_mount_is_refused(mount: Mount, tmp_path: Path, place: str) -> None:
     inside = mount.path / place if place == "nowhere" else tmp_path

@@ -3,12 +3,13 @@
 import csv
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.behaviour.retriever import ExpectedSeries, expected_series
+from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
 from tests.mounting import Mount, mounted, program, run
 from tests.sample.running import RunningSample, running_sample
 
@@ -86,6 +87,37 @@ def test_a_manifest_shows_its_series_and_says_what_is_missing(sample: RunningSam
         assert shown(mount) == paths(expected)
         image = next((mount.path / expected[0].path).iterdir())
         assert image.read_bytes()[128:132] == b"DICM"
+
+
+@pytest.mark.slow
+def test_copies_of_a_selection_are_right_while_another_walks_the_whole_archive(
+    sample: RunningSample, tmp_path: Path
+) -> None:
+    some = [each for each in expected_series(sample, "MANYSERIES") if each.image_count >= 8]
+    images = {
+        f"{each.path}/{name}": content
+        for each in some
+        for name, content in images_of(sample, each.uid).items()
+    }
+    chosen = ("--collection", "MANYSERIES", "--min-images", "8")
+    with mounted(sample.url) as everything, mounted(sample.url, *chosen) as mount:
+        walk = subprocess.Popen(["find", everything.path], stdout=subprocess.DEVNULL)
+        try:
+            for place, command in (
+                ("cp", f"cp -r --no-preserve=mode '{mount.path}/MANYSERIES' ."),
+                ("tar", f"tar -C '{mount.path}' -cf - MANYSERIES | tar -xf -"),
+            ):
+                (tmp_path / place).mkdir()
+                done = run("sh", "-c", f"cd '{tmp_path / place}' && {command}")
+                assert (done.returncode, done.stderr) == (0, "")
+                copied = (tmp_path / place).rglob("*.dcm")
+                assert {
+                    str(each.relative_to(tmp_path / place)): each.read_bytes() for each in copied
+                } == images
+            assert walk.wait(60) == 0
+        finally:
+            walk.kill()
+            walk.wait()
 
 
 @pytest.mark.parametrize("naming", ["descriptive", "classic"])

@@ -168,7 +168,8 @@ class Ledger:
         # eviction has to wait for the disk.
         with self._transaction():
             self._db.executemany(
-                "UPDATE series SET pack_bytes = 0 WHERE series_uid = ?", [(uid,) for uid in series_uids]
+                "UPDATE series SET pack_bytes = 0, publishing = 0 WHERE series_uid = ?",
+                [(uid,) for uid in series_uids],
             )
 
     def used(self, used_at: Mapping[str, float]) -> None:

@@ -34,13 +34,13 @@ def recover(places: Places, ledger: Ledger) -> None:
 def settle(places: Places, ledger: Ledger, series_uid: str) -> int:
     """Make the row of a series agree with what is in its place, and return how many bytes that are.
 
-    The row alone does not say whether the pack is the one it announced or one that it was to replace.
-    Raises OSError.
+    The row alone does not say whether the pack is the one it announced or one that it was to replace. Where
+    there is none its layout stays: the series had come in whole. Raises OSError.
     """
     place = places.of(series_uid)
     if (found := _read(place)) is None:
         place.unlink(missing_ok=True)
-        ledger.drop(series_uid)
+        ledger.evicted(series_uid)
         return 0
     layout, pack_bytes, _used_at = found
     ledger.record(layout, pack_bytes)

@@ -77,11 +77,12 @@ class Reservation:
 class Room:
     """How the `limit_bytes` of a cache are divided: packs on the shelf, and room reserved for others.
 
-    `disk` lets one thread at a time change what is on disk; `patience_s` bounds the wait of a pack that
+    `disk` is held by whoever puts a pack into its place or takes one out of it: to put the new version of a
+    series there while the old one leaves would leave neither. `patience_s` bounds the wait of a pack that
     outgrew its room.
     """
 
-    def __init__(self, shelf: Shelf, limit_bytes: int, disk: trio.CapacityLimiter, patience_s: float) -> None:
+    def __init__(self, shelf: Shelf, limit_bytes: int, disk: trio.Lock, patience_s: float) -> None:
         self._shelf = shelf
         self._limit_bytes = limit_bytes
         self._disk = disk
@@ -219,37 +220,33 @@ class Room:
     async def _drop_one(self, spares_since: float | None = None) -> bool:
         """Drop the series that was not used for longest; False if there is none that may go."""
         await trio.to_thread.run_sync(self._shelf.flush_recency)
-        # INVARIANT: no await between finding out who is in use and hiding the pack.
-        series_uid = self._shelf.longest_unused(spares_since)
-        if series_uid is None:
-            return False
-        with self._shelf.leaving(series_uid) as change:
-            await self._change_disk(partial(self._shelf.remove_pack, change))
+        async with self._disk:
+            # INVARIANT: no await between finding out who is in use and hiding the pack.
+            series_uid = self._shelf.longest_unused(spares_since)
+            if series_uid is None:
+                return False
+            with self._shelf.leaving(series_uid) as change:
+                await _to_its_end(partial(self._shelf.remove_pack, change))
         return True
 
     async def drop_damaged(self, series_uid: str, is_meant: Callable[[os.stat_result], bool]) -> bool:
         """Drop a series although somebody may have it open; False if its pack is another one by now."""
-        async with self._lock:
+        async with self._lock, self._disk:
             # INVARIANT: no await between looking at the pack and hiding it.
             if not self._shelf.condemn(series_uid, is_meant):
                 return False
             with self._shelf.leaving(series_uid) as change:
-                await self._change_disk(partial(self._shelf.remove_pack, change))
+                await _to_its_end(partial(self._shelf.remove_pack, change))
         return True
 
     async def remove(self, file: Path) -> bool:
         """Remove a pack that came in; False if that failed: it then takes room until the next start."""
         try:
-            await self._change_disk(partial(file.unlink, missing_ok=True))
+            await _to_its_end(partial(file.unlink, missing_ok=True))
         except OSError as error:
             log.warning("%s in the cache folder could not be removed: %s", file.name, error.strerror)
             return False
         return True
-
-    async def _change_disk(self, change: Callable[[], None]) -> None:
-        """Do in a thread, and to its end, what changes the disk. Raises OSError."""
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(change, limiter=self._disk)
 
     # -- sentences --------------------------------------------------------------------------------
 
@@ -261,6 +258,12 @@ class Room:
         others_bytes = self.reserved_bytes - reservation.disk_bytes + self._shelf.hidden_bytes
         kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use())
         return NoSpace(f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} are open or coming in")
+
+
+async def _to_its_end(change: Callable[[], None]) -> None:
+    """Do in a thread, whoever is cancelled meanwhile, what changes the disk. Raises OSError."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(change)
 
 
 def _expected_pack_bytes(series: Series) -> int:

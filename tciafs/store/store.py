@@ -85,7 +85,7 @@ class Store:
         self._fetcher = fetcher
         self._nursery = nursery
         self._turns = Turns(config.parallel)
-        self._disk = trio.CapacityLimiter(1)  # one publication at a time: they share the ledger
+        self._disk = trio.Lock()
         self._room = Room(shelf, config.limit_bytes, self._disk, config.patience_s)
         self._downloads: dict[str, Download] = {}
         self._turn_of: dict[Download, Turn] = {}
@@ -346,10 +346,9 @@ class Store:
         layout = download.layout
         if layout is None:
             raise SeriesDamaged(f"series {download.series.series_uid} ended without being verified")
-        with self._shelf.replacing(layout.series_uid) as change:
-            await trio.to_thread.run_sync(
-                self._shelf.publish, layout, download.pack, change, limiter=self._disk
-            )
+        async with self._disk:
+            with self._shelf.replacing(layout.series_uid) as change:
+                await trio.to_thread.run_sync(self._shelf.publish, layout, download.pack, change)
         self._shelf.remember_published(layout)
 
     def _conclude(self, download: Download, failure: TciafsError | None) -> None:

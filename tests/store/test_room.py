@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.errors import NoSpace, SeriesDamaged
 from tciafs.model import Series
-from tciafs.store.disk import BLOCK_BYTES, bytes_on_disk, most_bytes_on_disk
+from tciafs.store.disk import BLOCK_BYTES, bytes_on_disk, most_bytes_on_disk, sync_folder
 from tciafs.store.layout import PackedImage
 from tciafs.store.room import LEAST_STEP_BYTES
 from tciafs.store.store import Store, StoreConfig
@@ -183,6 +184,38 @@ async def test_what_grows_does_not_wait_for_ever(
     with pytest.raises(NoSpace):
         await bring(transfer, "1-2.dcm", 300_000)
     assert trio.current_time() == config.patience_s
+
+
+async def test_an_old_version_does_not_make_room_while_the_new_one_takes_its_place(
+    store: Store, config: StoreConfig, fetcher: FakeFetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store, fetcher, "1.1", 400_000)
+    del fetcher.contents["1.1"]
+    publishing, may_go_on, token = trio.Event(), threading.Event(), trio.lowlevel.current_trio_token()
+
+    def sync_slowly(folder: Path) -> None:
+        token.run_sync_soon(publishing.set)
+        assert may_go_on.wait(30)
+        sync_folder(folder)
+
+    monkeypatch.setattr("tciafs.store.places.sync_folder", sync_slowly)
+    other, newer = store.fetch(make_series("1.2", 1, 1000)), store.fetch(make_series("1.1", 2, 1000))
+    begun = {
+        transfer.series.series_uid: transfer for transfer in [await fetcher.begun(2), await fetcher.begun(3)]
+    }
+    begun["1.2"].finish()
+    await publishing.wait()
+    in_need = store.fetch(make_series("1.3", 1, 700_000))
+    await wait_all_tasks_blocked(0.05)
+    begun["1.1"].bring("1-1.dcm", b"new")
+    begun["1.1"].finish()
+    await wait_all_tasks_blocked(0.05)
+    may_go_on.set()
+    (await fetcher.begun(4)).finish()
+    await settled(store)
+    assert (other.failure, newer.failure, in_need.failure) == (None, None, None)
+    assert store.usage().used_bytes == packs_on_disk(config) == store._room.taken_bytes
+    assert store.usage().series_count == len(list((config.folder / "series").rglob("*.pack")))
 
 
 # -- what counts --

@@ -97,14 +97,16 @@ class Checker:
         """Read a pack on from a place for about a second; drop it if it is damaged."""
         async with self._one_at_a_time:
             with _disk_errors():
-                entry = await trio.to_thread.run_sync(self._shelf.entry, series_uid)
-                if entry is None:
-                    return Turn(is_gone=True)
                 try:
                     with self._opened(series_uid) as (descriptor, identity):
-                        return await self._turn(entry.layout, descriptor, identity, place)
+                        # Behind the opening: if the pack is replaced in between, it is not dropped for what
+                        # the ledger says of the one that took its place.
+                        entry = await trio.to_thread.run_sync(self._shelf.entry, series_uid)
+                        if entry is not None:
+                            return await self._turn(entry.layout, descriptor, identity, place)
                 except FileNotFoundError:
-                    return Turn(is_gone=True)
+                    pass
+        return Turn(is_gone=True)
 
     @contextmanager
     def _opened(self, series_uid: str) -> Iterator[tuple[int, str]]:
@@ -123,10 +125,10 @@ class Checker:
             if error.errno != errno.EIO:  # what else can be wrong is not the pack
                 raise
             damage = f"the disk cannot read it: {error.strerror}"
-        log.warning("the pack of series %s is damaged and is dropped: %s", layout.series_uid, damage)
-        if await self._room.drop_damaged(layout.series_uid, lambda status: _identity(status) == identity):
-            return Turn(damage=damage)
-        return Turn(is_gone=True)
+        if not await self._room.drop_damaged(layout.series_uid, lambda status: _identity(status) == identity):
+            return Turn(is_gone=True)
+        log.warning("the pack of series %s was damaged on disk and is dropped: %s", layout.series_uid, damage)
+        return Turn(damage=damage)
 
     async def _read_on(self, layout: Layout, descriptor: int, identity: str, place: Place) -> Turn:
         if place.identity != identity or min(place.image, place.offset) < 0:

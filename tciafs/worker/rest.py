@@ -10,7 +10,7 @@ archive must vouch for the MD5s of the whole. Where any of this is not to be had
 """
 
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -118,8 +118,9 @@ class Rest:
         return agrees
 
     async def _bring_one(self, uid: str) -> None:
+        missing_bytes = (self._series.size_bytes or 0) - self._writer.images.size_bytes
         async with self._singles.image(self._series, uid) as member:
-            image = await self._store(member)
+            image = await self._store(replace(member, chunks=_AtMost(missing_bytes, member.chunks)))
         (key,) = image_keys(self._pack, [image])
         if key.sop_instance_uid != uid:
             raise NotSingly(f"the archive sent another image than {uid}")
@@ -134,6 +135,27 @@ class Rest:
         came = zip(islice(images, known, None), islice(names, known, None), strict=True)
         named = [replace(image, name=name) for image, name in came]
         self._writer.arrange([*islice(images, known), *sorted(named, key=lambda each: _unpadded(each.name))])
+
+
+class _AtMost:
+    """Passes on chunks; raises NotSingly where they become more bytes than the series can have.
+
+    An iterator and no generator, so that leaving early is harmless.
+    """
+
+    def __init__(self, size_bytes: int, chunks: AsyncIterator[bytes]) -> None:
+        self._left_bytes = size_bytes
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self._left_bytes -= len(chunk)
+        if self._left_bytes < 0:
+            raise NotSingly("a single image has more bytes than the series lacks")
+        return chunk
 
 
 def _unpadded(name: str) -> tuple[object, ...]:

@@ -15,15 +15,16 @@ from tciafs.errors import SeriesDamaged, TciafsError
 from tciafs.model import Series
 from tciafs.store import checking
 from tciafs.store.checking import Place, Turn
+from tciafs.store.ledger import Entry
 from tciafs.store.pack import read_layout
 from tciafs.store.store import Store, StoreConfig
-from tests.fakes import FakeFetcher, make_series
+from tests.fakes import FakeFetcher, make_series, write_pack
 from tests.store.test_store import IMAGES, read, settled
 
 SERIES = make_series("1.2.3")
 OTHER = make_series("1.2.4")
 SIZE_BYTES = sum(len(data) for _, data in IMAGES)
-DROPPED = "the pack of series 1.2.3 is damaged and is dropped"
+DROPPED = "the pack of series 1.2.3 was damaged on disk and is dropped"
 
 
 @pytest.fixture
@@ -160,6 +161,23 @@ async def test_a_pack_that_was_replaced_meanwhile_is_read_from_its_beginning(
     assert turn.next is not None
     stale = Place(1, 2, 3, turn.next.identity)
     assert await store.checker.check("1.2.3", stale) == Turn(SIZE_BYTES)
+
+
+async def test_a_pack_that_takes_its_place_is_not_dropped_for_what_it_is_not(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = store._shelf.entry("1.2.3")
+    assert entry is not None
+    newer = replace(SERIES, image_count=1)
+
+    def replaced_meanwhile(_series_uid: str) -> Entry:
+        layout = write_pack(tmp_path / "new", newer, ("1-1.dcm", b"other bytes"))
+        (tmp_path / "new").replace(pack(store))
+        return Entry(layout, entry.pack_bytes)
+
+    monkeypatch.setattr(store._shelf, "entry", replaced_meanwhile)
+    assert await store.checker.check("1.2.3", Place()) == Turn(is_gone=True)
+    assert pack(store).exists()
 
 
 @pytest.mark.parametrize("place", [Place(-1), Place(0, -5), Place(99), Place(1, 1, 7)])

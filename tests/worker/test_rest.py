@@ -4,8 +4,8 @@ import hashlib
 import logging
 import random
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tciafs.errors import DeadlinePassed, SeriesDamaged, SlowDown, TciafsError, 
 from tciafs.model import ImageKey, Member, Series
 from tciafs.store.layout import PackedImage, PackedImages
 from tciafs.worker import rest
-from tciafs.worker.messages import Arrived
+from tciafs.worker.messages import Arrived, Progress
 from tciafs.worker.rest import is_less_work
 from tests.fakes import Brought, make_series
 from tests.worker.test_fetching import Fetched, dicom
@@ -68,7 +68,8 @@ class FakeSingleImages:
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, TciafsError):
             raise failure
-        yield Member(None, None, _chunks(self.images[sop_instance_uid]))
+        async with aclosing(_chunks(self.images[sop_instance_uid])) as chunks:
+            yield Member(None, None, chunks)
 
     def names(self, images: Sequence[ImageKey]) -> Sequence[str] | None:
         return self.naming(images)
@@ -78,7 +79,7 @@ class FakeSingleImages:
         return (lambda md5s: sorted(md5s) == right) if self.vouches else None
 
 
-async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+async def _chunks(data: bytes) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(data), 500):
         yield data[start : start + 500]
 
@@ -156,6 +157,14 @@ async def test_what_is_no_dicom_is_taken_as_a_whole(tmp_path: Path) -> None:
         tmp_path, [*WHOLE[:9], CUT], WHOLE, images=dict.fromkeys(UIDS, b"no DICOM at all")
     ).run()
     assert (cut.tries, cut.contents) == (2, WHOLE)
+
+
+async def test_an_image_without_an_end_does_not_fill_the_disk(tmp_path: Path) -> None:
+    endless = dict.fromkeys(UIDS, IMAGES[0] * 1000)
+    cut = await fetched(tmp_path, [*WHOLE[:9], CUT], WHOLE, images=endless).run()
+    assert (cut.tries, cut.contents) == (2, WHOLE)
+    told = [report.received_bytes for report in cut.told if isinstance(report, Progress)]
+    assert sum(told) < 3 * sum(map(len, IMAGES))
 
 
 async def test_a_gap_in_the_middle_is_not_filled_one_by_one(tmp_path: Path) -> None:

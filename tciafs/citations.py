@@ -90,7 +90,7 @@ def _as_text(sets: list[DataSet]) -> str:
     lines = []
     for each in sets:
         licence = f" Licence: {each.licence}." if each.licence else ""
-        what = f"{each.title} [Data set, {each.series:,} series used]"
+        what = f"{each.title} [Data set, {each.series:,} series]"
         lines.append(f"{what}. {PUBLISHER}. {each.address or NO_ADDRESS}.{licence}")
     return "\n\n".join([*lines, ARCHIVE_TEXT]) + "\n"
 

@@ -49,7 +49,7 @@ def test_a_doi_is_known_in_all_its_spellings(uri: str, doi: str | None) -> None:
 def test_a_text_says_what_was_used_and_under_which_licence() -> None:
     text = FORMS["text"](data_sets([LIDC] * 1018))
     assert text.startswith(
-        "LIDC-IDRI [Data set, 1,018 series used]. The Cancer Imaging Archive. "
+        "LIDC-IDRI [Data set, 1,018 series]. The Cancer Imaging Archive. "
         "https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX. Licence: CC BY 4.0 (https://creativecommons.org/"
     )
     assert ARCHIVE_DOI in text

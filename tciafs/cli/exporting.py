@@ -1,7 +1,7 @@
 """Exporting what a mount shows into plain folders or archives."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
@@ -73,16 +73,16 @@ def series_at(paths: tuple[str, ...]) -> "list[MountedSeries]":
     from tciafs.cli.daemons import mount_around
     from tciafs.export.mounted import series_below
 
-    found: dict[MountedSeries, None] = {}
+    found: dict[PurePosixPath, MountedSeries] = {}
     for path in paths:
         mount, inside = mount_around(path)
         try:
-            found.update(dict.fromkeys(series_below(mount.path, inside)))
+            found.update({each.location: each for each in series_below(mount.path, inside)})
         except OSError as error:
             raise TciafsError(f"{path} could not be listed: {error.strerror}") from error
     if not found:
         raise Unusable("there is no series at these paths")
-    return sorted(found, key=lambda each: (each.location, each.mount))
+    return [found[location] for location in sorted(found)]
 
 
 def _report(outcome: "Outcome", to: Path) -> int:

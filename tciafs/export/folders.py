@@ -7,6 +7,7 @@ several threads, a series each.
 
 import datetime as dt
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,6 +22,9 @@ __all__ = ["Outcome", "copy_into_folders", "copy_licences", "now"]
 
 SERIES_AT_ONCE = 3
 """As many as a mount fetches at once, and fewer than it takes for a walk."""
+
+OURS = re.compile(r"[0-9]+(-[0-9]+)?\.dcm|\..*\.part")
+"""Names that archives give to images, and that copies have before they are whole: others are the user's."""
 
 Progress = Callable[[MountedSeries], None]
 
@@ -80,7 +84,7 @@ def _copy_series(series: MountedSeries, to: Path, reports: Reports) -> bool:
     for image in images:
         _copy_image(series, image, folder / image.path.name)
     names = {image.path.name for image in images}
-    for other in [each for each in folder.iterdir() if each.name not in names]:
+    for other in [each for each in folder.iterdir() if OURS.fullmatch(each.name) and each.name not in names]:
         other.unlink()  # of an older version of the series, or of a copy that broke off
     reports.add(series.metadata(sop_class_of(folder / images[0].path.name), now()))
     return True
@@ -88,7 +92,7 @@ def _copy_series(series: MountedSeries, to: Path, reports: Reports) -> bool:
 
 def _is_whole(series: MountedSeries, folder: Path) -> bool:
     try:
-        sizes = [each.stat().st_size for each in folder.iterdir()]
+        sizes = [each.stat().st_size for each in folder.iterdir() if OURS.fullmatch(each.name)]
     except OSError:
         return False
     return (len(sizes), sum(sizes)) == (series.image_count, series.size_bytes)

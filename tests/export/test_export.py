@@ -87,12 +87,17 @@ def test_what_is_there_is_not_fetched_again_and_what_is_not_is(
     first = next((tmp_path / "out" / "MANYSERIES").rglob("*.dcm"))
     content = first.read_bytes()
     first.write_bytes(content[:-1])
+    notes, stale = first.with_name("my notes.txt"), first.with_name("1-99.dcm")
+    notes.touch()
+    stale.touch()
     sample.forget_requests()
     with mounted(sample.url) as another:  # with a cache of its own, which is empty
         again = program("export", "--to", tmp_path / "out", another.path / "MANYSERIES")
         assert again.stdout == f"{tmp_path / 'out'}: {SERIES} series ({SERIES - 1} were there already)\n"
     assert len(sample.requests("getImage")) == 1
     assert first.read_bytes() == content
+    assert notes.exists(), "what is not ours stays"
+    assert not stale.exists()
     assert len(rows_of((tmp_path / "out" / "metadata.csv").read_text())) == SERIES
 
 
@@ -182,7 +187,7 @@ def test_what_lies_under_a_path_is_cited_without_fetching_an_image(
     cited = program("cite", mount.path / "Phantom-Head", mount.path / "Phantom-Echo-NC")
     assert cited.returncode == 0, cited.stderr
     assert "Phantom-Head [Data set, " in cited.stdout
-    assert "Phantom-Head (analysis results) [Data set, 2 series used]" in cited.stdout
+    assert "Phantom-Head (analysis results) [Data set, 2 series]" in cited.stdout
     assert "https://doi.org/10.5072/sample.head-analysis" in cited.stdout
     assert "NonCommercial" in cited.stdout
     assert not sample.requests("getImage")

@@ -207,7 +207,9 @@ class NbiaArchive:
             try:
                 chunks = await self._open_zip(stack, series.series_uid)
             except AccessDenied as denied:
-                raise _with_page(denied, series) from denied
+                if not series.data_uri:
+                    raise
+                raise AccessDenied(f"{denied} (see {series.data_uri})") from denied  # how to get access
             yield SeriesReader(chunks, series)
 
     @property
@@ -320,11 +322,6 @@ def _split_url(url: str) -> tuple[str, Api | None]:
 
 def _says(rejected: RequestRejected, phrases: tuple[str, ...]) -> bool:
     return rejected.status == 400 and any(phrase in rejected.text.lower() for phrase in phrases)
-
-
-def _with_page(denied: AccessDenied, series: Series) -> AccessDenied:
-    """Return a refusal with the page that says how to get access, where the archive names one."""
-    return AccessDenied(f"{denied} (see {series.data_uri})") if series.data_uri else denied
 
 
 def _explained(rejected: RequestRejected) -> TciafsError:

@@ -363,6 +363,14 @@ async def test_a_series_that_is_denied_comes_with_the_page_that_says_how_to_appl
             raise AssertionError("not reached")
 
 
+async def test_a_series_that_is_denied_without_a_page_is_not_its_own_cause() -> None:
+    nbia = archive(Server(v4_getImage=always(DENIED, 400)))
+    with pytest.raises(AccessDenied) as refused:
+        async with nbia.images(SERIES):
+            raise AssertionError("not reached")
+    assert refused.value.__cause__ is not refused.value
+
+
 DENIED = "The user has not been granted the access to image with given SeriesInstanceUID,1.2.3."
 NOT_PUBLIC = "Image with given SeriesInstanceUID,1.2.3, is not in public domain."
 UNKNOWN = "Invalid query parameter: 'PatientID'. Allowed parameters are: [Collection]"

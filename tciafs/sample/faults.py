@@ -5,10 +5,13 @@ a ZIP (`short`, `wrong_md5`) are only handed on, for the download to act on. One
 """
 
 import json
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+import trio
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,12 +21,15 @@ KINDS = frozenset(
     {
         "status",
         "hang",
+        "stall",
+        "drip",
         "cut",
         "corrupt",
         "short",
         "html",
         "truncate_json",
         "empty",
+        "claim",
         "wrong_md5",
     }
 )
@@ -36,9 +42,11 @@ MAINTENANCE_PAGE = "<!DOCTYPE html><html><body><h1>Down for maintenance</h1></bo
 class Fault:
     """One thing to do wrong, for the next `times` requests whose path ends in `path`.
 
-    `series` limits it to one SeriesInstanceUID. `code`, `body`, `retry_after` belong to `status`;
-    `after_bytes` (of the body) to `cut` and `corrupt`; `images` (left out at the end) to `short`: files
-    that the server has lost, and so cannot give one by one either.
+    `series` limits it to one SeriesInstanceUID. `code`, `body`, `retry_after` and further `headers` belong
+    to `status`; `after_bytes` (of the body) to `cut`, `corrupt`, `stall` (nothing more comes) and `drip` (the
+    rest comes byte by byte, one in `pace_s` seconds); `columns`, which all rows of a listing then claim to
+    have, to `claim`; `images` (left out at the end) to `short`: files that the server has lost, and so cannot
+    give one by one either.
     """
 
     kind: str
@@ -50,6 +58,9 @@ class Fault:
     retry_after: str | None = None
     after_bytes: int = 0
     images: int = 1
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pace_s: float = 1.0
+    columns: Mapping[str, str | int | None] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: bytes) -> "Fault":
@@ -57,7 +68,7 @@ class Fault:
         described: Any = json.loads(text)
         if not isinstance(described, dict) or described.get("kind") not in KINDS:
             raise ValueError(f"a fault is an object with a kind out of {sorted(KINDS)}")
-        unknown = described.keys() - {field.name for field in fields(cls)}
+        unknown = described.keys() - {each.name for each in fields(cls)}
         if unknown:
             raise ValueError(f"a fault has no {sorted(unknown)}")
         return cls(**described)
@@ -136,28 +147,40 @@ class FaultyServer:
             await self._bent(fault, scope, receive, send)
 
     async def _bent(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        if fault.kind == "truncate_json":
-            await self._app(scope, receive, _Truncating(send).send)
-        elif fault.kind == "corrupt":
-            await self._app(scope, receive, _Corrupting(send, fault.after_bytes).send)
-        elif fault.kind == "cut":
-            try:
-                await self._app(scope, receive, _Cutting(send, fault.after_bytes).send)
-            except BaseExceptionGroup as group:
-                if group.split(_Cut)[1] is not None:
-                    raise
-            except _Cut:
-                pass
-        else:
-            await self._app({**scope, SCOPE_KEY: fault}, receive, send)
+        match fault.kind:
+            case "truncate_json":
+                await self._app(scope, receive, _Whole(send, lambda body: body[: len(body) // 2]).send)
+            case "claim":
+                await self._app(scope, receive, _Whole(send, partial(_claiming, fault.columns)).send)
+            case "corrupt":
+                await self._app(scope, receive, _Corrupting(send, fault.after_bytes).send)
+            case "cut":
+                await self._ended(scope, receive, _Cutting(send, fault.after_bytes).send)
+            case "stall":
+                await self._ended(scope, receive, _Cutting(send, fault.after_bytes).send)
+                await until_disconnect(receive)
+            case "drip":
+                await self._app(scope, receive, _Dripping(send, fault.after_bytes, fault.pace_s).send)
+            case _:
+                await self._app({**scope, SCOPE_KEY: fault}, receive, send)
+
+    async def _ended(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer until `send` has enough of it."""
+        try:
+            await self._app(scope, receive, send)
+        except BaseExceptionGroup as group:
+            if group.split(_Cut)[1] is not None:
+                raise
+        except _Cut:
+            pass
 
 
 def _instead(fault: Fault) -> Response | None:
     """Return the answer that a fault gives in place of the right one (None: it bends that one)."""
     match fault.kind:
         case "status":
-            headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-            return Response(fault.body, fault.code, headers, "text/plain")
+            pause = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+            return Response(fault.body, fault.code, {**fault.headers, **pause}, "text/plain")
         case "html":
             return HTMLResponse(MAINTENANCE_PAGE)
         case "empty":
@@ -205,24 +228,54 @@ class _Corrupting:
         await self._send(message)
 
 
-class _Truncating:
-    """Leaves out the second half of the body, with headers that agree with what is left."""
+class _Dripping:
+    """Passes on so many bytes of the body at once, and the rest one by one."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, after_bytes: int, pace_s: float) -> None:
         self._send = send
+        self._left = after_bytes
+        self._pace_s = pace_s
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, slowly where the body is past its quick beginning."""
+        body = message.get("body", b"")
+        quick, slow = body[: self._left], body[self._left :]
+        self._left -= len(quick)
+        if not slow:
+            await self._send(message)
+            return
+        await self._send({**message, "body": quick, "more_body": True})
+        for place in range(len(slow)):
+            await trio.sleep(self._pace_s)
+            await self._send({**message, "body": slow[place : place + 1], "more_body": True})
+        if not message.get("more_body", False):
+            await self._send({"type": "http.response.body", "body": b""})
+
+
+class _Whole:
+    """Collects the body and passes on what a function makes of it, with headers that agree with that."""
+
+    def __init__(self, send: Send, change: Callable[[bytes], bytes]) -> None:
+        self._send = send
+        self._change = change
         self._start: Message | None = None
         self._body = b""
 
     async def send(self, message: Message) -> None:
-        """Collect the answer; pass half of it on when it is complete."""
+        """Collect the answer; pass the changed one on when it is complete."""
         if message["type"] == "http.response.start":
             self._start = message
             return
         self._body += message.get("body", b"")
         if message.get("more_body", False) or self._start is None:
             return
-        half = self._body[: len(self._body) // 2]
+        body = self._change(self._body)
         headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
-        headers.append((b"content-length", str(len(half)).encode()))
+        headers.append((b"content-length", str(len(body)).encode()))
         await self._send({**self._start, "headers": headers})
-        await self._send({"type": "http.response.body", "body": half})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _claiming(columns: Mapping[str, str | int | None], body: bytes) -> bytes:
+    """Return a listing all of whose rows have these columns."""
+    return json.dumps([{**row, **columns} for row in json.loads(body or b"[]")]).encode()

@@ -94,12 +94,12 @@ class RunningSample:
         *,
         series: str | None = None,
         times: int = 1,
-        **details: str | int,
+        **details: Any,
     ) -> None:
         """Let the next `times` requests whose path ends in `path` go wrong.
 
-        Kinds: status (code, body, retry_after), hang, cut (after_bytes), corrupt (after_bytes),
-        short (images), html, truncate_json, empty, wrong_md5.
+        Kinds: status (code, body, retry_after, headers), hang, cut, corrupt, stall (after_bytes), drip
+        (after_bytes, pace_s), short (images), html, truncate_json, empty, claim (columns), wrong_md5.
         """
         fault = {"kind": kind, "path": path, "series": series, "times": times, **details}
         self._client.post(self._control + "faults", json=fault).raise_for_status()

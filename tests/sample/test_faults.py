@@ -162,6 +162,34 @@ def test_answers_can_be_html_or_empty_or_half(sample: RunningSample) -> None:
     assert half.content == whole[: len(whole) // 2]
 
 
+def test_an_answer_can_stall_in_its_middle(sample: RunningSample) -> None:
+    sample.fault("stall", "getPatient", after_bytes=10)
+    received: list[bytes] = []
+    with (
+        pytest.raises(httpx.ReadTimeout),
+        httpx.stream("GET", f"{sample.url}/v4/getPatient", timeout=0.2, trust_env=False) as answer,
+    ):
+        received.extend(answer.iter_raw())
+    assert sample.get("v4/getPatient").status_code == 200
+
+
+def test_an_answer_can_drip_and_is_the_same_in_the_end(sample: RunningSample) -> None:
+    whole = sample.get("v4/getPatient", Collection=ECHO).content
+    sample.fault("drip", "getPatient", after_bytes=len(whole) - 3, pace_s=0.001)
+    assert sample.get("v4/getPatient", Collection=ECHO).content == whole
+
+
+def test_a_listing_can_claim_what_is_not_so(sample: RunningSample) -> None:
+    (row,) = sample.rows("v4/getSeries", Collection=ECHO)
+    sample.fault("claim", "getSeries", columns={"ImageCount": 99})
+    assert sample.rows("v4/getSeries", Collection=ECHO) == [row | {"ImageCount": 99}]
+
+
+def test_an_answer_can_have_any_header(sample: RunningSample) -> None:
+    sample.fault("status", "getPatient", code=302, headers={"Location": "elsewhere"})
+    assert sample.get("v4/getPatient").headers["location"] == "elsewhere"
+
+
 def test_a_fault_that_does_not_exist_is_refused(sample: RunningSample) -> None:
     with pytest.raises(httpx.HTTPStatusError):
         sample.fault("earthquake")

@@ -43,7 +43,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives": "errors model archives",
         "archives.unzip": "errors",
         "archives.http": "tciafs errors archives.http_asking archives.http_body archives.http_bulk "
-        "archives.http_errors archives.http_limits",
+        "archives.http_errors archives.http_limits archives.http_pace",
         "archives.http_asking": "errors archives.http_limits",
         "archives.probe": "errors archives.http archives.http_errors archives.http_limits",
         "archives.login": "errors archives.http archives.http_errors archives.http_limits",
@@ -51,6 +51,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http_bulk": "",
         "archives.http_errors": "errors",
         "archives.http_limits": "",
+        "archives.http_pace": "",
         "archives.json_rows": "errors",
         "archives.nbia_rows": "model",
         "archives.nbia_names": "model",
@@ -110,7 +111,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.headers": "model store.layout",
         "worker.digests": "store.layout store.pack",
         # The tree is handed a catalogue and a store; it does not import them.
-        "filesystem.folders": "model naming",
+        "filesystem.folders": "errors model naming",
         "filesystem.nodes": "filesystem.folders",
         "filesystem.listings": "filesystem.folders filesystem.nodes",
         "filesystem.tree": "errors model naming filesystem.folders filesystem.listings filesystem.nodes",
@@ -188,7 +189,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 WITHOUT_TRIO = names(
     "errors model naming setting_kinds settings agreement citations metadata export archives.unzip "
     "archives.http_body "
-    "archives.http_errors "
+    "archives.http_errors archives.http_pace "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "
     "control.values control.commands control.place control.client control.failed_table control.report "

@@ -8,7 +8,7 @@ the pieces of a listing. Knows nothing of NBIA, of records or of ZIP.
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 from urllib.request import getproxies
 
 import httpx
@@ -21,6 +21,7 @@ from tciafs.archives.http_body import Inflater
 from tciafs.archives.http_bulk import BulkTransport
 from tciafs.archives.http_errors import FOREIGN, RequestRejected, translate
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
+from tciafs.archives.http_pace import Pace
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,
@@ -163,14 +164,15 @@ class HttpClient:
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open one answer of any length, not compressed for transfer, and never retried.
 
-        Each piece has the stall deadline, the whole has none. Entering and iterating raise what
-        `fetch` raises.
+        The start has `start_timeout_s`, each piece the stall deadline, the whole has none. Entering and
+        iterating raise what `fetch` raises.
         """
-        async with (
-            self._answer(path, params, "identity", client=self._bulk_client) as response,
-            unwound(self._pieces(response, _asked(path))) as chunks,
-        ):
-            yield chunks
+        begun, asked = trio.current_time(), _asked(path)
+        async with AsyncExitStack() as stack:
+            with self._within(self._limits.start_timeout_s, begun, asked):
+                answer = self._answer(path, params, "identity", client=self._bulk_client)
+                response = await stack.enter_async_context(answer)
+            yield await stack.enter_async_context(unwound(self._pieces(response, asked)))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -249,6 +251,8 @@ class HttpClient:
             if following is None:
                 return response
             await response.aclose()
+            if following.url.scheme not in ("http", "https"):
+                raise UnreadableAnswer(f"{self.host} sent {asked} to no web address")
             if request.url.scheme == "https" != following.url.scheme:
                 raise UnreadableAnswer(f"{self.host} sends {asked} to an address that is not encrypted")
             request = following
@@ -271,10 +275,17 @@ class HttpClient:
             self._free_connections.release()
 
     async def _pieces(self, response: httpx.Response, asked: str) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it is sent, with httpx's errors translated."""
+        """Yield the body as it is sent, with httpx's errors translated. Raises DeadlinePassed if it drips."""
+        pace = Pace(self._limits.stall_timeout_s)
+        raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
         with self._translated(asked):
-            async for piece in response.aiter_raw():
-                yield piece
+            async with unwound(raw) as pieces:
+                begun = trio.current_time()
+                async for piece in pieces:
+                    if pace.is_dead(len(piece), trio.current_time() - begun):
+                        raise DeadlinePassed(f"{self.host} sends {asked} too slowly to ever end")
+                    yield piece
+                    begun = trio.current_time()
 
     async def _inflated(self, response: httpx.Response, asked: str) -> AsyncGenerator[bytes, None]:
         """Yield the body inflated, in pieces that are small and never empty; others run between them."""

@@ -34,6 +34,11 @@ class HttpLimits:
     backoff_initial_s: float = 0.5
     backoff_max_s: float = 10
 
+    @property
+    def start_timeout_s(self) -> float:
+        """Longest wait for the start of an answer, redirects and all, however slowly its headers come."""
+        return self.pool_timeout_s + self.connect_timeout_s + self.write_timeout_s + self.stall_timeout_s
+
 
 def parse_retry_after_s(text: str, now: dt.datetime) -> float | None:
     """Return the pause that a Retry-After header asks for, in seconds; None if it is not readable.

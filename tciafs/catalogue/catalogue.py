@@ -208,6 +208,8 @@ class Catalogue:
             # Told here and not where it is waited for: by now perhaps nobody does.
             if await self._remembered.get(question) is not None:
                 self._tell(f"{error}; showing an older listing of {said(question)}")
+            else:
+                self.events.append(Event(time.time(), f"{said(question)} could not be listed: {error}"))
             raise
         if whose:
             self._walks.answered(whose[0], trio.current_time())

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from tciafs.errors import TciafsError
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming, collection_names, patient_names, series_names, study_names
 
@@ -46,6 +47,9 @@ __all__ = [
 ROOT_INODE = 1
 LICENCE_NAME = "LICENSE"
 METADATA_NAME = "metadata.csv"
+FAILURES_KEPT = 1000
+"""Folders whose last failure is remembered, for who asks why."""
+
 LONGEST_FOLDER_TIMEOUT_S = 3600.0
 """The kernel asks again for a folder at least this often, and sooner when its listing gets stale."""
 
@@ -190,6 +194,7 @@ class Folders:
         self._catalogue = catalogue
         self._naming = naming
         self._kept: OrderedDict[int, Folder] = OrderedDict()
+        self._failed: OrderedDict[int, TciafsError] = OrderedDict()
         self._weight = 0
 
     def peek(self, inode: int) -> Folder | None:
@@ -202,7 +207,7 @@ class Folders:
         if folder is not None and folder.fresh_until > time.time():
             self._kept.move_to_end(inode)
             return folder
-        answer = await BELOW[level].ask(self._catalogue, whose)
+        answer = await self._asked(inode, level, whose)
         folder = self._kept.get(inode)
         # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
         if folder is None or folder.records != answer.records:
@@ -210,6 +215,20 @@ class Folders:
             self._keep(inode, folder)
         folder.fresh_until = answer.fresh_until
         return folder
+
+    def failure_of(self, inode: int) -> TciafsError | None:
+        """Return why a folder could not be listed the last time; None if it could, or was not asked for."""
+        return self._failed.get(inode)
+
+    async def _asked(self, inode: int, level: Level, whose: Whose) -> "Answer[Any]":
+        self._failed.pop(inode, None)
+        try:
+            return await BELOW[level].ask(self._catalogue, whose)
+        except TciafsError as failure:
+            self._failed[inode] = failure.with_traceback(None)
+            if len(self._failed) > FAILURES_KEPT:
+                self._failed.popitem(last=False)
+            raise
 
     def drop(self, inode: int) -> None:
         """Forget a folder: its listing has changed."""

@@ -27,6 +27,7 @@ from tciafs.filesystem.nodes import Attributes, Node
 from tciafs.filesystem.provenance import (
     SOP_INSTANCE_UID,
     sop_instance_uid,
+    xattrs_of_failure,
     xattrs_of_record,
     xattrs_of_state,
 )
@@ -290,7 +291,7 @@ class Operations(pyfuse3.Operations):
         node = self._tree.node(inode)
         with self._interrupts.watching(ctx.pid):
             record = await self._tree.record(node)
-        names = [_encoded(name) for name in self._xattrs(record)]
+        names = [_encoded(name) for name in self._xattrs(node, record)]
         if node.level is Level.IMAGE and isinstance(record, Series) and self._store.state(record) == "local":
             names.append(_encoded(SOP_INSTANCE_UID))
         return names
@@ -306,18 +307,18 @@ class Operations(pyfuse3.Operations):
         if wanted == SOP_INSTANCE_UID:
             value = await self._sop_instance_uid(node, record)
         else:
-            value = self._xattrs(record).get(wanted)
+            value = self._xattrs(node, record).get(wanted)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return _encoded(value)
 
-    def _xattrs(self, record: Record | None) -> Mapping[str, str]:
-        if record is None:
-            return {}
-        attributes = dict(xattrs_of_record(record))
+    def _xattrs(self, node: Node, record: Record | None) -> Mapping[str, str]:
+        attributes = {} if record is None else dict(xattrs_of_record(record))
         if isinstance(record, Series):
             refused = self._guard.why_refused(record)
             attributes.update(xattrs_of_state(self._store, record, refused))
+        elif failure := self._tree.folders.failure_of(node.inode):
+            attributes.update(xattrs_of_failure(failure))
         return attributes
 
     async def _sop_instance_uid(self, node: Node, record: Record | None) -> str | None:

@@ -15,7 +15,7 @@ from tciafs.model import Collection, Patient, Series, Study
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store
 
-__all__ = ["sop_instance_uid", "xattrs_of_record", "xattrs_of_state"]
+__all__ = ["sop_instance_uid", "xattrs_of_failure", "xattrs_of_record", "xattrs_of_state"]
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
 SOP_INSTANCE_UID_TAG = 0x0008_0018
@@ -76,8 +76,13 @@ def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = 
         attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
     failed = store.failures.find(series)
     if failure := failed.failure if failed is not None else refused:
-        attributes["user.tciafs.error"] = f"{failure}. {failure.hint}".strip()
+        attributes.update(xattrs_of_failure(failure))
     return attributes
+
+
+def xattrs_of_failure(failure: TciafsError) -> Mapping[str, str]:
+    """Return what says why a series could not be had, or a folder not be listed."""
+    return {"user.tciafs.error": f"{failure}. {failure.hint}".strip()}
 
 
 def sop_instance_uid(image: OpenImage) -> str | None:

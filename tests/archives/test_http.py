@@ -656,6 +656,56 @@ async def test_a_stream_that_breaks_is_our_error_where_it_is_read_and_not_retrie
     assert len(script.requests) == 1
 
 
+class Drip(httpx.AsyncByteStream):
+    """So many pieces, one of them in `pace_s` seconds."""
+
+    def __init__(self, piece: bytes, times: int, pace_s: float) -> None:
+        self._piece, self._times, self._pace_s = piece, times, pace_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self._times):
+            await trio.sleep(self._pace_s)
+            yield self._piece
+
+
+async def test_a_stream_that_drips_is_as_dead_as_a_silent_one(autojump_clock: MockClock) -> None:
+    script = Script(httpx.Response(200, stream=Drip(b"x", 10_000, 1.0)))
+    async with client(script, stall_timeout_s=60).stream(*QUESTION) as chunks:
+        with pytest.raises(DeadlinePassed, match=r"archive\.example sends getSeries too slowly"):
+            [chunk async for chunk in chunks]
+    assert trio.current_time() < 100
+
+
+async def test_a_stream_whose_start_never_comes_has_a_bound(autojump_clock: MockClock) -> None:
+    async def headers_that_drip(request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError("not reached")
+
+    with pytest.raises(DeadlinePassed, match="did not finish getSeries within 160 s"):
+        async with client(headers_that_drip).stream(*QUESTION):
+            raise AssertionError("not reached")
+
+
+async def test_a_stream_over_a_slow_line_may_take_hours(autojump_clock: MockClock) -> None:
+    script = Script(httpx.Response(200, stream=Drip(b"x" * 1000, 5000, 2.0)))
+    async with client(script, stall_timeout_s=60).stream(*QUESTION) as chunks:
+        assert sum([len(chunk) async for chunk in chunks]) == 5_000_000
+
+
+async def test_the_time_that_a_reader_takes_is_not_the_servers(autojump_clock: MockClock) -> None:
+    script = Script(httpx.Response(200, stream=Drip(b"x" * 200, 500, 1.0)))
+    async with client(script, stall_timeout_s=60).stream(*QUESTION) as chunks:
+        async for _ in chunks:
+            await trio.sleep(3600)
+
+
+async def test_a_stream_that_stood_still_as_a_whole_goes_on(autojump_clock: MockClock) -> None:
+    # As a process that was paused sees it: no deadline of a socket passed, and hours did.
+    script = Script(httpx.Response(200, stream=Drip(b"x" * 10, 3, 7200.0)))
+    async with client(script, stall_timeout_s=60).stream(*QUESTION) as chunks:
+        assert len([chunk async for chunk in chunks]) == 3
+
+
 async def test_a_stream_with_a_bad_status_is_an_error_at_once() -> None:
     script = Script(httpx.Response(400, stream=Pieces(*[b"z" * 1000] * 9)))
     with pytest.raises(RequestRejected):

@@ -106,7 +106,11 @@ class Images:
 
         Fetches the series if need be. Raises what the download fails with.
         """
+        lone = None if self._store.peek(series) else _lone_image(series)
         if opened := await self._store.open(series, name):
+            if lone is not None and opened.image.size_bytes != lone.size_bytes:
+                # The kernel was told another size, and would show a part as the whole.
+                await self._store.fetch(series).wait_settled(self._store.patience_s)
             return opened
         # What was listed before the series came in, as a lone image is, may have another name by now.
         if known := self._store.peek(series):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tciafs import cli
+from tciafs.catalogue import asking
 from tciafs.filesystem import mount
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.listings import Snapshot
@@ -47,7 +48,8 @@ def plant(owner: type, method: str, mistake: Exception) -> None:
 
 
 def forget_failures() -> None:
-    """Let every failure be forgotten at once."""
+    """Let every failure be forgotten at once, of series and of listings."""
+    asking.FAILURE_MEMORY_S = 0.0
     real = mount._store_config
 
     def forgetful(settings: Settings) -> StoreConfig:

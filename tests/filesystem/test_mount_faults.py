@@ -1,0 +1,226 @@
+"""Each fault of a server, as programs on a mount meet it: errno, sentence, requests, what stays on disk."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tciafs.control.client import ask_status
+from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of, middle_of_an_image
+from tests.filesystem.faults import LISTING_FAULTS, MIDDLE, SERIES_FAULTS, Fault
+from tests.mounting import Mount, mounted, until
+from tests.sample.running import RunningSample, running_sample
+
+pytestmark = pytest.mark.mount
+
+BRIEF = ("--connect-timeout", "1s", "--stall-timeout", "2s", "--listing-timeout", "1s")
+FORGETS = (sys.executable, "-m", "tests.filesystem.altered_mount", "forgets")
+PROMPTLY_S = 20.0
+"""A bound, generous for a loaded machine, on what has deadlines of one or two seconds."""
+
+PROGRAMS = ("ls", "cat", "cp")
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def _archive() -> Iterator[RunningSample]:
+    with running_sample("--many-series", "60") as sample:
+        yield sample
+
+
+@pytest.fixture
+def sample(_archive: RunningSample) -> Iterator[RunningSample]:
+    _archive.forget_requests()
+    yield _archive
+    _archive.clear_faults()
+    _archive.restore()
+
+
+@pytest.fixture(scope="module")
+def untouched(_archive: RunningSample) -> list[ExpectedSeries]:
+    """Series that nobody has read yet, of several images each."""
+    return expected_series(_archive, "MANYSERIES")
+
+
+@pytest.fixture(scope="module")
+def mount(_archive: RunningSample) -> Iterator[Mount]:
+    """Tries once; forgets failures, so that one question can fail in many ways."""
+    with mounted(_archive.url, *BRIEF, "--retries", "0", "--read-ahead", "0", command=FORGETS) as mount:
+        warm_up(mount)
+        yield mount
+
+
+@pytest.fixture(scope="module")
+def patient_mount(_archive: RunningSample) -> Iterator[Mount]:
+    with mounted(_archive.url, *BRIEF, "--retries", "2", "--read-ahead", "0") as mount:
+        warm_up(mount)
+        yield mount
+
+
+def warm_up(mount: Mount) -> None:
+    """Have a series fetched, so that no later wait is that for the start of a worker."""
+    next((mount.path / "Phantom-Mammography").rglob("1-1.dcm")).read_bytes()
+
+
+# -- programs, and what they see ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a program came to: the errno it complained of (0: none), and after how many seconds."""
+
+    errno: int
+    took_s: float
+    output: bytes = b""
+
+    def __str__(self) -> str:
+        name = errno.errorcode[self.errno] if self.errno else "ok"
+        return f"{name} {self.took_s:.1f} s"
+
+
+def program(name: str, folder: Path, image: str, copies: Path) -> Seen:
+    """Let a program at a folder: `ls` lists it, `cp` copies it, `cat` reads one image."""
+    arguments: dict[str, list[str | Path]] = {
+        "ls": ["-U", folder],
+        "cat": [folder / image],
+        "cp": ["-r", "--no-preserve=mode", folder, copies / name],
+    }
+    begun = time.monotonic()
+    words = [name, *arguments[name]]
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(words, capture_output=True, timeout=PROMPTLY_S, check=False, env=environment)
+    took_s = time.monotonic() - begun
+    if done.returncode == 0:
+        return Seen(0, took_s, done.stdout)
+    text = done.stderr.decode(errors="replace").strip().rpartition(": ")[2]
+    return Seen(next(number for number in errno.errorcode if os.strerror(number) == text), took_s)
+
+
+def inject(sample: RunningSample, fault: Fault, series: ExpectedSeries) -> None:
+    details: dict[str, Any] = dict(fault.injected)
+    if details.get("after_bytes") == MIDDLE:
+        details["after_bytes"] = middle_of_an_image(sample, series.uid)
+    sample.forget_requests()
+    sample.fault(series=series.uid, times=fault.times, **details)
+
+
+def sentence_of(folder: Path) -> str:
+    return os.getxattr(folder, "user.tciafs.error").decode()
+
+
+def packs_of(mount: Mount, series: ExpectedSeries) -> list[Path]:
+    return [path for path in mount.cache.rglob(f"*{series.uid}*") if path.is_file()]
+
+
+# -- series -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", SERIES_FAULTS, ids=lambda fault: fault.what)
+def test_a_series(
+    fault: Fault,
+    sample: RunningSample,
+    mount: Mount,
+    patient_mount: Mount,
+    untouched: list[ExpectedSeries],
+    tmp_path: Path,
+    record_property: Record,
+) -> None:
+    series = untouched.pop()
+    used = patient_mount if fault.retries else mount
+    expected = images_of(sample, series.uid)
+    last = max(expected)
+    inject(sample, fault, series)
+    folder = used.path / series.path
+    seen = {fault.first: program(fault.first, folder, last, tmp_path)}
+    asked = len(sample.requests("getImage"))
+    assert seen[fault.first].errno == fault.errno
+    assert 1 <= asked <= fault.requests
+    if fault.errno:
+        stays = "nothing"
+        assert_told(fault, used, series)
+        if used is patient_mount:  # the other has forgotten it
+            seen |= {each: program(each, folder, last, tmp_path) for each in PROGRAMS if each != fault.first}
+            assert {each.errno for each in seen.values()} == {fault.errno}
+            assert len(sample.requests("getImage")) == asked
+    else:
+        stays = "the series"
+        seen |= {each: program(each, folder, last, tmp_path) for each in PROGRAMS if each != fault.first}
+        assert_had(used, series, expected, seen["cat"], tmp_path / "cp")
+    _record(record_property, "series", fault, seen, stays)
+
+
+def assert_told(fault: Fault, mount: Mount, series: ExpectedSeries) -> None:
+    """The sentence is where users look, and nothing is left of what came."""
+    folder = mount.path / series.path
+    assert fault.says in sentence_of(folder)
+    assert sentence_of(folder).endswith(".")
+    assert os.getxattr(folder, "user.tciafs.state") == b"failed"
+    (failure,) = (each for each in ask_status(mount.path).failures if each.series_uid == series.uid)
+    assert sentence_of(folder).startswith(failure.message)
+    until(lambda: mount.incoming() == [], "the removal of what came in")
+    assert packs_of(mount, series) == []
+
+
+def assert_had(
+    mount: Mount, series: ExpectedSeries, expected: dict[str, bytes], seen: Seen, copy: Path
+) -> None:
+    """All of it is there, and right, and stays."""
+    folder = mount.path / series.path
+    assert seen.output == expected[max(expected)]
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == expected
+    until(lambda: os.getxattr(folder, "user.tciafs.state") == b"local", "the series in its place")
+    assert sorted(os.listdir(folder)) == sorted(expected)
+
+
+def _record(record: Record, what: str, fault: Fault, seen: dict[str, Seen], stays: str) -> None:
+    programs = ", ".join(f"{name}: {came}" for name, came in seen.items())
+    record("fault", f"{fault.what} | {fault.how} | {what} | {programs} | {stays}")
+
+
+CLAIMS: dict[str, tuple[dict[str, object], str, str]] = {
+    "wrong ImageCount": ({"ImageCount": 41}, "Phantom-Brain-MR", "came with 40 of 41 images"),
+    "wrong FileSize": ({"FileSize": 4711}, "Phantom-Echo-NC", "of 4,711 bytes"),
+}
+
+
+@pytest.mark.parametrize("what", list(CLAIMS))
+def test_a_series_whose_listing_is_wrong(
+    what: str, sample: RunningSample, mount: Mount, tmp_path: Path, record_property: Record
+) -> None:
+    columns, collection, says = CLAIMS[what]
+    (series,) = expected_series(sample, collection)
+    fault = Fault(what, {"kind": "claim", "columns": columns}, errno.EIO, says)
+    sample.fault("claim", "getSeries", columns=columns, times=9)
+    sample.forget_requests()
+    folder = mount.path / series.path
+    seen = program("ls", folder, "", tmp_path) if what == "wrong ImageCount" else None
+    seen = seen or program("cat", folder, "1-1.dcm", tmp_path)
+    assert seen.errno == errno.EIO
+    assert len(sample.requests("getImage")) == 1
+    assert_told(fault, mount, series)
+    _record(record_property, "series", fault, {"ls or cat": seen}, "nothing")
+
+
+# -- listings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", LISTING_FAULTS, ids=lambda fault: fault.what)
+def test_a_listing(
+    fault: Fault, sample: RunningSample, mount: Mount, tmp_path: Path, record_property: Record
+) -> None:
+    sample.fault(path="getPatient", times=fault.times, **fault.injected)
+    folder = mount.path / "Transfer-Syntaxes"
+    seen = {"ls": program("ls", folder, "", tmp_path)}
+    assert 1 <= len(sample.requests("getPatient")) <= fault.requests
+    assert fault.says in sentence_of(folder)
+    assert fault.says in ask_status(mount.path).catalogue.events[-1].message
+    seen["cat"] = program("cat", folder, "nobody", tmp_path)
+    assert {name: came.errno for name, came in seen.items()} == dict.fromkeys(seen, fault.errno)
+    _record(record_property, "patients", fault, seen, "nothing")

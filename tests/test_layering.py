@@ -144,6 +144,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.output": "",
         "cli.agreeing": "errors naming settings agreement cli.output",
         "cli.citing": "citations control.report cli.exporting cli.output",
+        "cli.measuring": "control.report cli.daemons cli.exporting cli.output",
         "cli.exporting": "errors export.folders export.mounted export.tars cli.daemons cli.output "
         "control.report",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "

@@ -14,6 +14,7 @@ from tciafs.cli.daemons import pause, refresh, resume, status
 from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
 from tciafs.cli.logins import login, logout
+from tciafs.cli.measuring import du
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
 from tciafs.cli.prefetching import prefetch
@@ -60,6 +61,7 @@ for command in (
     logout,
     agree,
     doctor,
+    du,
     export,
     cite,
 ):

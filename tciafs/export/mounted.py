@@ -62,6 +62,11 @@ class MountedSeries:
         """The number of images, as the archive lists them."""
         return _number(self._fact("tcia.ImageCount"))
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its images are on local disk, all of them and checked."""
+        return self._fact("tciafs.state") == "local"
+
     def images(self) -> list[MountedImage]:
         """Return all images once they are here and checked, in the order of their names.
 
@@ -69,7 +74,7 @@ class MountedSeries:
         """
         with self._complaining():
             names = _names_in(self.path)
-            if names and self._fact("tciafs.state") != "local":
+            if names and not self.is_here:
                 # Names may be provisional, or those of a series that had to make room: opening one fetches
                 # it, and while it comes in a listing ends when it is complete.
                 with (self.path / names[0]).open("rb") as image:

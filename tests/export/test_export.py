@@ -11,7 +11,7 @@ import pytest
 
 from tciafs.metadata import COLUMNS
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
-from tests.mounting import Mount, mounted, program, run
+from tests.mounting import Mount, mounted, program, run, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -179,6 +179,23 @@ def test_no_more_room_is_needed_than_for_two_series_and_a_little(tmp_path: Path)
             done = program("export", "--to", to, "--archive", "tar", mount.path / "BENCH")
             assert (done.returncode, done.stderr) == (0, "")
             assert len(rows_of((to / "metadata.csv").read_text())) == 5
+
+
+def test_how_much_lies_under_a_path_is_said_without_fetching_an_image(
+    sample: RunningSample, mount: Mount
+) -> None:
+    (ct,) = (each for each in expected_series(sample, "Phantom-Head") if each.image_count == 60)
+    sample.forget_requests()
+    measured = program("du", "-d", "4", mount.path / "Phantom-Head")
+    assert measured.returncode == 0, measured.stderr
+    heading, *lines, total = (line.split(maxsplit=4) for line in measured.stdout.splitlines())
+    assert heading == ["SIZE", "HERE", "IMAGES", "SERIES"]
+    of_ct = ["7.6M", "0B", "60", "1", str(mount.path / ct.path)]
+    assert of_ct in lines
+    assert (total[1], total[3:]) == ("0B", ["4", str(mount.path / "Phantom-Head")])
+    assert not sample.requests("getImage")
+    assert (mount.path / ct.path / "1-01.dcm").read_bytes()
+    until(lambda: "7.6M  7.6M" in program("du", mount.path / ct.path).stdout, "the series on disk")
 
 
 def test_what_lies_under_a_path_is_cited_without_fetching_an_image(

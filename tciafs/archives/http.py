@@ -19,7 +19,7 @@ from tciafs import __version__
 from tciafs.archives.http_asking import Asking, checked_url, open_client
 from tciafs.archives.http_body import Inflater
 from tciafs.archives.http_bulk import BulkTransport
-from tciafs.archives.http_errors import FOREIGN, RequestRejected, translate
+from tciafs.archives.http_errors import FOREIGN, RequestRejected, proxy_asks_for_user, translate
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.archives.http_pace import Pace
 from tciafs.errors import (
@@ -320,6 +320,8 @@ class HttpClient:
         pause_s = parse_retry_after_s(response.headers.get("Retry-After", ""), dt.datetime.now(dt.UTC))
         if status in (401, 403):
             return AccessDenied(said)
+        if status == 407:
+            return proxy_asks_for_user(self.host, asked)
         if status == 429 or (status == 503 and pause_s is not None):
             return SlowDown(said, pause_s)
         if status == 408:

@@ -10,7 +10,7 @@ import httpx
 
 from tciafs.errors import DeadlinePassed, TciafsError, Unreachable, UnreadableAnswer
 
-__all__ = ["FOREIGN", "RequestRejected", "translate"]
+__all__ = ["FOREIGN", "RequestRejected", "proxy_asks_for_user", "translate"]
 
 
 class RequestRejected(UnreadableAnswer):
@@ -85,9 +85,21 @@ def translate(error: Exception, host: str, asked: str) -> TciafsError:
         )
         untrusted.retryable = False
         return untrusted
+    if isinstance(error, httpx.ProxyError) and str(error).startswith("407"):  # then the proxy's own words
+        return proxy_asks_for_user(host, asked)
     _, ours, sentence = next(row for row in _TRANSLATIONS if isinstance(error, row[0]))
     detail = str(error) if isinstance(error, httpx.NetworkError | httpx.ProtocolError) else ""
     return ours(sentence.format(host=host, asked=asked) + (f": {detail}" if detail else ""))
+
+
+def proxy_asks_for_user(host: str, asked: str) -> TciafsError:
+    """Return what stands for a proxy's status 407, which asking again does not change."""
+    refusal = Unreachable(
+        f"the proxy in the environment did not let {asked} through to {host}: it asks for a user name and "
+        "password (http://USER:PASSWORD@PROXY in HTTPS_PROXY)"
+    )
+    refusal.retryable = False
+    return refusal
 
 
 def _certificate_failure(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

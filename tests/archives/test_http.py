@@ -610,6 +610,14 @@ async def test_neither_token_nor_parameters_appear_in_messages() -> None:
     assert "P-1" not in str(caught.value)
 
 
+async def test_a_proxy_that_asks_for_a_user_is_said_to_and_not_asked_again() -> None:
+    for refused in (answer(b"", 407), httpx.ProxyError("407 Proxy Authentication Required")):
+        script = Script(refused)
+        with pytest.raises(Unreachable, match=r"the proxy .* it asks for a user name and password"):
+            await client(script).fetch(*QUESTION, Whole)
+        assert len(script.requests) == 1
+
+
 # Streams
 
 

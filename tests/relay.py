@@ -12,7 +12,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -75,7 +75,7 @@ class Relay:
         """End all connections, so that the next request needs a new one."""
         for each in list(self._open):
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(each, socket.SHUT_RDWR)  # not SSLSocket's own, which forgets its state
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -88,18 +88,18 @@ class Relay:
     def _serve(self, client: socket.socket) -> None:
         self._open.add(client)
         try:
-            with client, suppress(OSError):  # a client may hang up, or not trust the certificate
-                plain = client if self.tls is None else self._encrypted(client, self.tls)
-                with socket.create_connection(self._target) as server:
-                    _pass_on(plain, server, self._head_seen, self.reset_after_bytes)
+            with suppress(OSError), ExitStack() as stack:  # clients hang up, or do not trust the certificate
+                stack.enter_context(client)
+                if self.tls is not None:
+                    client.settimeout(PATIENCE_S)
+                    secured = self.tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+                    client = stack.enter_context(secured)
+                    self._open.add(client)
+                    secured.do_handshake()
+                server = stack.enter_context(socket.create_connection(self._target))
+                _pass_on(client, server, self._head_seen, self.reset_after_bytes)
         finally:
             self._open.discard(client)
-
-    def _encrypted(self, client: socket.socket, tls: ssl.SSLContext) -> ssl.SSLSocket:
-        client.settimeout(PATIENCE_S)
-        secured = tls.wrap_socket(client, server_side=True)
-        self._open.add(secured)
-        return secured
 
     def _head_seen(self, sent: bytes) -> None:
         self.heads.append(sent)

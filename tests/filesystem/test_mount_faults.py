@@ -2,11 +2,7 @@
 
 import errno
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +11,11 @@ import pytest
 from tciafs.control.client import ask_status
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of, middle_of_an_image
 from tests.filesystem.faults import LISTING_FAULTS, MIDDLE, SERIES_FAULTS, Fault
+from tests.filesystem.seen import BRIEF, FORGETS, PROGRAMS, Record, Seen, note, program, warm_up
 from tests.mounting import Mount, mounted, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
-
-BRIEF = ("--connect-timeout", "1s", "--stall-timeout", "2s", "--listing-timeout", "1s")
-FORGETS = (sys.executable, "-m", "tests.filesystem.altered_mount", "forgets")
-PROMPTLY_S = 20.0
-"""A bound, generous for a loaded machine, on what has deadlines of one or two seconds."""
-
-PROGRAMS = ("ls", "cat", "cp")
-Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -62,45 +51,6 @@ def patient_mount(_archive: RunningSample) -> Iterator[Mount]:
     with mounted(_archive.url, *BRIEF, "--retries", "2", "--read-ahead", "0") as mount:
         warm_up(mount)
         yield mount
-
-
-def warm_up(mount: Mount) -> None:
-    """Have a series fetched, so that no later wait is that for the start of a worker."""
-    next((mount.path / "Phantom-Mammography").rglob("1-1.dcm")).read_bytes()
-
-
-# -- programs, and what they see ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a program came to: the errno it complained of (0: none), and after how many seconds."""
-
-    errno: int
-    took_s: float
-    output: bytes = b""
-
-    def __str__(self) -> str:
-        name = errno.errorcode[self.errno] if self.errno else "ok"
-        return f"{name} {self.took_s:.1f} s"
-
-
-def program(name: str, folder: Path, image: str, copies: Path) -> Seen:
-    """Let a program at a folder: `ls` lists it, `cp` copies it, `cat` reads one image."""
-    arguments: dict[str, list[str | Path]] = {
-        "ls": ["-U", folder],
-        "cat": [folder / image],
-        "cp": ["-r", "--no-preserve=mode", folder, copies / name],
-    }
-    begun = time.monotonic()
-    words = [name, *arguments[name]]
-    environment = {**os.environ, "LC_ALL": "C"}
-    done = subprocess.run(words, capture_output=True, timeout=PROMPTLY_S, check=False, env=environment)
-    took_s = time.monotonic() - begun
-    if done.returncode == 0:
-        return Seen(0, took_s, done.stdout)
-    text = done.stderr.decode(errors="replace").strip().rpartition(": ")[2]
-    return Seen(next(number for number in errno.errorcode if os.strerror(number) == text), took_s)
 
 
 def inject(sample: RunningSample, fault: Fault, series: ExpectedSeries) -> None:
@@ -153,7 +103,7 @@ def test_a_series(
         stays = "the series"
         seen |= {each: program(each, folder, last, tmp_path) for each in PROGRAMS if each != fault.first}
         assert_had(used, series, expected, seen["cat"], tmp_path / "cp")
-    _record(record_property, "series", fault, seen, stays)
+    note(record_property, "series", fault.what, fault.how, seen, stays)
 
 
 def assert_told(fault: Fault, mount: Mount, series: ExpectedSeries) -> None:
@@ -179,11 +129,6 @@ def assert_had(
     assert sorted(os.listdir(folder)) == sorted(expected)
 
 
-def _record(record: Record, what: str, fault: Fault, seen: dict[str, Seen], stays: str) -> None:
-    programs = ", ".join(f"{name}: {came}" for name, came in seen.items())
-    record("fault", f"{fault.what} | {fault.how} | {what} | {programs} | {stays}")
-
-
 CLAIMS: dict[str, tuple[dict[str, object], str, str]] = {
     "wrong ImageCount": ({"ImageCount": 41}, "Phantom-Brain-MR", "came with 40 of 41 images"),
     "wrong FileSize": ({"FileSize": 4711}, "Phantom-Echo-NC", "of 4,711 bytes"),
@@ -205,7 +150,7 @@ def test_a_series_whose_listing_is_wrong(
     assert seen.errno == errno.EIO
     assert len(sample.requests("getImage")) == 1
     assert_told(fault, mount, series)
-    _record(record_property, "series", fault, {"ls or cat": seen}, "nothing")
+    note(record_property, "series", fault.what, fault.how, {"ls or cat": seen}, "nothing")
 
 
 # -- listings -----------------------------------------------------------------------------------------
@@ -223,4 +168,4 @@ def test_a_listing(
     assert fault.says in ask_status(mount.path).catalogue.events[-1].message
     seen["cat"] = program("cat", folder, "nobody", tmp_path)
     assert {name: came.errno for name, came in seen.items()} == dict.fromkeys(seen, fault.errno)
-    _record(record_property, "patients", fault, seen, "nothing")
+    note(record_property, "patients", fault.what, fault.how, seen, "nothing")

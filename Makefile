@@ -11,7 +11,7 @@ SOURCES := tciafs tests
 DIR ?= demo
 PYTEST_ARGS ?=
 
-.PHONY: help demo demo-stop test check format bench clean setup-run setup-test setup-bench
+.PHONY: help demo demo-stop test check format bench fuzz clean setup-run setup-test setup-bench setup-fuzz
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,9 +38,12 @@ format: setup-test ## Format the code, and mend what can be mended by itself
 bench: setup-bench ## Measure against plain disk and peers (BENCH_ARGS: its options)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
+fuzz: setup-fuzz ## Look for bytes that nothing should choke on (FUZZ_ARGS: its options)
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
 clean: demo-stop ## Remove what the above made, the environment too
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo-cache build dist
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo-cache .fuzz build dist
 	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
-setup-run setup-test setup-bench: setup-%:
+setup-run setup-test setup-bench setup-fuzz: setup-%:
 	@.ci/setup $*

@@ -15,7 +15,13 @@ from tciafs.model import Collection, Patient, Series, Study
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store
 
-__all__ = ["sop_instance_uid", "xattrs_of_failure", "xattrs_of_record", "xattrs_of_state"]
+__all__ = [
+    "sop_instance_uid",
+    "sop_instance_uid_in",
+    "xattrs_of_failure",
+    "xattrs_of_record",
+    "xattrs_of_state",
+]
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
 SOP_INSTANCE_UID_TAG = 0x0008_0018
@@ -88,12 +94,13 @@ def xattrs_of_failure(failure: TciafsError) -> Mapping[str, str]:
 def sop_instance_uid(image: OpenImage) -> str | None:
     """Return DICOM (0008,0018) of an image, None if it has none or is no DICOM; reads the disk."""
     try:
-        return _read_sop_instance_uid(image.read(0, HEADER_BYTES))
+        return sop_instance_uid_in(image.read(0, HEADER_BYTES))
     except zlib.error:  # the deflated transfer syntax gives nothing before its end
-        return _read_sop_instance_uid(image.read(0, image.image.size_bytes))
+        return sop_instance_uid_in(image.read(0, image.image.size_bytes))
 
 
-def _read_sop_instance_uid(header: bytes) -> str | None:
+def sop_instance_uid_in(header: bytes) -> str | None:
+    """Return DICOM (0008,0018) of the beginning of an image; raises zlib.error where that is too short."""
     # pydicom takes a fifth of a second to import, which only this rare question should pay.
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag

@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import select
 import socket
 import subprocess
@@ -137,6 +138,7 @@ def _serve(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -
 
     from tciafs.filesystem.mount import run_mount
 
+    _be_private()
     # All readers wait for the collector, and what was imported stays: to look through that takes it 9 ms.
     gc.freeze()
     try:
@@ -146,6 +148,12 @@ def _serve(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -
         if (known := _first_known(group)) is not None:
             raise known from None
         raise
+
+
+def _be_private() -> None:
+    """Let nobody else read what this process and its workers write, be it a file or a core dump."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _first_known(group: BaseExceptionGroup[BaseException]) -> TciafsError | None:

@@ -10,6 +10,8 @@ files. Must not know what is in the folder.
 
 import logging
 import os
+import shlex
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -180,6 +182,13 @@ async def _has_ended(folder: Path, claim: _Claim, holder: Holder) -> bool:
 
 def _make_folders(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise Unusable(
+            f"the cache folder {folder} belongs to somebody else; give this mount its own --cache-dir"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o022:
+        raise Unusable(f"others may write to the cache folder {folder}; chmod 700 {shlex.quote(str(folder))}")
     make_folder(folder / "lease")
 
 

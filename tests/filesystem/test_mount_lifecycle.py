@@ -248,3 +248,14 @@ def test_what_is_cached_stays_readable_while_the_archive_is_frozen(tmp_path: Pat
                 assert read_all(again, series) == expected
         finally:
             sample.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_what_a_daemon_writes_is_for_nobody_else(background: bool, sample: RunningSample) -> None:
+    with mounted(sample.url, background=background) as mount:
+        next((mount.path / "Phantom-Head").rglob("*.dcm")).read_bytes()
+        for path in (mount.cache, *mount.cache.rglob("*")):
+            assert path.lstat().st_mode & 0o077 == 0, path
+        limits = Path(f"/proc/{mount.pid}/limits").read_text()
+        (core,) = (line.split() for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert core[4:6] == ["0", "0"]

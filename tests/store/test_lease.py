@@ -395,3 +395,21 @@ def test_a_name_with_parentheses_hides_nothing(tmp_path: Path) -> None:
     with copy([str(program), "60"]) as process:
         assert holder_module._began(process.pid) is not None
         process.kill()
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+async def test_a_folder_that_others_may_write_to_is_unusable(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.raises(Unusable, match=f"others may write to the cache folder {folder}; chmod 700 {folder}"):
+        async with Lease.holding(folder):
+            pass
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_folder_of_somebody_else_is_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(Unusable, match="belongs to somebody else"):
+        async with Lease.holding(tmp_path):
+            pass

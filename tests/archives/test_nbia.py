@@ -358,6 +358,9 @@ async def test_a_maintenance_page_is_asked_past(autojump_clock: MockClock) -> No
 async def test_a_series_that_is_denied_comes_with_the_page_that_says_how_to_apply() -> None:
     nbia = archive(Server(v4_getImage=always(DENIED, 400)))
     page = "https://doi.org/10.7937/K9/TCIA.2015.X"
+    with pytest.raises(AccessDenied, match=r"has not been granted"):
+        async with nbia.images(SERIES):
+            raise AssertionError("not reached")
     with pytest.raises(AccessDenied, match=r"has not been granted.* \(see https://doi\.org/10\.7937/"):
         async with nbia.images(replace(SERIES, data_uri=page)):
             raise AssertionError("not reached")

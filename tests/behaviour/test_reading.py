@@ -165,7 +165,7 @@ async def test_a_series_finds_the_room_that_one_read_to_its_end_can_leave(
     opening: Opener, fresh: Fresh
 ) -> None:
     series = [fresh() for _ in range(4)]
-    room = max(one.size_bytes for one in series) + 10_000
+    room = max(one.size_bytes for one in series) + 16_384  # a pack of its own, in whole blocks
     async with opening(cache_bytes=room) as files:
         for one in series:
             assert len(await files.listdir(one.path)) == one.image_count

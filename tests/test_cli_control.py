@@ -22,6 +22,7 @@ from tciafs.control.values import (
     CatalogueStatus,
     CheckPlace,
     CheckTurn,
+    Evicted,
     FailureStatus,
     Status,
 )
@@ -250,6 +251,37 @@ def test_what_the_archive_says_is_a_sentence_and_an_exit_code(
 
 def test_a_refresh_where_nothing_is_mounted_is_unusable(run: Run, daemons: Daemons) -> None:
     assert run("refresh", "/mnt") == Result(3, "", "tciafs: no tciafs is mounted at /mnt\n")
+
+
+# Keeping, and dropping
+
+
+def test_what_is_pinned_and_unpinned_is_said(
+    run: Run, daemons: Daemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, str, bool]] = []
+    daemons.mount(Path("/mnt/a"))
+    monkeypatch.setattr(client, "ask_pin", lambda mount, path, *, pinned: asked.append((mount, path, pinned)))
+    assert run("pin", "/mnt/a/Lung") == Result(0, "pinned: /Lung\n", "")
+    assert run("unpin", "/mnt/a/x\x1by") == Result(0, "not pinned any more: /x\\x1by\n", "")
+    assert asked == [(Path("/mnt/a"), "/Lung", True), (Path("/mnt/a"), "/x\x1by", False)]
+    assert run("pin").code == 2
+
+
+@pytest.mark.parametrize(
+    ("done", "code", "said"),
+    [
+        (Evicted(1, 2048, 0, 0, None), 0, "1 series dropped, 2.0K free"),
+        (Evicted(1200, 0, 0, 3, None), 1, "1,200 series dropped, 0B free; not dropped: 3 in use"),
+        (Evicted(0, 0, 1, 2, None), 1, "0 series dropped, 0B free; not dropped: 1 pinned, 2 in use"),
+    ],
+)
+def test_what_was_evicted_is_said_and_what_had_to_stay(
+    run: Run, daemons: Daemons, monkeypatch: pytest.MonkeyPatch, done: Evicted, code: int, said: str
+) -> None:
+    daemons.mount(Path("/mnt/a"))
+    monkeypatch.setattr(client, "ask_evict", lambda _mount, _path: done)
+    assert run("evict", "/mnt/a/Lung") == Result(code, f"/Lung: {said}\n", "")
 
 
 # Verifying

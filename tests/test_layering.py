@@ -89,6 +89,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.disk_errors": "errors",
         "store.layout": "",
         "store.failures": "errors model",
+        "store.keeping": "errors store.checking store.disk_errors store.room store.shelf",
         "store.checking": "errors store.disk_errors store.layout store.ledger store.pack store.room "
         "store.shelf",
         "store.pack": "errors store.layout",
@@ -153,6 +154,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
+        "cli.keeping": "control.client control.report cli.daemons cli.output",
         "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
         "cli.prefetching": "control.client control.report control.values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",

@@ -13,6 +13,7 @@ from tciafs.cli.citing import cite
 from tciafs.cli.daemons import pause, refresh, resume, status
 from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
+from tciafs.cli.keeping import evict, pin, unpin
 from tciafs.cli.logins import login, logout
 from tciafs.cli.measuring import du
 from tciafs.cli.mounting import demo, mount, umount
@@ -57,6 +58,9 @@ for command in (
     resume,
     prefetch,
     verify,
+    pin,
+    unpin,
+    evict,
     login,
     logout,
     agree,

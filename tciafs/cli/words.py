@@ -19,7 +19,7 @@ __all__ = ["NOT_YET", "MountOrCommand", "demo_options", "mountpoint_in", "settin
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-NOT_YET = frozenset(["config", "evict", "manifest", "pin", "unpin"])
+NOT_YET = frozenset(["config", "manifest"])
 """Commands of later versions: not mount points, so that they will not change their meaning."""
 
 

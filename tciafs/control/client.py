@@ -22,6 +22,8 @@ from tciafs.control.values import (
     Check,
     CheckPlace,
     CheckTurn,
+    Evict,
+    Evicted,
     FailurePage,
     FailureStatus,
     ListCached,
@@ -29,6 +31,7 @@ from tciafs.control.values import (
     ListFailures,
     ListSeries,
     Pause,
+    Pin,
     Prefetch,
     PrefetchTurn,
     Refresh,
@@ -41,8 +44,10 @@ from tciafs.errors import NoDaemon, TciafsError, error_named
 __all__ = [
     "ask_cached",
     "ask_check",
+    "ask_evict",
     "ask_failures",
     "ask_pause",
+    "ask_pin",
     "ask_prefetch",
     "ask_refresh",
     "ask_series",
@@ -93,6 +98,27 @@ def ask_cached(mountpoint: Path, path: str) -> list[CachedSeries]:
 def ask_check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn:
     """Have a series on disk read again for about a second, on from a place. Raises as `ask_status`."""
     return _ask(mountpoint, "check", Check(series_uid, place), CheckTurn, CHECK_TIMEOUT_S)
+
+
+def ask_pin(mountpoint: Path, path: str, *, pinned: bool) -> None:
+    """Have the series at a path inside a mount kept, or not any more. Raises as `ask_refresh`."""
+    _ask(mountpoint, "pin", Pin(path, pinned), None, _patience_s(mountpoint))
+
+
+def ask_evict(mountpoint: Path, path: str) -> Evicted:
+    """Have the series at a path inside a mount dropped from the cache. Raises as `ask_refresh`."""
+    patience_s = _patience_s(mountpoint)
+    total = Evicted(0, 0, 0, 0, next="")
+    while total.next is not None:
+        some = _ask(mountpoint, "evict", Evict(path, total.next), Evicted, patience_s)
+        total = Evicted(
+            total.series + some.series,
+            total.size_bytes + some.size_bytes,
+            total.pinned + some.pinned,
+            total.in_use + some.in_use,
+            some.next,
+        )
+    return total
 
 
 def ask_pause(mountpoint: Path, *, paused: bool) -> None:

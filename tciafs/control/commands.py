@@ -11,6 +11,7 @@ from tciafs.control.values import (
     CachedPage,
     CheckPlace,
     CheckTurn,
+    Evicted,
     FailurePage,
     PrefetchTurn,
     SeriesPage,
@@ -27,8 +28,9 @@ class Commands:
     `status` never waits, nor does `failures`, which takes the series UID behind which to go on ("": begin);
     `cached` takes a path and such a UID, `check` a series UID and how far it was read before; `series` takes
     a path and that of a series behind which to go on; `prefetch` takes paths of series, and the time (Unix
-    seconds) since when nothing that was used makes room for them; `refresh` takes a path. `pause` has all
-    downloads stand still (True) or go on (False), at once.
+    seconds) since when nothing that was used makes room for them; `refresh` takes a path. `pin` has the
+    series at a path kept (True) or not (False), `evict` takes what `cached` takes. `pause` has all downloads
+    stand still (True) or go on (False), at once.
     """
 
     status: Callable[[], Status]
@@ -38,4 +40,6 @@ class Commands:
     series: Callable[[str, tuple[str, ...]], Awaitable[SeriesPage]]
     prefetch: Callable[[Sequence[tuple[str, ...]], float], Awaitable[PrefetchTurn]]
     refresh: Callable[[str], Awaitable[None]]
+    pin: Callable[[str, bool], Awaitable[None]]
+    evict: Callable[[str, str], Awaitable[Evicted]]
     pause: Callable[[bool], None]

@@ -25,10 +25,12 @@ from tciafs.control.commands import Commands
 from tciafs.control.values import (
     PREFIX,
     Check,
+    Evict,
     ListCached,
     ListFailures,
     ListSeries,
     Pause,
+    Pin,
     Prefetch,
     Refresh,
     Refusal,
@@ -82,6 +84,8 @@ def _application(commands: Commands) -> Starlette:
             _command("series", ListSeries, lambda wish: commands.series(wish.path, wish.after)),
             _command("prefetch", Prefetch, lambda wish: commands.prefetch(wish.series, wish.since)),
             _command("refresh", Refresh, lambda wish: commands.refresh(wish.path)),
+            _command("pin", Pin, lambda wish: commands.pin(wish.path, wish.pinned)),
+            _command("evict", Evict, lambda wish: commands.evict(wish.path, wish.after)),
         ],
         exception_handlers={HTTPException: _unknown},
     )

@@ -20,6 +20,8 @@ __all__ = [
     "CheckTurn",
     "DownloadStatus",
     "EventStatus",
+    "Evict",
+    "Evicted",
     "FailurePage",
     "FailureStatus",
     "ListCached",
@@ -27,6 +29,7 @@ __all__ = [
     "ListSeries",
     "ListedSeries",
     "Pause",
+    "Pin",
     "Prefetch",
     "PrefetchTurn",
     "PrefetchedSeries",
@@ -241,6 +244,33 @@ class CheckTurn:
     next: CheckPlace | None
     damage: str | None
     is_gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """`POST /v1/pin`: keep the series at a path, also those that come, or (`pinned` false) no more."""
+
+    path: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """`POST /v1/evict`: drop series at a path that are on disk, those behind a series UID ("": all)."""
+
+    path: str
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """So many series dropped and bytes freed, so many not: pinned, or open; `next` as in CachedPage."""
+
+    series: int
+    size_bytes: int
+    pinned: int
+    in_use: int
+    next: str | None
 
 
 @dataclass(frozen=True, slots=True)

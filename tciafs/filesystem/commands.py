@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tciafs.control.commands import Commands
-from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn
+from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn, Evicted
 from tciafs.errors import DeadlinePassed
 from tciafs.filesystem.status import About, Rooms, brief, failures_after, snapshot
 from tciafs.store.checking import Place
@@ -34,16 +34,27 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetch
             raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
 
     async def cached(path: str, after: str) -> CachedPage:
-        with trio.move_on_after(about.patience_s):
-            entries, following = await rooms.store.checker.listed(await tree.keys(path), after)
-            return CachedPage(tuple(map(_cached_series, entries)), following)
-        raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
+        entries, following = await rooms.store.checker.listed(await keys(path), after)
+        return CachedPage(tuple(map(_cached_series, entries)), following)
 
     async def check(series_uid: str, place: CheckPlace) -> CheckTurn:
         from_here = Place(place.image, place.offset, place.crc32, place.identity)
         turn = await rooms.store.checker.check(series_uid, from_here)
         following = None if turn.next is None else CheckPlace(*astuple(turn.next))
         return CheckTurn(turn.read_bytes, following, turn.damage, turn.is_gone)
+
+    async def keys(path: str) -> tuple[str, ...]:
+        with trio.move_on_after(about.patience_s):
+            return await tree.keys(path)
+        raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
+
+    async def pin(path: str, pinned: bool) -> None:
+        keeper = rooms.store.keeper
+        await (keeper.pin if pinned else keeper.unpin)(await keys(path))
+
+    async def evict(path: str, after: str) -> Evicted:
+        done = await rooms.store.keeper.evict(await keys(path), after)
+        return Evicted(done.series, done.size_bytes, done.pinned, done.in_use, done.next)
 
     def pause(paused: bool) -> None:
         if paused:
@@ -60,6 +71,8 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetch
         series=prefetching.listed,
         prefetch=prefetching.turn,
         refresh=refresh,
+        pin=pin,
+        evict=evict,
     )
 
 

@@ -21,7 +21,7 @@ import trio
 from isal.isal_zlib import crc32
 
 from tciafs.errors import SeriesDamaged
-from tciafs.store.disk_errors import translate_disk_error
+from tciafs.store.disk_errors import disk_errors
 from tciafs.store.layout import Layout
 from tciafs.store.ledger import Entry
 from tciafs.store.pack import read_layout
@@ -79,7 +79,7 @@ class Checker:
         They come in order of their UID, those behind `after`; `whose` are the keys on the way to them, from
         the collection down to the series, as many as are meant.
         """
-        with _disk_errors():
+        with disk_errors():
             return await trio.to_thread.run_sync(self._list, tuple(whose), after)
 
     def _list(self, whose: tuple[str, ...], after: str) -> tuple[Sequence[Entry], str | None]:
@@ -96,7 +96,7 @@ class Checker:
     async def check(self, series_uid: str, place: Place) -> Turn:
         """Read a pack on from a place for about a second; drop it if it is damaged."""
         async with self._one_at_a_time:
-            with _disk_errors():
+            with disk_errors():
                 try:
                     with self._opened(series_uid) as (descriptor, identity):
                         # Behind the opening: if the pack is replaced in between, it is not dropped for what
@@ -142,14 +142,6 @@ class Checker:
             read_bytes += step_bytes
             await _rest(trio.current_time() - began)
         return Turn(read_bytes)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise translate_disk_error(error) from error
 
 
 def _compare_layouts(pack: Path, layout: Layout) -> None:

@@ -8,12 +8,13 @@ One connection, guarded by a lock. What SQLite raises leaves as OSError, ENOSPC 
 """
 
 import errno
+import json
 import logging
 import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,24 +25,29 @@ __all__ = ["Entry", "Ledger"]
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 DROP TABLE IF EXISTS series;
 DROP TABLE IF EXISTS layouts;
+DROP TABLE IF EXISTS pins;
 CREATE TABLE series (
     series_uid TEXT PRIMARY KEY,
     version TEXT NOT NULL,
     pack_bytes INTEGER NOT NULL,
     publishing INTEGER NOT NULL,
-    used_at REAL NOT NULL
+    used_at REAL NOT NULL,
+    path TEXT NOT NULL,
+    pinned INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE layouts (series_uid TEXT PRIMARY KEY, layout BLOB NOT NULL);
-CREATE INDEX series_by_use ON series (used_at, pack_bytes) WHERE pack_bytes > 0;
+CREATE TABLE pins (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE INDEX series_by_use ON series (used_at, pack_bytes, pinned) WHERE pack_bytes > 0;
+CREATE INDEX series_pinned ON series (pack_bytes) WHERE pinned;
 CREATE INDEX series_publishing ON series (publishing) WHERE publishing;
 """
 # Apart, since SQLite writes a row anew as a whole: to note that a series was used must not cost megabytes.
 PROBE = (
-    "SELECT series_uid, version, layout, pack_bytes, publishing, used_at FROM series "
+    "SELECT series_uid, version, layout, pack_bytes, publishing, used_at, path, pinned FROM series "
     "LEFT JOIN layouts USING (series_uid) LIMIT 1"
 )
 TOTAL = "SELECT COALESCE(SUM(pack_bytes), 0) FROM series WHERE pack_bytes > 0"
@@ -52,14 +58,22 @@ FIND = (
     "WHERE series_uid = ? AND NOT publishing"
 )
 LEAST_RECENTLY_USED = (
-    "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 AND used_at < ? ORDER BY used_at LIMIT ?"
+    "SELECT series_uid, pack_bytes FROM series WHERE pack_bytes > 0 AND NOT pinned AND used_at < ? "
+    "ORDER BY used_at LIMIT ?"
 )
-BYTES_UNUSED = "SELECT pack_bytes FROM series WHERE series_uid = ? AND pack_bytes > 0 AND used_at < ?"
+TOTAL_UNUSED = f"{TOTAL} AND NOT pinned AND used_at < ?"
+BYTES_UNUSED = (
+    "SELECT pack_bytes FROM series WHERE series_uid = ? AND pack_bytes > 0 AND NOT pinned AND used_at < ?"
+)
+TOTAL_PINNED = "SELECT COALESCE(SUM(pack_bytes), 0) FROM series WHERE pinned"
+BELOW = "substr(path, 1, length(:path)) = :path"
 ON_DISK_AFTER = (
     "SELECT series_uid FROM series WHERE pack_bytes > 0 AND series_uid > ? ORDER BY series_uid LIMIT ?"
 )
-INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?)"
+INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_LAYOUT = "INSERT OR REPLACE INTO layouts VALUES (?, ?)"
+
+COVERED = "SELECT EXISTS (SELECT 1 FROM pins WHERE substr(:path, 1, length(path)) = path)"
 
 DAMAGE = frozenset(
     {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -191,7 +205,7 @@ class Ledger:
     def unused_bytes(self, before: float, but_not: Iterable[str]) -> int:
         """Return the bytes of the packs last used `before` (Unix seconds), leaving out some series."""
         with self._session():
-            (total,) = self._db.execute(f"{TOTAL} AND used_at < ?", (before,)).fetchone()
+            (total,) = self._db.execute(TOTAL_UNUSED, (before,)).fetchone()
             rows = [self._db.execute(BYTES_UNUSED, (uid, before)).fetchone() for uid in but_not]
         return int(total) - sum(int(row[0]) for row in rows if row is not None)
 
@@ -206,6 +220,34 @@ class Ledger:
         with self._session():
             rows = self._db.execute(ON_DISK_AFTER, (series_uid, limit)).fetchall()
         return [uid for (uid,) in rows]
+
+    def pin(self, path: Sequence[str]) -> None:
+        """Keep the series at a path, present and future: keys from the collection down; blocking."""
+        with self._transaction(forced=True):
+            self._db.execute("INSERT OR IGNORE INTO pins VALUES (:path)", {"path": _path_text(path)})
+            self._db.execute(f"UPDATE series SET pinned = 1 WHERE {BELOW}", {"path": _path_text(path)})
+
+    def unpin(self, path: Sequence[str]) -> bool:
+        """Keep what is at a path or below no more; False if a pin above it does. Blocking."""
+        text = {"path": _path_text(path)}
+        with self._transaction(forced=True):
+            self._db.execute(f"DELETE FROM pins WHERE {BELOW}", text)
+            (is_covered,) = self._db.execute(COVERED, text).fetchone()
+            if not is_covered:
+                self._db.execute(f"UPDATE series SET pinned = 0 WHERE {BELOW}", text)
+        return not is_covered
+
+    def is_pinned(self, series_uid: str) -> bool:
+        """Return whether a series is kept."""
+        with self._session():
+            row = self._db.execute("SELECT pinned FROM series WHERE series_uid = ?", (series_uid,)).fetchone()
+        return bool(row and row[0])
+
+    def pinned_bytes(self) -> int:
+        """Return what the packs of series that are kept take on disk."""
+        with self._session():
+            (total,) = self._db.execute(TOTAL_PINNED).fetchone()
+        return int(total)
 
     def total_bytes(self) -> int:
         """Return the bytes of all packs on disk; takes a while where there are very many."""
@@ -262,13 +304,20 @@ class Ledger:
     def _insert(
         self, layout: Layout, encoded: bytes, pack_bytes: int, used_at: float, *, publishing: bool
     ) -> None:
-        row = (layout.series_uid, layout.version, pack_bytes, publishing, used_at)
+        path = _path_text(layout.path)
+        (pinned,) = self._db.execute(COVERED, {"path": path}).fetchone()
+        row = (layout.series_uid, layout.version, pack_bytes, publishing, used_at, path, pinned)
         self._db.execute(INSERT, row)
         self._db.execute(INSERT_LAYOUT, (layout.series_uid, encoded))
 
     def _write(self, statement: str, *values: object) -> None:
         with self._transaction():
             self._db.execute(statement, values)
+
+
+def _path_text(path: Sequence[str]) -> str:
+    """Return keys as a text that begins with that of each path around it, and of no other."""
+    return "".join(f"{json.dumps(key)}," for key in path)
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -8,6 +8,7 @@ small at any moment; slow disk work is done in a thread. Must not know who bring
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tciafs.model import Series
 from tciafs.store.disk import most_bytes_on_disk
 from tciafs.store.shelf import Shelf
 
-__all__ = ["Reservation", "Room"]
+__all__ = ["Dropped", "Reservation", "Room"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,15 @@ LEAST_STEP_BYTES = 1024 * 1024
 MOST_STEP_BYTES = 64 * 1024 * 1024
 STEP = 8
 """A pack that outgrows its room gets an eighth more than it asks for where that is free: few questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What came of the wish to drop a series: the bytes that are free now, or why none are."""
+
+    size_bytes: int = 0
+    is_pinned: bool = False
+    is_in_use: bool = False
 
 
 class Reservation:
@@ -215,7 +225,7 @@ class Room:
     def _droppable_bytes(self, spares_since: float | None) -> int:
         if spares_since is not None:
             return self._shelf.unused_bytes(spares_since)
-        return self._shelf.used_bytes - self._shelf.bytes_of(self._shelf.in_use())
+        return self._shelf.used_bytes - self._shelf.kept_bytes()
 
     async def _drop_one(self, spares_since: float | None = None) -> bool:
         """Drop the series that was not used for longest; False if there is none that may go."""
@@ -228,6 +238,17 @@ class Room:
             with self._shelf.leaving(series_uid) as change:
                 await _to_its_end(partial(self._shelf.remove_pack, change))
         return True
+
+    async def drop(self, series_uid: str) -> Dropped:
+        """Drop a series because somebody wants it gone, if it is not pinned or in use. Raises OSError."""
+        async with self._lock, self._disk:
+            if self._shelf.is_pinned(series_uid):
+                return Dropped(is_pinned=True)
+            if series_uid in self._shelf.in_use():
+                return Dropped(is_in_use=True)
+            with self._shelf.leaving(series_uid) as change:
+                await _to_its_end(partial(self._shelf.remove_pack, change))
+        return Dropped(change.before_bytes)
 
     async def drop_damaged(self, series_uid: str, is_meant: Callable[[os.stat_result], bool]) -> bool:
         """Drop a series although somebody may have it open; False if its pack is another one by now."""
@@ -256,8 +277,11 @@ class Room:
             kept_bytes = self.taken_bytes - reservation.disk_bytes - self._shelf.unused_bytes(since)
             return NoSpace(f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} were used lately")
         others_bytes = self.reserved_bytes - reservation.disk_bytes + self._shelf.hidden_bytes
-        kept_bytes = others_bytes + self._shelf.bytes_of(self._shelf.in_use())
-        return NoSpace(f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} are open or coming in")
+        kept_bytes = others_bytes + self._shelf.kept_bytes()
+        pinned = "pinned, " if self._shelf.pinned_bytes else ""
+        return NoSpace(
+            f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} are {pinned}open or coming in"
+        )
 
 
 async def _to_its_end(change: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -282,6 +282,28 @@ class Shelf:
     def bytes_of(self, series_uids: Iterable[str]) -> int:
         """Return how many bytes the packs of these series are together."""
         return sum(map(self._ledger.pack_bytes, series_uids))
+
+    def pin(self, path: Sequence[str]) -> None:
+        """Keep the series at a path, also those that come; blocking."""
+        self._ledger.pin(path)
+
+    def unpin(self, path: Sequence[str]) -> bool:
+        """Keep what is at a path or below no more; False if a pin above it does. Blocking."""
+        return self._ledger.unpin(path)
+
+    def is_pinned(self, series_uid: str) -> bool:
+        """Return whether a series is kept."""
+        return self._ledger.is_pinned(series_uid)
+
+    @property
+    def pinned_bytes(self) -> int:
+        """What the packs of series that are kept take on disk."""
+        return self._ledger.pinned_bytes()
+
+    def kept_bytes(self) -> int:
+        """Return what packs take that may not make room: they are pinned, open, or being replaced."""
+        open_only = [uid for uid in self.in_use() if not self._ledger.is_pinned(uid)]
+        return self.pinned_bytes + self.bytes_of(open_only)
 
     def longest_unused(self, before: float | None = None) -> str | None:
         """Return the UID of the series on disk that was not used for longest, None if all are in use.

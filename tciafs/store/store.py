@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,10 @@ from tciafs.errors import NoSpace, Offline, Refused, SeriesDamaged, TciafsError,
 from tciafs.model import Series
 from tciafs.store.checking import Checker
 from tciafs.store.disk import bytes_on_disk
-from tciafs.store.disk_errors import translate_disk_error
+from tciafs.store.disk_errors import disk_errors, translate_disk_error
 from tciafs.store.download import ARRIVALS_REMEMBERED, Announcements, Arrival, Download, Fetcher, Grant
 from tciafs.store.failures import Failures
+from tciafs.store.keeping import Keeper
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import Lease
 from tciafs.store.open_packs import OpenImage
@@ -95,6 +96,7 @@ class Store:
         self._lost: Unusable | None = None
         self.arrivals: deque[Arrival] = deque(maxlen=ARRIVALS_REMEMBERED)
         self.checker = Checker(shelf, self._room)
+        self.keeper = Keeper(shelf, self._room, self.checker)
 
     @classmethod
     @asynccontextmanager
@@ -174,7 +176,7 @@ class Store:
 
     def open_local(self, series: Series, name: str) -> OpenImage | None:
         """Return an image open for reading if its bytes are here; never waits."""
-        with _disk_errors():
+        with disk_errors():
             return self._shelf.open_local(series, name)
 
     async def open(self, series: Series, name: str) -> OpenImage | None:
@@ -197,7 +199,7 @@ class Store:
         # after it was verified, and then its pack is nowhere.
         if download.failure is not None:
             raise download.failure.with_traceback(None)
-        with _disk_errors():
+        with disk_errors():
             try:
                 return self._shelf.open(download.series, image)
             except FileNotFoundError:
@@ -370,14 +372,6 @@ class Store:
             for download in list(self._downloads.values()):
                 if download.layout is not None:
                     await download.over.wait()
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise translate_disk_error(error) from error
 
 
 async def _nursery_for_downloads(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:

@@ -20,8 +20,10 @@ from tciafs.control import server as server_module
 from tciafs.control.client import (
     ask_cached,
     ask_check,
+    ask_evict,
     ask_failures,
     ask_pause,
+    ask_pin,
     ask_prefetch,
     ask_refresh,
     ask_series,
@@ -38,6 +40,7 @@ from tciafs.control.values import (
     CheckPlace,
     CheckTurn,
     DownloadStatus,
+    Evicted,
     FailurePage,
     FailureStatus,
     ListedSeries,
@@ -83,6 +86,7 @@ class FakeDaemon:
     prefetched: list[tuple[tuple[tuple[str, ...], ...], float]] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     pauses: list[bool] = field(default_factory=list)
+    pins: list[tuple[str, bool]] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
     open: trio.Event = field(default_factory=trio.Event)
 
@@ -100,7 +104,20 @@ class FakeDaemon:
             prefetch=self.prefetch,
             refresh=self.refresh,
             pause=self.pauses.append,
+            pin=self.pin,
+            evict=self.evict,
         )
+
+    async def pin(self, path: str, pinned: bool) -> None:
+        self.pins.append((path, pinned))
+        if self.failure is not None:
+            raise self.failure
+
+    async def evict(self, path: str, after: str) -> Evicted:
+        """Drop one series at a time."""
+        behind = [each for each in self.cached if each.series_uid > after]
+        following = behind[0].series_uid if len(behind) > 1 else None
+        return Evicted(1, behind[0].image_bytes, pinned=2, in_use=3, next=following)
 
     async def list_cached(self, path: str, after: str) -> CachedPage:
         behind = [each for each in self.cached if each.series_uid > after]
@@ -494,3 +511,21 @@ async def test_a_pause_begins_and_ends() -> None:
         for paused in (True, False):
             await in_thread(partial(ask_pause, MOUNT, paused=paused))
     assert daemon.pauses == [True, False]
+
+
+async def test_what_is_pinned_and_what_is_not_any_more_arrives() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        for pinned in (True, False):
+            await in_thread(partial(ask_pin, MOUNT, "/Lung", pinned=pinned))
+        daemon.failure = Misuse("it lies in a folder that is pinned: unpin that one")
+        with pytest.raises(Misuse, match="unpin that one"):
+            await in_thread(partial(ask_pin, MOUNT, "/Lung/P1", pinned=False))
+    assert daemon.pins == [("/Lung", True), ("/Lung", False), ("/Lung/P1", False)]
+
+
+async def test_evictions_go_on_to_the_end_and_are_added_up() -> None:
+    cached = [CachedSeries(f"1.{number}", "Lung", "P1", 2, 1000, ()) for number in range(3)]
+    async with served(FakeDaemon(cached=cached)):
+        done = await in_thread(partial(ask_evict, MOUNT, "/Lung"))
+    assert done == Evicted(3, 3000, pinned=6, in_use=9, next=None)

@@ -312,3 +312,26 @@ def test_a_mount_can_be_ended_while_paused(sample: RunningSample, series: Expect
     with mounted(sample.url) as mount:
         assert (mount.path / series.path / "1-01.dcm").read_bytes()
         assert program("pause", mount.path).returncode == 0
+
+
+# Keeping, and dropping
+
+
+def test_what_is_pinned_stays_whatever_is_evicted(sample: RunningSample, series: ExpectedSeries) -> None:
+    with mounted(sample.url) as mount:
+        folder = mount.path / series.path
+        contents = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+        patient = folder.parent.parent
+        inside = patient.relative_to(mount.path)
+        assert program("pin", patient).stdout == f"pinned: /{inside}\n"
+        done = program("evict", mount.path)
+        assert (done.returncode, done.stdout) == (1, "/: 0 series dropped, 0B free; not dropped: 1 pinned\n")
+        assert program("unpin", folder).stderr.startswith("tciafs: it lies in a folder that is pinned")
+        assert program("unpin", patient).returncode == 0
+        done = program("evict", folder / "1-01.dcm")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"/{series.path}/1-01.dcm: 1 series dropped, 7.6M free\n"
+        assert os.getxattr(folder, "user.tciafs.state") == b"evicted"
+        assert list(mount.cache.glob("series/*/*")) == []
+        assert sorted(os.listdir(folder)) == sorted(contents)
+        assert (folder / "1-01.dcm").read_bytes() == contents["1-01.dcm"]

@@ -163,7 +163,10 @@ class Daemon:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """`complete` are the versions whose layout must be known; `opened` the images that somebody reads."""
+    """`complete` are the versions whose layout must be known, `opened` the images that somebody reads.
+
+    `pinned` are series, and `kept` those of them that have been here since.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,6 +177,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.daemon = Daemon(self.folder)
         self.complete: dict[str, int] = {}
         self.opened: list[tuple[OpenImage, bytes]] = []
+        self.pinned: set[str] = set()
+        self.kept: set[str] = set()
 
     @property
     def store(self) -> Store:
@@ -205,6 +210,7 @@ class StoreMachine(RuleBasedStateMachine):
         if download.failure is None:
             assert fate == "whole"
             self.complete[uid] = download.series.image_count or 0
+            self.kept |= self.pinned & {uid}
         else:
             assert fate != "whole" or isinstance(download.failure, NoSpace)
 
@@ -229,6 +235,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def _close(self, opened: OpenImage) -> None:
         opened.close()
+
+    @rule(uid=st.sampled_from(list(LISTED)))
+    def pin(self, uid: str) -> None:
+        self.daemon.do(self.store.keeper.pin, make_series(uid).path)
+        self.pinned.add(uid)
+        if uid in self.complete and self.store.state(SERIES[uid, self.complete[uid]]) == "local":
+            self.kept.add(uid)
+
+    @rule(uid=st.sampled_from(list(LISTED)))
+    def unpin(self, uid: str) -> None:
+        self.daemon.do(self.store.keeper.unpin, make_series(uid).path)
+        self.pinned.discard(uid)
+        self.kept.discard(uid)
+
+    @rule()
+    def evict_all(self) -> None:
+        """Drop all that may go."""
+        self.daemon.do(self.store.keeper.evict, [], "")
+        assert self.store.usage().series_count <= len(self.kept) + len(self.opened)
 
     @rule()
     def restart(self) -> None:
@@ -283,6 +308,11 @@ class StoreMachine(RuleBasedStateMachine):
         in_place = sum(bytes_on_disk(file.stat()) for file in (self.folder / "series").rglob("*.pack"))
         assert in_place == self.store.usage().used_bytes
         assert self.store.usage().series_count == len(list((self.folder / "series").rglob("*.pack")))
+
+    @invariant()
+    def what_is_pinned_stays(self) -> None:
+        for uid in self.kept:
+            assert self.store.state(SERIES[uid, self.complete[uid]]) == "local"
 
     @invariant()
     def nothing_is_left_over(self) -> None:

@@ -25,7 +25,7 @@ PLANTED = {
     "opendir": (Tree, "listing"),
     "readdir": (Snapshot, "run"),
     "open": (Store, "open"),
-    "read": (OpenImage, "read"),
+    "read": (OpenImage, "read_at_hand"),
     "statfs": (Store, "usage"),
     "getxattr": (Store, "state"),
     "look": (Images, "look"),

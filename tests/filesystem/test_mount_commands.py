@@ -277,7 +277,7 @@ def test_what_is_on_disk_can_be_checked_while_the_archive_is_away(series: Expect
         until(lambda: os.getxattr(folder, "user.tciafs.state") == b"local", "the series in its place")
         archive.stop()
         assert program("verify", folder).returncode == 0
-        assert "1 series checked" in program("verify").stdout
+        assert "1 series checked" in program("verify", mount.path).stdout
         missing = program("verify", mount.path / "Phantom-Head" / "nobody")
         assert (missing.returncode, missing.stdout) == (1, "")
 

@@ -70,7 +70,7 @@ class Interrupts:
 
 
 class _Watch:
-    """A wait of one request; a class and not a generator, which took 6 % of the daemon's time in a walk."""
+    """A wait of one request; a class, since a generator took an eighth of the daemon's time in a walk."""
 
     __slots__ = ("_interrupts", "_pid", "_scope")
 

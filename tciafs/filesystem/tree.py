@@ -88,10 +88,9 @@ class Tree:
         Of 26,000 patients `ls` waits for this loop and that of the request: they do as little as they can.
         """
         nodes, level, key = self.nodes, folder.level, folder.key
-        days = repeat(None) if folder.days is None else folder.days[place:end]
-        for inode, record, day in zip(
-            folder.inodes[place:end], folder.children[place:end], days, strict=False
-        ):
+        inodes, records = folder.inodes[place:end], folder.children[place:end]
+        days = repeat(None, end - place) if folder.days is None else folder.days[place:end]
+        for inode, record, day in zip(inodes, records, days, strict=True):
             node = nodes.get(inode)
             if node is None:
                 nodes[inode] = Node(inode, level, parent, key(record), day, 1)

@@ -15,8 +15,9 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.bytes import COLD, WARM
+from tests.bench.cold import COLD, FIRST
 from tests.bench.comparing import Line
+from tests.bench.copying import COPYING
 from tests.bench.exports import EXPORT
 from tests.bench.latency import LATENCY
 from tests.bench.listings import LISTING
@@ -24,8 +25,11 @@ from tests.bench.parts import INDEX, Options, Part
 from tests.bench.peers import RCLONE
 from tests.bench.requests import REQUESTS
 from tests.bench.walks import WALK
+from tests.bench.warm import WARM
 
-PARTS = {part.name: part for part in (COLD, WARM, LATENCY, LISTING, REQUESTS, RCLONE, EXPORT, WALK)}
+PARTS = {
+    part.name: part for part in (COLD, FIRST, COPYING, WARM, LATENCY, LISTING, REQUESTS, RCLONE, EXPORT, WALK)
+}
 ROUNDS = 5
 WIDTH = 200
 

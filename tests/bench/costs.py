@@ -35,11 +35,14 @@ def of_commands(*commands: Sequence[str | Path], stdout: int = subprocess.DEVNUL
 
     Raises CalledProcessError where the last one fails; TimeoutExpired having killed them.
     """
-    begun, running = time.perf_counter(), []
+    begun = time.perf_counter()
+    running: list[subprocess.Popen[bytes]] = []
     previous: int | None = subprocess.DEVNULL
     for command in commands:
         target = stdout if command is commands[-1] else subprocess.PIPE
         process = subprocess.Popen([str(word) for word in command], stdin=previous, stdout=target)
+        if running and (source := running[-1].stdout) is not None:
+            source.close()  # else who writes into it does not hear that nobody reads any more
         running.append(process)
         previous = None if process.stdout is None else process.stdout.fileno()
     cost = Cost()
@@ -47,8 +50,6 @@ def of_commands(*commands: Sequence[str | Path], stdout: int = subprocess.DEVNUL
         used = _waited(process, begun + TIMEOUT_S)
         cost.cpu_s += used[0]
         cost.peak_bytes += used[1]
-        if process.stdout is not None:
-            process.stdout.close()
     cost.took_s = time.perf_counter() - begun
     if running[-1].returncode:
         raise subprocess.CalledProcessError(running[-1].returncode, running[-1].args)

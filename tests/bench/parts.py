@@ -5,16 +5,21 @@ A part yields its lines as it measures them, so that who loses patience keeps wh
 
 import importlib.util
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.comparing import Line
 
-__all__ = ["INDEX", "Options", "Part", "index_is_installed"]
+__all__ = ["INDEX", "TCIA_UTILS", "Options", "Part", "index_is_installed", "peers_python"]
 
 INDEX = "idc-sample"
 """Among what a part needs: the packages of the extra of this name."""
+
+
+TCIA_UTILS = "tcia-utils (.ci/setup peers installs it: 700 MB)"
+"""Among what a part needs: the package of this name, in an environment of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,14 @@ class Part:
         return [need for need in self.needs if not _is_here(need)]
 
 
+def peers_python() -> Path:
+    """Return the interpreter that has the packages of peers; it may not be there."""
+    return Path(sys.prefix) / "peers/bin/python"
+
+
 def _is_here(need: str) -> bool:
+    if need == TCIA_UTILS:
+        return peers_python().exists()
     return index_is_installed() if need == INDEX else shutil.which(need) is not None
 
 

@@ -201,10 +201,11 @@ def rclone_serving(plain: Path) -> Iterator[str]:
 
 
 @contextmanager
-def rclone_mounted(url: str, mountpoint: Path) -> Iterator[Path]:
-    """Mount what is listed at `url` through rclone, with nothing cached; in Go."""
+def rclone_mounted(what: str | Path, mountpoint: Path) -> Iterator[Path]:
+    """Mount what is listed at a URL, or a plain folder, through rclone, with nothing cached; in Go."""
     mountpoint.mkdir(parents=True, exist_ok=True)
-    with _rclone("mount", ":http:", mountpoint, "--http-url", url, "--read-only") as process:
+    source = (what,) if isinstance(what, Path) else (":http:", "--http-url", what)
+    with _rclone("mount", *source, mountpoint, "--read-only") as process:
         try:
             until(lambda: _has_mount(mountpoint) or _ended(process), "rclone mount")
             yield mountpoint

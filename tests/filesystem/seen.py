@@ -1,6 +1,7 @@
 """What ordinary programs see of a mount where something goes wrong, and the table that it is put down in.
 
-`python -m tests.filesystem.seen RESULTS` prints that table out of what `pytest --junitxml=RESULTS` wrote.
+`python -m tests.filesystem.seen RESULTS` prints that table out of what pytest wrote with the options
+`--junitxml=RESULTS -o junit_family=xunit1`.
 """
 
 import errno

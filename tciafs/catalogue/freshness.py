@@ -49,6 +49,8 @@ class Freshness:
         """Return until when a listing is believed; in the past: the archive should be asked."""
         if (emptied_at := self._emptied_at.get(question)) is not None:
             return time.time() + EMPTY_CONFIRMED_S - (trio.current_time() - emptied_at)
+        if listing.asked_at > (now := time.time()):
+            return now  # the clock was set back since, so its age is not known
         if not listing.records:
             return listing.asked_at + min(self._ttl_s, EMPTY_TTL_S)
         vouched = self.changes.vouches_until(question, listing.asked_at, self._ttl_s)

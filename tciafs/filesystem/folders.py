@@ -135,7 +135,7 @@ class Folder:
 
     `encoded` are the names as bytes, `days` the dates in days since 1970 (None where there is none; None
     altogether where records of a level have none). `records` is the listing they were made of, good until
-    `fresh_until` (Unix seconds); `key` gives what tells a child from its siblings.
+    `fresh_until`, as was found `at` (Unix seconds, both); `key` gives what tells a child from its siblings.
     """
 
     level: Level
@@ -148,6 +148,7 @@ class Folder:
     key: Callable[[Any], str]
     weight: int
     fresh_until: float = 0.0
+    at: float = 0.0
 
     @property
     def timeout_s(self) -> float:
@@ -204,7 +205,8 @@ class Folders:
     async def get(self, inode: int, level: Level, whose: Whose) -> Folder:
         """Return a folder as fresh as the catalogue has it. Raises what the archive raises."""
         folder = self._kept.get(inode)
-        if folder is not None and folder.fresh_until > time.time():
+        # Where the clock was set back meanwhile, the catalogue knows better.
+        if folder is not None and folder.at <= time.time() < folder.fresh_until:
             self._kept.move_to_end(inode)
             return folder
         answer = await self._asked(inode, level, whose)
@@ -213,7 +215,7 @@ class Folders:
         if folder is None or folder.records != answer.records:
             folder = await self._made(level, whose, answer.records)
             self._keep(inode, folder)
-        folder.fresh_until = answer.fresh_until
+        folder.fresh_until, folder.at = answer.fresh_until, time.time()
         return folder
 
     def failure_of(self, inode: int) -> TciafsError | None:

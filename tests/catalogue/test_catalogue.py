@@ -189,6 +189,17 @@ async def test_a_clock_that_was_ahead_does_not_keep_an_answer_fresh_for_ever(
         assert (await catalogue.collections()).fresh_for_s == TTL_S
 
 
+async def test_an_answer_of_a_clock_that_was_set_back_meanwhile_is_asked_for_again(
+    archive: FakeArchive, catalogue: Catalogue, wall: WallClock
+) -> None:
+    wall.now += 1e9
+    await catalogue.collections()
+    wall.now -= 1e9
+    assert (await catalogue.collections()).fresh_for_s == 0.0
+    await refreshed(catalogue)
+    assert (await catalogue.collections()).fresh_for_s == TTL_S
+
+
 # -- failures --
 
 

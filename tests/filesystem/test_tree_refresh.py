@@ -1,5 +1,6 @@
 """Asking again: which question a path of the tree stands for, and that the tree believes the answer."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,6 +36,19 @@ def catalogue() -> Refreshed:
 @pytest.fixture
 def tree(catalogue: Refreshed) -> Tree:
     return Tree(cast(Any, catalogue), cast(Any, None), Naming.CLASSIC)
+
+
+async def test_a_folder_is_asked_for_again_when_the_clock_was_set_back(
+    tree: Tree, catalogue: Refreshed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 1e9)
+    for _ in range(2):
+        await tree.listing(tree.root)
+    assert catalogue.archive.asked == [("collections",)]
+    monkeypatch.setattr("time.time", lambda: now)
+    await tree.listing(tree.root)
+    assert catalogue.archive.asked == [("collections",)] * 2
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,10 @@ def memory_of(mount: Mount) -> int:
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
+# httpcore leaves a socket to the garbage collector that could not be connected to a dead daemon's.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize(
     ("seed", "rounds", "steps"),
     [pytest.param(1, 2, 30, id="short"), pytest.param(2, 6, 150, id="long", marks=pytest.mark.slow)],

@@ -91,7 +91,7 @@ def test_ctrl_c_ends_any_program_that_waits(
     folder.stat()
     for command, words in COMMANDS.items():
         target = folder / name if command in ON_AN_IMAGE else folder
-        arguments = [*words, target, *([tmp_path / "copy"] if command == "cp" else [])]
+        arguments = [*words, str(target), *([str(tmp_path / "copy")] if command == "cp" else [])]
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 stack = Path(f"/proc/{process.pid}/stack")

@@ -18,7 +18,8 @@ PACE_BYTES_S = 20e6
 AT_ONCE = 10
 
 DOWNLOAD = """
-import sys, time
+import logging, sys, time
+logging.disable(logging.CRITICAL)
 from tcia_utils import nbia
 url, folder, workers, *series = sys.argv[1:]
 nbia.setApiUrl = lambda endpoint, api_url="": url + "/v4/"

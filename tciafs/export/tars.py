@@ -29,6 +29,8 @@ __all__ = ["FORMATS", "write_tars"]
 FORMATS = {"tar": ".tar", "tar.xz": ".tar.xz", "tar.zst": ".tar.zst"}
 PROGRAMS = {"tar.xz": ("xz", "-T0", "-c"), "tar.zst": ("zstd", "-T0", "-q", "-c")}
 HEADER_BYTES = 64 * 1024
+STREAM_BYTES = 64 * 1024
+"""What goes to the compressor at once; tarfile copies what it has gathered so far with each 16 KiB."""
 
 
 def write_tars(series: Sequence[MountedSeries], to: Path, form: str, per: str, progress: Progress) -> Outcome:
@@ -150,7 +152,7 @@ def _add_text(tar: tarfile.TarFile, name: str, text: bytes) -> None:
 
 
 def _tar(out: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20)
+    return tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=STREAM_BYTES)
 
 
 @contextmanager

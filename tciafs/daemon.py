@@ -31,8 +31,8 @@ __all__ = ["run_in_foreground", "start"]
 
 log = logging.getLogger("tciafs")
 
-START_TIMEOUT_S = 60.0
-"""Python, FUSE, the lock of a daemon that is just leaving and the first look at the archive: 12 s."""
+START_TIMEOUT_S = 90.0
+"""Python, FUSE, the first look at the archive, the lease of a daemon that may be dead elsewhere: 50 s."""
 
 END_TIMEOUT_S = 5.0
 """How long a daemon that is told to end may take to unmount."""

@@ -148,9 +148,11 @@ class Room:
         """See `Reservation.grow_to`."""
         if size_bytes <= reservation.size_bytes:
             return reservation.size_bytes
-        step_bytes = min(max(size_bytes // STEP, LEAST_STEP_BYTES), MOST_STEP_BYTES)
-        if self._fits(reservation, self._disk_bytes(size_bytes + step_bytes)):
-            size_bytes += step_bytes
+        ahead_bytes = size_bytes + min(max(size_bytes // STEP, LEAST_STEP_BYTES), MOST_STEP_BYTES)
+        if self._fits(reservation, self._disk_bytes(ahead_bytes)) and await self._give(
+            reservation, ahead_bytes
+        ):
+            return ahead_bytes
         with trio.move_on_after(self._patience_s):
             while not await self._give(reservation, size_bytes):
                 # INVARIANT: the last one that moves does not wait for those that stand still: no circle.

@@ -15,6 +15,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.away import AWAY
 from tests.bench.cold import COLD, FIRST
 from tests.bench.comparing import Line
 from tests.bench.copying import COPYING
@@ -28,7 +29,8 @@ from tests.bench.walks import WALK
 from tests.bench.warm import WARM
 
 PARTS = {
-    part.name: part for part in (COLD, FIRST, COPYING, WARM, LATENCY, LISTING, REQUESTS, RCLONE, EXPORT, WALK)
+    part.name: part
+    for part in (COLD, FIRST, COPYING, WARM, LATENCY, LISTING, REQUESTS, RCLONE, AWAY, EXPORT, WALK)
 }
 ROUNDS = 5
 WIDTH = 200

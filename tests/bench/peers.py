@@ -23,7 +23,7 @@ def _rclone(options: Options) -> Iterator[Line]:
     plain = options.scratch / "plain"
     with running_sample("--many-patients", str(PATIENTS)) as sample:
         _make_plain(sample, plain)
-        with rclone_serving(plain) as url:
+        with rclone_serving(plain) as (url, _process):
             found = (0, 0)
             compared = Comparison(
                 f"cold find over {2 * PATIENTS:,} folders", "mount", "rclone mount", "at least 3 x faster"

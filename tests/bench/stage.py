@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,6 +29,7 @@ __all__ = [
     "ext4_made",
     "ext4_mounted",
     "line_before",
+    "rclone_cached",
     "rclone_mounted",
     "rclone_serving",
     "run",
@@ -191,26 +192,33 @@ def ext4_mounted(image: Path, mountpoint: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def rclone_serving(plain: Path) -> Iterator[str]:
-    """Serve a plain folder over HTTP on loopback with rclone, and give its URL."""
+def rclone_serving(plain: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Serve a plain folder over HTTP on loopback with rclone, and give its URL, and its process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with _rclone("serve", "http", plain, "--addr", f"127.0.0.1:{port}", "--read-only") as process:
         until(lambda: _answers(port) or _ended(process), "rclone serve")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
 
 
 @contextmanager
-def rclone_mounted(what: str | Path, mountpoint: Path) -> Iterator[Path]:
-    """Mount what is listed at a URL, or a plain folder, through rclone, with nothing cached; in Go."""
+def rclone_mounted(what: str | Path, mountpoint: Path, *options: str | Path) -> Iterator[Path]:
+    """Mount what is listed at a URL, or a plain folder, through rclone; without options nothing is cached."""
     mountpoint.mkdir(parents=True, exist_ok=True)
     source = (what,) if isinstance(what, Path) else (":http:", "--http-url", what)
-    with _rclone("mount", *source, mountpoint, "--read-only") as process:
+    with _rclone("mount", *source, mountpoint, "--read-only", *options) as process:
         try:
             until(lambda: _has_mount(mountpoint) or _ended(process), "rclone mount")
             yield mountpoint
         finally:
             _unmount(mountpoint)
+
+
+def rclone_cached(url: str, folder: Path) -> AbstractContextManager[Path]:
+    """Mount what is listed at a URL through rclone, with a cache of whole files that it finds again."""
+    cache = ("--vfs-cache-mode", "full", "--cache-dir", folder / "cache")
+    patience = ("--contimeout", "5s", "--timeout", "5s")
+    return rclone_mounted(url, folder / "mnt", *cache, *patience, "--log-file", "/dev/null")
 
 
 @contextmanager

@@ -137,6 +137,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors model naming settings archives catalogue control selection store worker "
         "filesystem",
+        "filesystem.configs": "settings archives.http_limits archives.login archives.nbia "
+        "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
         "daemon": "errors settings filesystem.mount",

@@ -4,9 +4,7 @@ The only place that knows everybody. pyfuse3 keeps its session in module globals
 mount; the command runs this in a process of its own, which never touches the mounted folder itself.
 """
 
-import hashlib
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -18,17 +16,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-import platformdirs
 import pyfuse3
 import trio
 
-from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.login import Session
-from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
+from tciafs.archives.nbia import NbiaArchive, NbiaConfig
 from tciafs.catalogue.answers import Listings
-from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
+from tciafs.catalogue.catalogue import Catalogue
 from tciafs.catalogue.table import Question
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening
@@ -37,23 +32,33 @@ from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.filesystem.budgets import Budgets, MeteredFetcher
 from tciafs.filesystem.choosing import choice_in_words, chosen_by
 from tciafs.filesystem.commands import commands_of
+from tciafs.filesystem.configs import (
+    ahead_config,
+    budgets_of,
+    catalogue_config,
+    fuse_options,
+    http_limits,
+    nbia_config,
+    presentation_of,
+    store_config,
+)
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
-from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.session import open_session
 from tciafs.filesystem.status import About, Rooms
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
-from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
+from tciafs.filesystem.walk_ahead import WalkAhead
 from tciafs.filesystem.way import Way
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
 from tciafs.selection.selection import Selection
 from tciafs.selection.table import MetadataTable
 from tciafs.settings import Settings
-from tciafs.store.store import Store, StoreConfig
+from tciafs.store.store import Store
 from tciafs.worker.pool import WorkerPool
 
 __all__ = ["run_mount"]
@@ -73,11 +78,22 @@ COMMAND_MARGIN_S = 5.0
 """How much longer than one listing a command may take that asks the archive."""
 
 SAMPLE_START_S = 30.0
-AHEAD_SHARE = 8
-"""What is fetched ahead of one reader takes an eighth of the cache at most."""
-
 MAX_REQUESTS = 1024
 """Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Where names and bytes come from, and who may have them."""
+
+    archive: NbiaArchive
+    session: Session | None
+    store: Store
+    catalogue: Catalogue
+    selection: Selection
+    listings: Listings
+    budgets: Budgets
+    guard: Guard
 
 
 async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
@@ -87,52 +103,67 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
     mount point, FUSE or the cache folder cannot be used.
     """
     async with AsyncExitStack() as stack:
+        url = settings.url
         if settings.archive == "sample":
             url = await stack.enter_async_context(_sample_archive())
-        else:
-            url = settings.url
-        session = await open_session(settings, _http_limits(settings))
-        archive = NbiaArchive(_nbia_config(settings, url, session), bearer=session)
-        stack.push_async_callback(archive.aclose)
-        strict = settings.verify == "strict"
-        pool = await stack.enter_async_context(
-            WorkerPool.running(lambda: archive.config, settings.retries, bearer=session, strict=strict)
-        )
-        budgets = _budgets(settings)
-        fetcher = MeteredFetcher(pool, budgets)
-        store = await stack.enter_async_context(Store.running(_store_config(settings), fetcher))
-        catalogue = await stack.enter_async_context(
-            Catalogue.running(archive, _catalogue_config(settings, session), lister=pool)
-        )
-        choice = await trio.to_thread.run_sync(chosen_by, settings)
-        selection = await stack.enter_async_context(Selection.running(catalogue, choice))
-        await _check_words(selection)
-        listings: Listings = catalogue if choice.is_everything else selection
+        sources = await _sources(stack, settings, url)
+        files = _file_system(settings, sources)
         nursery = await stack.enter_async_context(trio.open_nursery())
-        guard = Guard(
-            cast(ListingMode, settings.listing),
-            settings.crawlers,
-            budgets,
-            paused=lambda: store.pausing.refusal,
-        )
-        files = _file_system(settings, store, listings, guard)
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))
-        stack.enter_context(_mounted(files.operations, mountpoint, _fuse_options(settings, url)))
+        stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
-        chosen = partial(_said_of, choice_in_words(settings), selection)
-        rooms = Rooms(store, files.tree, catalogue, guard, budgets, chosen)
-        prefetching = Prefetching(files.tree, store, settings.downloads)
-        commands = commands_of(_about(settings, url, mountpoint, session), rooms, files.tree, prefetching)
-        nursery.start_soon(files.interrupts.run)
-        nursery.start_soon(files.view.run)
-        nursery.start_soon(files.ahead.run)
+        commands = _commands(settings, url, mountpoint, sources, files)
+        for task in (files.interrupts.run, files.view.run, files.ahead.run):
+            nursery.start_soon(task)
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
-        announce = partial(_announce, listings, selection, archive.config, session, mountpoint, ready)
+        announce = partial(_announce, sources, mountpoint, ready)
         nursery.start_soon(_announce_and_obey, announce, listener, commands)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
+
+
+async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sources:
+    """Open all that is below the file system; the stack closes it."""
+    session = await open_session(settings, http_limits(settings))
+    archive = NbiaArchive(nbia_config(settings, url, session), bearer=session)
+    stack.push_async_callback(archive.aclose)
+    strict = settings.verify == "strict"
+    pool = await stack.enter_async_context(
+        WorkerPool.running(lambda: archive.config, settings.retries, bearer=session, strict=strict)
+    )
+    budgets = budgets_of(settings)
+    store = await stack.enter_async_context(
+        Store.running(store_config(settings), MeteredFetcher(pool, budgets))
+    )
+    catalogue = await stack.enter_async_context(
+        Catalogue.running(archive, catalogue_config(settings, session), lister=pool)
+    )
+    choice = await trio.to_thread.run_sync(chosen_by, settings)
+    selection = await stack.enter_async_context(Selection.running(catalogue, choice))
+    await _check_words(selection)
+    listings: Listings = catalogue if choice.is_everything else selection
+    mode = cast(ListingMode, settings.listing)
+    guard = Guard(mode, settings.crawlers, budgets, paused=lambda: store.pausing.refusal)
+    return _Sources(archive, session, store, catalogue, selection, listings, budgets, guard)
+
+
+def _commands(
+    settings: Settings, url: str, mountpoint: Path, sources: _Sources, files: "_FileSystem"
+) -> Commands:
+    """Return what this mount does when a command asks for it."""
+    about = About(
+        mountpoint=str(mountpoint),
+        archive=url,
+        mounted_at=time.time(),
+        patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
+        login=sources.session,
+    )
+    store, tree = sources.store, files.tree
+    chosen = partial(_said_of, choice_in_words(settings), sources.selection)
+    rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen)
+    return commands_of(about, rooms, tree, Prefetching(tree, store, settings.downloads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +177,8 @@ class _FileSystem:
     operations: Operations
 
 
-def _file_system(settings: Settings, store: Store, listings: Listings, guard: Guard) -> _FileSystem:
+def _file_system(settings: Settings, sources: _Sources) -> _FileSystem:
+    store, listings, guard = sources.store, sources.listings, sources.guard
     images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
     table = MetadataTable(listings, naming) if settings.manifest or settings.cart else None
     tree = Tree(listings, images, naming, metadata=None if table is None else table.text)
@@ -158,79 +190,9 @@ def _file_system(settings: Settings, store: Store, listings: Listings, guard: Gu
         view.note(question, before, after)
 
     listings.on_replaced = note
-    ahead = WalkAhead(Way(tree.folders), store, guard, _ahead_config(settings))
-    operations = Operations(tree, images, store, guard, ahead, interrupts, _presentation(settings))
+    ahead = WalkAhead(Way(tree.folders), store, guard, ahead_config(settings))
+    operations = Operations(tree, images, store, guard, ahead, interrupts, presentation_of(settings))
     return _FileSystem(tree, view, interrupts, ahead, operations)
-
-
-def _ahead_config(settings: Settings) -> AheadConfig:
-    return AheadConfig(settings.read_ahead, settings.cache_size // AHEAD_SHARE)
-
-
-def _cache_folder(settings: Settings) -> Path:
-    folder = settings.cache_dir or platformdirs.user_cache_path("tciafs")
-    # The sample's listings and series must never be taken for those of the real archive.
-    return folder / "sample" if settings.archive == "sample" else folder
-
-
-def _budgets(settings: Settings) -> Budgets:
-    kept = _cache_folder(settings) / "received-today.json"
-    return Budgets(settings.daily_budget, settings.process_budget, kept)
-
-
-def _http_limits(settings: Settings) -> HttpLimits:
-    return HttpLimits(
-        connect_timeout_s=settings.connect_timeout,
-        stall_timeout_s=settings.stall_timeout,
-        listing_timeout_s=settings.listing_timeout,
-    )
-
-
-def _nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaConfig:
-    return NbiaConfig(
-        url=url,
-        api=None if settings.api == "auto" else cast(Api, settings.api),
-        retries=settings.retries,
-        limits=_http_limits(settings),
-        logged_in=session is not None,
-    )
-
-
-def _store_config(settings: Settings) -> StoreConfig:
-    return StoreConfig(
-        folder=_cache_folder(settings),
-        limit_bytes=settings.cache_size,
-        parallel=settings.downloads,
-        # Longer than the archive's own patience, so that a reader hears the cause and not the symptom.
-        patience_s=1.5 * settings.stall_timeout,
-        offline=settings.offline,
-    )
-
-
-def _catalogue_config(settings: Settings, session: Session | None) -> CatalogueConfig:
-    # Series are the same wherever they come from, since their UIDs are; listings are one server's, and
-    # what one user may see of it.
-    whose = settings.archive if settings.archive == "sample" else settings.url.rstrip("/")
-    if session is not None:
-        whose += f"\n{session.user}"
-    name = hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()
-    folder = _cache_folder(settings) / "listings" / name
-    return CatalogueConfig(folder, settings.listing_ttl, settings.offline)
-
-
-def _presentation(settings: Settings) -> Presentation:
-    uid = os.getuid() if settings.uid is None else settings.uid
-    gid = os.getgid() if settings.gid is None else settings.gid
-    return Presentation(uid, gid, settings.umask)
-
-
-def _fuse_options(settings: Settings, url: str) -> set[str]:
-    # Without auto_unmount on purpose: after a crash the folder must not look empty, since a mirroring
-    # job would then delete its mirror. It gives ENOTCONN, and the next mount clears it.
-    host = (urlsplit(url).hostname or "archive").replace(",", "_")
-    options = {"ro", "nodev", "nosuid", "noatime", "default_permissions"}
-    options |= {f"fsname=tciafs:{host}", "subtype=tciafs"}
-    return options | ({"allow_other"} if settings.allow_other else set())
 
 
 @contextmanager
@@ -277,40 +239,23 @@ def _said_of(words: str, selection: Selection) -> tuple[str, ...]:
     return (words, *selection.remarks) if words else ()
 
 
-async def _announce(
-    listings: Listings,
-    selection: Selection,
-    archive: NbiaConfig,
-    session: Session | None,
-    mountpoint: Path,
-    ready: Callable[[str], None],
-) -> None:
+async def _announce(sources: _Sources, mountpoint: Path, ready: Callable[[str], None]) -> None:
     """Tune the kernel's side of the mount, and say that it is there and what is behind it."""
     if mounted := mountpoints.mounted_at(mountpoint):
         await trio.to_thread.run_sync(tune, mounted.device)
     with trio.move_on_after(FIRST_LOOK_S) as first_look:
         try:
-            state = f"{len((await listings.collections()).records)} collections"
+            state = f"{len((await sources.listings.collections()).records)} collections"
         except TciafsError as error:
             state = f"the archive is not available ({error}); what is cached is readable"
     if first_look.cancelled_caught:
-        state = f"{await _why_silent(archive)}; what is cached is readable"
+        state = f"{await _why_silent(sources.archive.config)}; what is cached is readable"
         log.warning("%s", state)
-    if session is not None:
+    if (session := sources.session) is not None:
         refused = session.refused
         state += f", as {session.user}" if refused is None else f", as a guest ({refused})"
-    state = ". ".join((state, *selection.remarks))
+    state = ". ".join((state, *sources.selection.remarks))
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
-
-
-def _about(settings: Settings, url: str, mountpoint: Path, session: Session | None) -> About:
-    return About(
-        mountpoint=str(mountpoint),
-        archive=url,
-        mounted_at=time.time(),
-        patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
-        login=session,
-    )
 
 
 async def _announce_and_obey(

@@ -11,7 +11,7 @@ from typing import Any
 
 from tciafs import cli
 from tciafs.catalogue import asking
-from tciafs.filesystem import mount
+from tciafs.filesystem import configs, mount
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.listings import Snapshot
 from tciafs.filesystem.tree import Tree
@@ -50,12 +50,12 @@ def plant(owner: type, method: str, mistake: Exception) -> None:
 def forget_failures() -> None:
     """Let every failure be forgotten at once, of series and of listings."""
     asking.FAILURE_MEMORY_S = 0.0
-    real = mount._store_config
+    real = configs.store_config
 
     def forgetful(settings: Settings) -> StoreConfig:
         return dataclasses.replace(real(settings), failure_memory_s=0.0)
 
-    mount._store_config = forgetful
+    setattr(mount, "store_config", forgetful)  # noqa: B010, as it is not exported from there
 
 
 def main() -> None:

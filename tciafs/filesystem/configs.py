@@ -1,0 +1,112 @@
+"""What the settings of a mount mean to each room. Pure functions, but for the budgets, which read a file."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.login import Session
+from tciafs.archives.nbia import Api, NbiaConfig
+from tciafs.catalogue.catalogue import CatalogueConfig
+from tciafs.filesystem.budgets import Budgets
+from tciafs.filesystem.operations import Presentation
+from tciafs.filesystem.walk_ahead import AheadConfig
+from tciafs.settings import Settings
+from tciafs.store.store import StoreConfig
+
+__all__ = [
+    "ahead_config",
+    "budgets_of",
+    "catalogue_config",
+    "fuse_options",
+    "http_limits",
+    "nbia_config",
+    "presentation_of",
+    "store_config",
+]
+
+AHEAD_SHARE = 8
+"""What is fetched ahead of one reader takes an eighth of the cache at most."""
+
+
+def ahead_config(settings: Settings) -> AheadConfig:
+    """Return how far to fetch ahead of who reads in order."""
+    return AheadConfig(settings.read_ahead, settings.cache_size // AHEAD_SHARE)
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Return the folder of this archive's series and listings."""
+    folder = settings.cache_dir or platformdirs.user_cache_path("tciafs")
+    # The sample's listings and series must never be taken for those of the real archive.
+    return folder / "sample" if settings.archive == "sample" else folder
+
+
+def budgets_of(settings: Settings) -> Budgets:
+    """Return the budgets, with what was spent of them today; blocking."""
+    kept = cache_folder(settings) / "received-today.json"
+    return Budgets(settings.daily_budget, settings.process_budget, kept)
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """Return how long an archive is waited for."""
+    return HttpLimits(
+        connect_timeout_s=settings.connect_timeout,
+        stall_timeout_s=settings.stall_timeout,
+        listing_timeout_s=settings.listing_timeout,
+    )
+
+
+def nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaConfig:
+    """Return how to reach the archive at `url`, as a guest or in a session."""
+    return NbiaConfig(
+        url=url,
+        api=None if settings.api == "auto" else cast(Api, settings.api),
+        retries=settings.retries,
+        limits=http_limits(settings),
+        logged_in=session is not None,
+    )
+
+
+def store_config(settings: Settings) -> StoreConfig:
+    """Return where series are kept, and how many."""
+    return StoreConfig(
+        folder=cache_folder(settings),
+        limit_bytes=settings.cache_size,
+        parallel=settings.downloads,
+        # Longer than the archive's own patience, so that a reader hears the cause and not the symptom.
+        patience_s=1.5 * settings.stall_timeout,
+        offline=settings.offline,
+    )
+
+
+def catalogue_config(settings: Settings, session: Session | None) -> CatalogueConfig:
+    """Return where listings are kept, and how long they are believed."""
+    # Series are the same wherever they come from, since their UIDs are; listings are one server's, and
+    # what one user may see of it.
+    whose = settings.archive if settings.archive == "sample" else settings.url.rstrip("/")
+    if session is not None:
+        whose += f"\n{session.user}"
+    name = hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()
+    folder = cache_folder(settings) / "listings" / name
+    return CatalogueConfig(folder, settings.listing_ttl, settings.offline)
+
+
+def presentation_of(settings: Settings) -> Presentation:
+    """Return what files look like."""
+    uid = os.getuid() if settings.uid is None else settings.uid
+    gid = os.getgid() if settings.gid is None else settings.gid
+    return Presentation(uid, gid, settings.umask)
+
+
+def fuse_options(settings: Settings, url: str) -> set[str]:
+    """Return the options of the mount; see mount.fuse3(8)."""
+    # Without auto_unmount on purpose: after a crash the folder must not look empty, since a mirroring
+    # job would then delete its mirror. It gives ENOTCONN, and the next mount clears it.
+    host = (urlsplit(url).hostname or "archive").replace(",", "_")
+    options = {"ro", "nodev", "nosuid", "noatime", "default_permissions"}
+    options |= {f"fsname=tciafs:{host}", "subtype=tciafs"}
+    return options | ({"allow_other"} if settings.allow_other else set())

@@ -20,6 +20,7 @@ import pytest
 from tciafs import cli, errors
 from tciafs.errors import TciafsError
 from tciafs.settings import Declaration, declarations, load_settings
+from tests.filesystem.faults import SERIES_FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("systemd/*.md")])
@@ -175,6 +176,15 @@ def test_the_table_of_errors_names_every_errno_a_file_operation_can_give() -> No
     documented = set(re.findall(r"^\|.*\| `(E[A-Z]+)` \|", semantics, re.MULTILINE))
     in_files = set(ERROR_CLASSES) - {errors.Unusable, errors.Misuse, errors.NoDaemon, errors.NotAgreed}
     assert {errno.errorcode[error.errno] for error in in_files} <= documented
+
+
+@pytest.mark.parametrize("number", sorted({each.errno for each in SERIES_FAULTS if each.errno}))
+def test_a_sentence_that_mounts_were_seen_to_give_with_an_errno_is_in_its_entry(number: int) -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    name = f"`{errno.errorcode[number]}`"
+    entries = [entry for entry in text.split("\n### ") if name in entry.partition("\n")[0]]
+    sentences = [fault.says for fault in SERIES_FAULTS if fault.errno == number and fault.says]
+    assert any(sentence in entry for sentence in sentences for entry in entries)
 
 
 # Rooms

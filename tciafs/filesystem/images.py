@@ -108,10 +108,12 @@ class Images:
         """
         lone = None if self._store.peek(series) else _lone_image(series)
         if opened := await self._store.open(series, name):
-            if lone is not None and opened.image.size_bytes != lone.size_bytes:
-                # The kernel was told another size, and would show a part as the whole.
-                await self._store.fetch(series).wait_settled(self._store.patience_s)
-            return opened
+            if lone is None or opened.image.size_bytes == lone.size_bytes:
+                return opened
+            # The kernel was told another size, and would show a part as the whole: let the checks say so.
+            opened.close()
+            await self._store.fetch(series).wait_settled(self._store.patience_s)
+            return await self._store.open(series, name)
         # What was listed before the series came in, as a lone image is, may have another name by now.
         if known := self._store.peek(series):
             layout = known.layout

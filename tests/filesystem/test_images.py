@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,37 @@ async def test_a_listing_of_a_series_that_turns_out_short_ends_in_its_error_behi
     assert listing.at(0) is not None
     with pytest.raises(SeriesDamaged):
         await listing.wait_for(1)
+
+
+async def test_a_lone_image_of_another_size_than_listed_is_not_opened_and_its_pack_let_go(
+    core: Core, tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("came with 7 of 4 bytes")
+    opened: list[object] = []
+    async with trio.open_nursery() as nursery:
+
+        async def read_it() -> None:
+            with pytest.raises(SeriesDamaged):
+                opened.append(await core.images.open(LONE, "1-1.dcm"))
+
+        nursery.start_soon(read_it)
+        transfer = await core.fetcher.begun()
+        transfer.bring("1-1.dcm", b"not lone")
+        await wait_all_tasks_blocked()
+        transfer.end(SeriesDamaged("came with 7 of 4 bytes"))
+    assert opened == []
+    assert files_open_below(tmp_path) == 0
+
+
+def files_open_below(folder: Path) -> int:
+    """Return how many packs in a folder this process has open."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += str(descriptor.readlink()).startswith(str(folder)) and "/incoming/" in str(
+                descriptor.readlink()
+            )
+    return found
 
 
 async def test_whoever_looks_at_an_arriving_series_shows_itself_by_its_first_image(quick: Core) -> None:

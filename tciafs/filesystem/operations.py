@@ -204,7 +204,6 @@ class Operations(pyfuse3.Operations):
         if images is None:
             self._guard.admit(pid, series)
             images = self._images.look(series)
-            self._ahead.note(node, pid)
         return self._tree.images(node, images)
 
     @answered

@@ -1,0 +1,109 @@
+"""A mount of an ordinary user, made by root for a test: `python as_ordinary_user.py REPOSITORY URL FOLDER`.
+
+To be run by `unshare --mount`: what is changed of the machine is changed for these processes alone. Prints
+what was seen, as JSON.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+USER, ANOTHER = 65534, 65533
+FUSE_DEVICE = os.makedev(10, 229)
+TIMEOUT_S = 60
+
+
+def let_all_use_fuse(folder: Path) -> None:
+    """Put a device that everybody may open in the place of one that only root may, as some machines have."""
+    device = folder / "fuse"
+    os.mknod(device, 0o666 | 0o020000, FUSE_DEVICE)
+    device.chmod(0o666)
+    subprocess.run(["mount", "--bind", device, "/dev/fuse"], check=True)
+
+
+def let_all_reach(path: Path, folder: Path) -> None:
+    """See to it that everybody can reach a path, such as an interpreter in root's own folder."""
+    closed = [each for each in reversed(path.parents) if not each.stat().st_mode & 0o001]
+    if not closed:
+        return
+    kept = folder / f"kept-{path.name}"
+    kept.mkdir()
+    subprocess.run(["mount", "--bind", path, kept], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", closed[0]], check=True)
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", kept, path], check=True)
+
+
+def tciafs(user: int, repository: Path, *words: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run the program as a user, who has no folder of his own and no rights but his."""
+    return subprocess.run(
+        [sys.executable, "-m", "tciafs", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        cwd=repository,
+        user=user,
+        group=user,
+        extra_groups=[],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_RUNTIME_DIR": "/nonexistent"},
+    )
+
+
+def seen_by(user: int, mountpoint: Path) -> Any:
+    """Return what a user sees of a mount: the collections, or the errno."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import os, sys; print(*os.listdir(sys.argv[1]))", mountpoint],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        user=user,
+        group=user,
+        extra_groups=[],
+        cwd="/",
+    )
+    return done.stdout.split() or ("EACCES" if "Errno 13" in done.stderr else done.stderr)
+
+
+def whose(path: Path) -> str:
+    """Return the owner of a file, and what others may do with it."""
+    status = path.stat()
+    return f"{status.st_uid} {status.st_mode & 0o077:o}"
+
+
+def main() -> None:
+    """Mount as a user, and look at it as several."""
+    repository, url, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    let_all_use_fuse(folder)
+    let_all_reach(Path(sys.base_prefix), folder)
+    place = folder / "place"
+    mountpoint, cache = place / "mnt", place / "cache"
+    for each in (place, mountpoint):
+        each.mkdir()
+        os.chown(each, USER, USER)
+    log = place / "log"
+    options: list[str | Path] = ["--url", url, "--cache-dir", cache, "--log-file", log]
+    mounted = tciafs(USER, repository, mountpoint, *options)
+    look: Callable[[int], Any] = lambda user: seen_by(user, mountpoint)  # noqa: E731
+    seen = {
+        "mounted": [mounted.returncode, mounted.stdout + mounted.stderr],
+        "owner": look(USER),
+        "root": look(0),
+        "another": look(ANOTHER),
+        "status": tciafs(USER, repository, "status", mountpoint).returncode,
+        "status of another": tciafs(ANOTHER, repository, "status", mountpoint).stderr,
+        "cache": sorted(
+            {f"{path.stat().st_uid} {path.stat().st_mode & 0o077:o}" for path in cache.rglob("*")}
+        ),
+        "unmounted": tciafs(USER, repository, "umount", mountpoint).returncode,
+    }
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()

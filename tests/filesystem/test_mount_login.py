@@ -169,5 +169,6 @@ def test_an_older_server_is_asked_by_the_version_that_looks_at_tokens(password_f
 def test_a_password_file_that_others_can_read_is_refused(password_file: Path, tmp_path: Path) -> None:
     password_file.chmod(0o644)
     (tmp_path / "mnt").mkdir()
-    done = program("--user", "ada", "--password-file", password_file, tmp_path / "mnt")
+    options = ("--user", "ada", "--password-file", password_file, "--agree-to-policy")
+    done = program(*options, tmp_path / "mnt")
     assert (done.returncode, "can be read by others" in done.stderr) == (2, True)

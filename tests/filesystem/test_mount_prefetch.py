@@ -123,6 +123,7 @@ def test_ctrl_c_stops_the_asking_and_what_is_under_way_comes_to_its_end(
 def test_a_terminal_has_bars_and_a_pipe_has_lines(colours: bool, mount: Mount) -> None:
     ours, theirs = pty.openpty()
     environment = marked_environment("command") | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    environment.pop("NO_COLOR", None)
     environment |= {} if colours else {"NO_COLOR": "1"}
     words = [*PROGRAM, "prefetch", str(mount.path / "MANYSERIES")]
     with subprocess.Popen(

@@ -46,6 +46,10 @@ def _worker(mount: Mount) -> int:
     return worker
 
 
+def _has_its_bound(worker: int) -> bool:
+    return 0 < resource.prlimit(worker, resource.RLIMIT_DATA)[0] <= 1 << 30
+
+
 def _failure_of_opening(image: Path) -> str:
     with pytest.raises(OSError, match=r".") as failed:
         os.open(image, os.O_RDONLY)
@@ -72,6 +76,7 @@ def test_a_worker_without_memory_fails_its_series_and_the_next_one_comes(
     mount: Mount, sample: RunningSample, series: ExpectedSeries
 ) -> None:
     worker = _worker(mount)
+    until(lambda: _has_its_bound(worker), "the worker's own bound, which would replace that of the test")
     resource.prlimit(worker, resource.RLIMIT_DATA, (1 << 20, 1 << 20))
     assert _failure_of_opening(mount.path / series.path / "1-01.dcm") == "EIO"
     assert not mount.incoming()
@@ -81,4 +86,4 @@ def test_a_worker_without_memory_fails_its_series_and_the_next_one_comes(
 
 def test_a_worker_has_a_bound_on_its_memory(mount: Mount) -> None:
     worker = _worker(mount)
-    until(lambda: 0 < resource.prlimit(worker, resource.RLIMIT_DATA)[0] <= 1 << 30, "the worker's own bound")
+    until(lambda: _has_its_bound(worker), "the worker's own bound")

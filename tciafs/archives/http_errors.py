@@ -10,7 +10,11 @@ import httpx
 
 from tciafs.errors import DeadlinePassed, TciafsError, Unreachable, UnreadableAnswer
 
-__all__ = ["FOREIGN", "RequestRejected", "proxy_asks_for_user", "translate"]
+__all__ = ["ABSENT", "FOREIGN", "RequestRejected", "proxy_asks_for_user", "translate"]
+
+
+ABSENT = (404, 405, 410, 501)
+"""How servers say that what was asked for, such as a version of an API, is not there."""
 
 
 class RequestRejected(UnreadableAnswer):

@@ -19,7 +19,7 @@ import httpx
 import trio
 
 from tciafs.archives.http import USER_AGENT, Bearer, HttpClient, Reader
-from tciafs.archives.http_errors import RequestRejected
+from tciafs.archives.http_errors import ABSENT, RequestRejected
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia_images import SeriesReader
 from tciafs.archives.nbia_listings import (
@@ -47,8 +47,6 @@ Api: TypeAlias = Literal["v4", "v1"]
 T = TypeVar("T")
 Record = TypeVar("Record", Study, Series)
 
-# How servers say that a version of the API, or one endpoint of it, is not there.
-_ABSENT = (404, 405, 410, 501)
 _DENIED = ("not in public domain", "not been granted")
 _VALUES = {
     "modality": "getModalityValues",
@@ -161,7 +159,7 @@ class NbiaArchive:
         try:
             return await self._http.fetch("v4/getUpdatedSeries", query, partial(Changes, since))
         except RequestRejected as rejected:
-            if rejected.status in _ABSENT:
+            if rejected.status in ABSENT:
                 return None
             raise _explained(rejected) from rejected
 
@@ -304,7 +302,7 @@ class NbiaArchive:
         try:
             answer = await self._http.fetch(f"{api}/getCollectionValues", {}, collections_listing)
         except RequestRejected as rejected:
-            if rejected.status in _ABSENT:
+            if rejected.status in ABSENT:
                 return False
             raise _explained(rejected) from rejected
         self._probe_answer = answer

@@ -14,14 +14,13 @@ import httpx
 import trio
 
 from tciafs.archives.http import USER_AGENT, checked_url
-from tciafs.archives.http_errors import FOREIGN, translate
+from tciafs.archives.http_errors import ABSENT, FOREIGN, translate
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.errors import DeadlinePassed, Unreachable
 
 __all__ = ["Answer", "addresses_of", "ask_once", "proxy_for"]
 
 NAME_TIMEOUT_S = 10.0
-VERSION_ABSENT = (404, 405, 410, 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ async def ask_once(url: str, limits: HttpLimits) -> Answer:
     try:
         async with httpx.AsyncClient(timeout=timeout, headers={"User-Agent": USER_AGENT}) as client:
             answer = await _asked(client, f"{address}/{versions[0]}getCollectionValues")
-            if answer.status in VERSION_ABSENT and len(versions) > 1:
+            if answer.status in ABSENT and len(versions) > 1:
                 answer = await _asked(client, f"{address}/{versions[1]}getCollectionValues")
             return answer
     except FOREIGN as error:

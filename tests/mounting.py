@@ -5,6 +5,7 @@ stems from a mount is known by a word in its environment, so that leftovers are 
 All calls block and have a bound; nothing waits for a time to pass where there is a sign to wait for.
 """
 
+import json
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 __all__ = [
     "PROGRAM",
@@ -28,6 +29,7 @@ __all__ = [
     "processes_marked",
     "program",
     "run",
+    "status_of",
     "until",
 ]
 
@@ -59,6 +61,14 @@ def run(
 def program(*words: str | Path, timeout_s: float = RUN_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     """Run tciafs with these words."""
     return run(*PROGRAM, *words, timeout_s=timeout_s, environment=marked_environment("command"))
+
+
+def status_of(mount: "Mount") -> dict[str, Any]:
+    """Return what the daemon of a mount says of itself."""
+    done = program("status", "--json", mount.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = END_TIMEOUT_S) -> None:

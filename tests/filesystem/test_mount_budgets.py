@@ -1,18 +1,16 @@
 """Budgets on a real mount: what is over them is refused and shown, and what is here is read all the same."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series
-from tests.mounting import Mount, mounted, program, until
+from tests.mounting import Mount, mounted, program, status_of, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -29,11 +27,6 @@ def series(sample: RunningSample) -> list[ExpectedSeries]:
     """Two series of several images."""
     both = (*expected_series(sample, "Phantom-Head"), *expected_series(sample, "Phantom-Brain-MR"))
     return [one for one in both if (one.image_count or 0) > 1][:2]
-
-
-def status_of(mount: Mount) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(program("status", "--json", mount.path).stdout)
-    return found
 
 
 def fetch(mount: Mount, series: ExpectedSeries) -> None:

@@ -1,15 +1,13 @@
 """What an archive changes, as programs on a real mount see it: at once, and without losing what is open."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series
-from tests.mounting import Mount, mounted, program, until
+from tests.mounting import Mount, mounted, program, status_of, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -60,11 +58,6 @@ def is_gone(path: Path) -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def status_of(mount: Mount) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(program("status", "--json", mount.path).stdout)
-    return found
 
 
 def test_a_withdrawn_series_is_gone_and_who_reads_it_reads_on(

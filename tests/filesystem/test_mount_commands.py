@@ -2,18 +2,16 @@
 
 import csv
 import errno
-import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
-from tests.mounting import PROGRAM, Mount, mounted, program, run, until
+from tests.mounting import PROGRAM, Mount, mounted, program, run, status_of, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -33,13 +31,6 @@ def series(sample: RunningSample) -> Iterator[ExpectedSeries]:
     sample.pace(found.uid, None)
     sample.clear_faults()
     sample.restore()
-
-
-def status_of(mount: Mount) -> dict[str, Any]:
-    done = program("status", "--json", mount.path)
-    assert (done.returncode, done.stderr) == (0, "")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])

@@ -29,6 +29,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "errors": "",
         "model": "",
         "naming": "errors model",
+        "headers": "",
         "setting_kinds": "",
         "settings": "errors setting_kinds",
         # Both ends of the control socket; what stands behind a command is handed to the server.
@@ -82,9 +83,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "citations": "",
         "export.mounted": "citations metadata",
         "export.reports": "metadata",
-        "export.sop_class": "",
-        "export.folders": "export.mounted export.reports export.sop_class",
-        "export.tars": "errors metadata export",
+        "export.folders": "export.mounted export.reports headers",
+        "export.tars": "errors headers metadata export",
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
@@ -129,7 +129,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.prefetching": "errors control.values filesystem.folders filesystem.status filesystem.way",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
-        "filesystem.provenance": "errors model store",
+        "filesystem.provenance": "errors headers model store",
         "filesystem.status": "tciafs store control.values",
         "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
         "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.reading "
@@ -179,7 +179,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "keyring": "credentials",
         "diskcache": "catalogue.table",
         "sqlite3": "catalogue.table store",
-        "pydicom": "worker.headers filesystem.provenance export.sop_class sample",
+        "pydicom": "worker.headers headers sample",
         "numpy": "sample",
         "starlette": "control.server sample",
         "hypercorn": "control.server sample",
@@ -192,7 +192,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming setting_kinds settings agreement citations metadata export archives.unzip "
+    "errors model naming headers setting_kinds settings agreement citations metadata export archives.unzip "
     "archives.http_body "
     "archives.http_errors archives.http_pace "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tciafs.export.mounted import MountedImage, MountedSeries, UnreadableSeries
 from tciafs.export.reports import Failure, Reports
-from tciafs.export.sop_class import sop_class_of
+from tciafs.headers import HEADER_BYTES, sop_class_in
 
 __all__ = ["Outcome", "copy_into_folders", "copy_licences", "now"]
 
@@ -86,8 +86,13 @@ def _copy_series(series: MountedSeries, to: Path, reports: Reports) -> bool:
     names = {image.path.name for image in images}
     for other in [each for each in folder.iterdir() if OURS.fullmatch(each.name) and each.name not in names]:
         other.unlink()  # of an older version of the series, or of a copy that broke off
-    reports.add(series.metadata(sop_class_of(folder / images[0].path.name), now()))
+    reports.add(series.metadata(_sop_class_of(folder / images[0].path.name), now()))
     return True
+
+
+def _sop_class_of(image: Path) -> tuple[str, str]:
+    with image.open("rb") as file:
+        return sop_class_in(file.read(HEADER_BYTES))
 
 
 def _is_whole(series: MountedSeries, folder: Path) -> bool:

@@ -21,14 +21,13 @@ from tciafs.errors import Misuse
 from tciafs.export.folders import Outcome, Progress, now
 from tciafs.export.mounted import MountedImage, MountedSeries, UnreadableSeries
 from tciafs.export.reports import Failure, Reports
-from tciafs.export.sop_class import sop_class_in
+from tciafs.headers import HEADER_BYTES, sop_class_in
 from tciafs.metadata import MetadataRow, write_rows
 
 __all__ = ["FORMATS", "write_tars"]
 
 FORMATS = {"tar": ".tar", "tar.xz": ".tar.xz", "tar.zst": ".tar.zst"}
 PROGRAMS = {"tar.xz": ("xz", "-T0", "-c"), "tar.zst": ("zstd", "-T0", "-q", "-c")}
-HEADER_BYTES = 64 * 1024
 STREAM_BYTES = 64 * 1024
 """What goes to the compressor at once; tarfile copies what it has gathered so far with each 16 KiB."""
 

@@ -8,24 +8,21 @@ attributes' names.
 import datetime as dt
 import zlib
 from collections.abc import Mapping
-from io import BytesIO
 
 from tciafs.errors import TciafsError
+from tciafs.headers import HEADER_BYTES, sop_instance_uid_in
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store
 
 __all__ = [
     "sop_instance_uid",
-    "sop_instance_uid_in",
     "xattrs_of_failure",
     "xattrs_of_record",
     "xattrs_of_state",
 ]
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
-SOP_INSTANCE_UID_TAG = 0x0008_0018
-HEADER_BYTES = 64 * 1024
 
 
 def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[str, str]:
@@ -97,21 +94,3 @@ def sop_instance_uid(image: OpenImage) -> str | None:
         return sop_instance_uid_in(image.read(0, HEADER_BYTES))
     except zlib.error:  # the deflated transfer syntax gives nothing before its end
         return sop_instance_uid_in(image.read(0, image.image.size_bytes))
-
-
-def sop_instance_uid_in(header: bytes) -> str | None:
-    """Return DICOM (0008,0018) of the beginning of an image; raises zlib.error where that is too short."""
-    # pydicom takes a fifth of a second to import, which only this rare question should pay.
-    from pydicom.filereader import read_partial
-    from pydicom.tag import BaseTag
-
-    def is_behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return int(tag) > SOP_INSTANCE_UID_TAG
-
-    try:
-        dataset = read_partial(BytesIO(header), stop_when=is_behind, force=True)
-        return str(dataset.get("SOPInstanceUID", "")) or None
-    except zlib.error:
-        raise
-    except Exception:  # bytes that are no DICOM make the parser raise whatever comes to its hands
-        return None

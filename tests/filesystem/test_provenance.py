@@ -18,7 +18,8 @@ from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian, Exp
 from trio.testing import wait_all_tasks_blocked
 
 from tciafs.errors import SeriesDamaged
-from tciafs.filesystem.provenance import HEADER_BYTES, sop_instance_uid, xattrs_of_record, xattrs_of_state
+from tciafs.filesystem.provenance import sop_instance_uid, xattrs_of_record, xattrs_of_state
+from tciafs.headers import HEADER_BYTES
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.store.open_packs import OpenImage
 from tests.fakes import make_series

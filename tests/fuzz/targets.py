@@ -24,7 +24,7 @@ from tciafs.archives.nbia_listings import (
 from tciafs.archives.unzip import Limits, MemberData, MemberEnd, MemberStart, Unzipper
 from tciafs.catalogue.table import unpack
 from tciafs.errors import Misuse, TciafsError, UnreadableAnswer
-from tciafs.filesystem.provenance import sop_instance_uid_in
+from tciafs.headers import sop_instance_uid_in
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import (
     Naming,

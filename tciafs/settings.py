@@ -40,7 +40,18 @@ from tciafs.setting_kinds import (
     parse_word,
 )
 
-__all__ = ["Declaration", "Settings", "declarations", "load_settings", "parse_mount_options"]
+__all__ = [
+    "Declaration",
+    "Given",
+    "Settings",
+    "config_path",
+    "declarations",
+    "given_settings",
+    "load_settings",
+    "parse_mount_options",
+    "settings_from",
+    "unknown",
+]
 
 T = TypeVar("T")
 
@@ -244,6 +255,18 @@ def declarations() -> Iterator[Declaration]:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The text that somebody gave for a setting, and where: "option", "environment" or "file".
+
+    `place` names it in a sentence, for example "-o cache_size" or "downloads in /etc/tciafs.toml".
+    """
+
+    text: str
+    source: str
+    place: str
+
+
 def load_settings(
     options: Mapping[str, str],
     mount_options: str = "",
@@ -255,26 +278,38 @@ def load_settings(
     `file` None means the user's configuration file, which need not exist; one that is named must.
     Raises Misuse.
     """
-    environment = os.environ if environment is None else environment
-    values = {
+    return settings_from(given_settings(options, mount_options, environment, file))
+
+
+def given_settings(
+    options: Mapping[str, str],
+    mount_options: str = "",
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> dict[str, Given]:
+    """Return what of the settings is not left to its default. Takes and raises what `load_settings` does."""
+    return {
         **_from_file(file),
-        **_from_environment(environment),
+        **_from_environment(os.environ if environment is None else environment),
         **parse_mount_options(mount_options),
-        **{name: (text, f"--{name.replace('_', '-')}") for name, text in options.items()},
+        **{name: Given(text, "option", f"--{name.replace('_', '-')}") for name, text in options.items()},
     }
+
+
+def settings_from(given: Mapping[str, Given]) -> Settings:
+    """Return the settings of which some are given. Raises Misuse for a text that cannot be used."""
     parsed = {}
     for each in declarations():
-        if each.name in values:
-            text, origin = values[each.name]
+        if (one := given.get(each.name)) is not None:
             try:
-                parsed[each.name] = each.parse(text)
+                parsed[each.name] = each.parse(one.text)
             except ValueError as error:
-                raise Misuse(f"{origin}: {error}, not {text!r}") from None
+                raise Misuse(f"{one.place}: {error}, not {one.text!r}") from None
     return Settings(**parsed)
 
 
-def parse_mount_options(text: str) -> dict[str, tuple[str, str]]:
-    """Return the settings in `-o name=value,...` with their origin. Raises Misuse for unknown names."""
+def parse_mount_options(text: str) -> dict[str, Given]:
+    """Return the settings in `-o name=value,...`. Raises Misuse for unknown names."""
     known = {each.name: each for each in declarations()}
     values = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -282,22 +317,32 @@ def parse_mount_options(text: str) -> dict[str, tuple[str, str]]:
         is_of_mount = IGNORED_MOUNT_OPTIONS.fullmatch(part)
         if (name := name.replace("-", "_")) in known and not is_of_mount:
             is_bare_flag = known[name].is_flag and not equals
-            values[name] = ("true" if is_bare_flag else value, f"-o {name}")
+            values[name] = Given("true" if is_bare_flag else value, "option", f"-o {name}")
         elif not is_of_mount:
             raise Misuse(f"-o {part}: unknown option{_nearest(name)}")
     return values
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def unknown(name: str) -> Misuse:
+    """Return the error for a word that is the name of no setting, with the nearest that is."""
+    return Misuse(f"unknown setting {name}{_nearest(name)}")
+
+
+def config_path() -> Path:
+    """Return where the user's configuration file is, if there is one."""
+    return platformdirs.user_config_path("tciafs") / "config.toml"
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
     return {
-        each.name: (environment[each.variable], each.variable)
+        each.name: Given(environment[each.variable], "environment", each.variable)
         for each in declarations()
         if environment.get(each.variable)  # empty is how shells say that it is not set
     }
 
 
-def _from_file(file: Path | None) -> dict[str, tuple[str, str]]:
-    path = file or platformdirs.user_config_path("tciafs") / "config.toml"
+def _from_file(file: Path | None) -> dict[str, Given]:
+    path = file or config_path()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -309,9 +354,10 @@ def _from_file(file: Path | None) -> dict[str, tuple[str, str]]:
     known = {each.name: each for each in declarations()}
     for name in table:
         if name not in known:
-            raise Misuse(f"{path}: unknown setting {name}{_nearest(name)}")
+            raise Misuse(f"{path}: {unknown(name)}")
     return {
-        name: (_toml_text(known[name], value, path), f"{name} in {path}") for name, value in table.items()
+        name: Given(_toml_text(known[name], value, path), "file", f"{name} in {path}")
+        for name, value in table.items()
     }
 
 

@@ -160,6 +160,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
         "cli.prefetching": "control.client control.report control.values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
+        "cli.configuring": "settings control.report cli.output cli.words",
         "cli.daemons": "errors control.client control.failed_table control.report "
         "filesystem.mountpoint cli.output",
         "__main__": "cli",

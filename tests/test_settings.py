@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import joined_names, parse_days, parse_duration, parse_names, parse_size
-from tciafs.settings import Settings, declarations, load_settings, parse_mount_options
+from tciafs.settings import Given, Settings, declarations, load_settings, parse_mount_options
 
 
 def loaded(
@@ -317,7 +317,7 @@ def test_an_unknown_mount_option_is_refused_with_the_nearest_that_exists(option:
 
 @given(st.text(max_size=30))
 def test_no_text_of_mount_options_does_anything_but_parse_or_complain(text: str) -> None:
-    values: dict[str, tuple[str, str]] = {}
+    values: dict[str, Given] = {}
     with contextlib.suppress(Misuse):
         values = parse_mount_options(text)
     assert values.keys() <= {each.name for each in declarations()}

@@ -1,8 +1,15 @@
-"""What a command says: sentences on stdout and stderr, whatever bytes a path in them has."""
+"""What a command says: sentences on stdout and stderr, whatever bytes a path in them has.
+
+Defined here and only here: when there are colours, which is on a terminal, unless NO_COLOR is set.
+"""
+
+import os
+import sys
+from typing import Any
 
 import click
 
-__all__ = ["fail", "say", "sentence"]
+__all__ = ["fail", "say", "sentence", "styled"]
 
 
 def say(message: str) -> None:
@@ -10,8 +17,20 @@ def say(message: str) -> None:
     click.echo(message.encode(errors="surrogateescape"))
 
 
+def styled(text: str, *, on_stderr: bool = False, **style: Any) -> str:
+    """Return a text for stdout in a style of `click.style`, where a terminal shows it and nobody minds.
+
+    See https://no-color.org: any value of NO_COLOR but an empty one.
+    """
+    stream = sys.stderr if on_stderr else sys.stdout
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return click.style(text, **style)
+
+
 def fail(sentence: str, exit_code: int) -> int:
-    click.echo(f"tciafs: {sentence}", err=True)
+    name = styled("tciafs:", on_stderr=True, fg="red", bold=True)
+    click.echo(f"{name} {sentence}", err=True)
     return exit_code
 
 

@@ -10,6 +10,7 @@ import click
 from tciafs import __version__
 from tciafs.cli.agreeing import agree
 from tciafs.cli.citing import cite
+from tciafs.cli.configuring import config
 from tciafs.cli.daemons import pause, refresh, resume, status
 from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
@@ -68,6 +69,7 @@ for command in (
     du,
     export,
     cite,
+    config,
 ):
     commands.add_command(command)
 

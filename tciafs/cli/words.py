@@ -13,13 +13,21 @@ import click
 
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import joined_names
-from tciafs.settings import Declaration, Settings, declarations, load_settings
+from tciafs.settings import Declaration, Given, Settings, declarations, given_settings, settings_from
 
-__all__ = ["NOT_YET", "MountOrCommand", "demo_options", "mountpoint_in", "setting_options", "settings_of"]
+__all__ = [
+    "NOT_YET",
+    "MountOrCommand",
+    "demo_options",
+    "given_in",
+    "mountpoint_in",
+    "setting_options",
+    "settings_of",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-NOT_YET = frozenset(["config", "manifest"])
+NOT_YET = frozenset(["manifest"])
 """Commands of later versions: not mount points, so that they will not change their meaning."""
 
 
@@ -99,8 +107,15 @@ def _as_one_text(_ctx: click.Context, _option: click.Parameter, words: tuple[str
 def settings_of(
     mount_options: tuple[str, ...], config: Path | None, options: dict[str, str | None]
 ) -> Settings:
+    return settings_from(given_in(mount_options, config, options))
+
+
+def given_in(
+    mount_options: tuple[str, ...], config: Path | None, options: dict[str, str | None]
+) -> dict[str, Given]:
+    """Return what of the settings is given by options, the environment and the configuration file."""
     given = {name: text for name, text in options.items() if text is not None}
-    return load_settings(given, ",".join(mount_options), file=config)
+    return given_settings(given, ",".join(mount_options), file=config)
 
 
 def mountpoint_in(words: tuple[str, ...], mount_options: tuple[str, ...]) -> Path:

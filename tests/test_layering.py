@@ -158,7 +158,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
         "cli.keeping": "control.client control.report cli.daemons cli.output",
         "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
-        "cli.prefetching": "control.client control.report control.values cli.bars cli.daemons cli.output",
+        "cli.prefetching": "errors selection.manifests filesystem.mountpoint control.client control.report "
+        "control.values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
         "cli.configuring": "settings control.report cli.output cli.words",
         "cli.daemons": "errors control.client control.failed_table control.report "

@@ -1,56 +1,142 @@
-"""`tciafs prefetch`: series fetched by the daemon, turn by turn, and how far that is.
+"""`tciafs prefetch` and `retry`: series fetched by the daemon, turn by turn, and how far that is.
 
 What is here is passed over, so that the same command goes on where it was stopped. Ctrl-C stops the asking:
 the few series under way come to their end in the daemon, and no other begins.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from tciafs.cli.daemons import asked, mount_around
-from tciafs.cli.output import fail, say
+from tciafs.cli.daemons import asked, mount_around, mounts_of_user
+from tciafs.cli.output import fail, say, sentence
+from tciafs.errors import Misuse, TciafsError
 
 if TYPE_CHECKING:
     from tciafs.control.values import ListedSeries, PrefetchedSeries
     from tciafs.filesystem.mountpoint import Ours
 
-__all__ = ["prefetch"]
+__all__ = ["prefetch", "retry"]
 
 WINDOW = 32
 """Series asked for in a turn: those that are here are passed over so many at a time."""
 
 UNDER_WAY = ("coming", "waiting")
 
-SAID = {"here": "was here", "gone": "not in the archive any more"}
+SAID = {"here": "was here", "gone": "not in this mount any more"}
 
 ENDINGS = frozenset(["NoSpace", "Refused", "Offline"])
 """Errors that the next series would meet too."""
 
 
 @click.command()
-@click.argument("paths", type=click.UNPROCESSED, nargs=-1, required=True, metavar="PATH...")
-def prefetch(paths: tuple[str, ...]) -> int:
-    """Fetch all series at PATH, a collection, patient, study or series of a mount, now.
+@click.argument("words", type=click.UNPROCESSED, nargs=-1, required=True, metavar="PATH|MANIFEST...")
+@click.option(
+    "--mount",
+    "mountpoint",
+    type=click.UNPROCESSED,
+    metavar="MOUNTPOINT",
+    help="Where to fetch what manifests name; default: your only mount.",
+)
+def prefetch(words: tuple[str, ...], mountpoint: str | None) -> int:
+    """Fetch all series at PATH in a mount, or all that the file MANIFEST names, now.
 
-    Series that are here already are passed over. Ctrl-C stops; those under way come to their end.
+    PATH is a collection, patient, study or series; MANIFEST is a .tcia manifest, a table with a column of
+    series UIDs, or an .s5cmd list. Series that are here already are passed over, so the same command goes on
+    where it was stopped. Ctrl-C stops; those under way come to their end.
     """
+    return _fetch([_wanted(word, mountpoint) for word in words])
+
+
+@click.command()
+@click.argument("paths", type=click.UNPROCESSED, nargs=-1, metavar="[PATH...]")
+def retry(paths: tuple[str, ...]) -> int:
+    """Fetch once more, now, the series at PATH that failed, and no others (default: in all your mounts).
+
+    tciafs status shows them, and why they failed. Ctrl-C stops.
+    """
+    places = [mount_around(path) for path in paths] or [(mount, "/") for mount in mounts_of_user()]
+    return _fetch([_Wanted(mount, partial(_failed, mount, inside), again=True) for mount, inside in places])
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Series of a mount, as a daemon lists them when asked; `missing` says of a list what there is not."""
+
+    mount: "Ours"
+    listed: "Callable[[], list[ListedSeries]]"
+    again: bool = False
+    missing: "Callable[[list[ListedSeries]], list[str]]" = lambda _: []
+
+
+def _wanted(word: str, mountpoint: str | None) -> _Wanted:
+    """Return what a path in a mount, or a manifest, means. Raises Unusable, or Misuse for a bad manifest."""
+    from tciafs.filesystem.mountpoint import ours_around
+
+    # Nothing in a mount is looked at: its daemon may be frozen.
+    if not word or ours_around(Path(word)) is not None or not Path(word).is_file():
+        mount, inside = mount_around(word)
+        return _Wanted(mount, partial(_at_path, mount, inside))
+    from tciafs.selection.manifests import read_manifest
+
+    uids = read_manifest(Path(word)).uids
+    mount = mount_around(mountpoint)[0] if mountpoint is not None else _only_mount()
+    return _Wanted(mount, partial(_named, mount, uids), missing=partial(_missing, uids))
+
+
+def _only_mount() -> "Ours":
+    mounts = mounts_of_user()
+    if len(mounts) > 1:
+        raise Misuse(f"you have {len(mounts)} mounts; say with --mount which of them is to fetch")
+    return mounts[0]
+
+
+def _at_path(mount: "Ours", inside: str) -> "list[ListedSeries]":
+    from tciafs.control.client import ask_series
+
+    return list(ask_series(mount.path, inside))
+
+
+def _failed(mount: "Ours", inside: str) -> "list[ListedSeries]":
+    from tciafs.control.client import ask_failed
+
+    return list(ask_failed(mount.path, inside))
+
+
+def _named(mount: "Ours", series_uids: "Sequence[str]") -> "list[ListedSeries]":
+    from tciafs.control.client import ask_named
+
+    return list(ask_named(mount.path, series_uids))
+
+
+def _missing(series_uids: "Sequence[str]", listed: "list[ListedSeries]") -> list[str]:
+    there = {each.path[-1] for each in listed}
+    return [f"{uid}: not in the archive, or not permitted" for uid in series_uids if uid not in there]
+
+
+def _fetch(wanted: "list[_Wanted]") -> int:
+    """Have all of it fetched, say what came of it, and return the exit code."""
     since = time.time()
-    places = [mount_around(path) for path in paths]
-    outcome = _Outcome()
+    outcome, exit_code = _Outcome(), 0
     try:
-        for mount, inside in places:
-            if not outcome.ending:
-                _prefetch(mount, inside, since, outcome)
+        for each in wanted:
+            try:
+                if not outcome.ending:
+                    _prefetch(each, since, outcome)
+            except TciafsError as error:
+                if len(wanted) == 1:
+                    raise
+                exit_code = fail(sentence(str(error), error.hint), error.exit_code)
     except KeyboardInterrupt:
         say(f"stopped: {outcome.said()}; what is under way comes to its end")
         raise
-    return outcome.conclude()
+    return outcome.conclude() or exit_code
 
 
 @dataclass(slots=True)
@@ -73,7 +159,7 @@ class _Outcome:
             f"{self.here:,} were here",
         ]
         if self.gone:
-            parts.append(f"{self.gone:,} are not in the archive any more")
+            parts.append(f"{self.gone:,} are not in this mount any more")
         if self.failures:
             parts.append(f"{len(self.failures):,} failed")
         return ", ".join(parts)
@@ -88,16 +174,18 @@ class _Outcome:
         return 1 if self.failures else 0
 
 
-def _prefetch(mount: "Ours", inside: str, since: float, outcome: _Outcome) -> None:
-    from tciafs.control.client import ask_prefetch, ask_series
+def _prefetch(wanted: _Wanted, since: float, outcome: _Outcome) -> None:
+    from tciafs.control.client import ask_prefetch
     from tciafs.control.values import Prefetch
 
-    listed = asked(mount, lambda: list(ask_series(mount.path, inside)))
+    mount = wanted.mount
+    listed = asked(mount, wanted.listed)
+    outcome.failures += wanted.missing(listed)
     waiting = {each.path[-1]: each for each in listed}
     with _display(len(listed), sum(each.listed_bytes or 0 for each in listed)) as display:
         while waiting and not outcome.ending:
             some = tuple(each.path for each, _ in zip(waiting.values(), range(WINDOW), strict=False))
-            turn = asked(mount, partial(ask_prefetch, mount.path, Prefetch(some, since)))
+            turn = asked(mount, partial(ask_prefetch, mount.path, Prefetch(some, since, wanted.again)))
             for state in turn.series:
                 if state.state in UNDER_WAY:
                     continue

@@ -19,7 +19,7 @@ from tciafs.cli.logins import login, logout
 from tciafs.cli.measuring import du
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
-from tciafs.cli.prefetching import prefetch
+from tciafs.cli.prefetching import prefetch, retry
 from tciafs.cli.verifying import verify
 from tciafs.cli.words import NOT_YET, MountOrCommand
 from tciafs.errors import TciafsError
@@ -58,6 +58,7 @@ for command in (
     pause,
     resume,
     prefetch,
+    retry,
     verify,
     pin,
     unpin,

@@ -6,7 +6,8 @@ before it gets into a sentence. Blocks; used by commands, never by the daemon.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,9 @@ from tciafs.control.values import (
     FailureStatus,
     ListCached,
     ListedSeries,
+    ListFailed,
     ListFailures,
+    ListNamed,
     ListSeries,
     Pause,
     Pin,
@@ -45,7 +48,9 @@ __all__ = [
     "ask_cached",
     "ask_check",
     "ask_evict",
+    "ask_failed",
     "ask_failures",
+    "ask_named",
     "ask_pause",
     "ask_pin",
     "ask_prefetch",
@@ -65,6 +70,9 @@ TURN_TIMEOUT_S = 300.0
 """A turn takes a second where no listing has to be asked for anew."""
 
 LONGEST_PATIENCE_S = 3600.0
+
+MOST_NAMED = 500
+"""Series UIDs in a request, which may have 64 KiB."""
 
 
 def ask_status(mountpoint: Path) -> Status:
@@ -128,14 +136,35 @@ def ask_pause(mountpoint: Path, *, paused: bool) -> None:
 
 def ask_series(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
     """Yield the series at a path inside a mount, as the archive lists them. Raises as `ask_refresh`."""
+    return _pages(mountpoint, "series", partial(ListSeries, path))
+
+
+def ask_failed(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
+    """Yield the series at a path inside a mount that could not be had. Raises as `ask_refresh`."""
+    return _pages(mountpoint, "failed", partial(ListFailed, path))
+
+
+def _pages(mountpoint: Path, name: str, wish: Callable[[tuple[str, ...]], object]) -> Iterator[ListedSeries]:
     patience_s = _patience_s(mountpoint)
     after: tuple[str, ...] = ()
     more = True
     while more:
-        page = _ask(mountpoint, "series", ListSeries(path, after), SeriesPage, patience_s)
+        page = _ask(mountpoint, name, wish(after), SeriesPage, patience_s)
         yield from page.series
         more = page.more and bool(page.series)
         after = page.series[-1].path if page.series else ()
+
+
+def ask_named(mountpoint: Path, series_uids: Sequence[str]) -> Iterator[ListedSeries]:
+    """Yield where those of these series are that the archive has. Raises as `ask_refresh`."""
+    patience_s = _patience_s(mountpoint)
+    for start in range(0, len(series_uids), MOST_NAMED):
+        some, after, more = tuple(series_uids[start : start + MOST_NAMED]), "", True
+        while more:
+            page = _ask(mountpoint, "named", ListNamed(some, after), SeriesPage, patience_s)
+            yield from page.series
+            more = page.more and bool(page.series)
+            after = page.series[-1].path[-1] if page.series else ""
 
 
 def ask_prefetch(mountpoint: Path, wish: Prefetch) -> PrefetchTurn:

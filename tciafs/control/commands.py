@@ -4,7 +4,7 @@ A new command is a field here, a line in `server` (its path and the value of its
 `client`, and a section in docs/control.md.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tciafs.control.values import (
@@ -13,6 +13,7 @@ from tciafs.control.values import (
     CheckTurn,
     Evicted,
     FailurePage,
+    Prefetch,
     PrefetchTurn,
     SeriesPage,
     Status,
@@ -27,8 +28,8 @@ class Commands:
 
     `status` never waits, nor does `failures`, which takes the series UID behind which to go on ("": begin);
     `cached` takes a path and such a UID, `check` a series UID and how far it was read before; `series` takes
-    a path and that of a series behind which to go on; `prefetch` takes paths of series, and the time (Unix
-    seconds) since when nothing that was used makes room for them; `refresh` takes a path. `pin` has the
+    a path and that of a series behind which to go on, and so does `failed`; `named` takes series UIDs, and
+    one behind which to go on. `prefetch` takes what is wished, `refresh` a path. `pin` has the
     series at a path kept (True) or not (False), `evict` takes what `cached` takes. `pause` has all downloads
     stand still (True) or go on (False), at once.
     """
@@ -38,7 +39,9 @@ class Commands:
     cached: Callable[[str, str], Awaitable[CachedPage]]
     check: Callable[[str, CheckPlace], Awaitable[CheckTurn]]
     series: Callable[[str, tuple[str, ...]], Awaitable[SeriesPage]]
-    prefetch: Callable[[Sequence[tuple[str, ...]], float], Awaitable[PrefetchTurn]]
+    failed: Callable[[str, tuple[str, ...]], Awaitable[SeriesPage]]
+    named: Callable[[tuple[str, ...], str], Awaitable[SeriesPage]]
+    prefetch: Callable[[Prefetch], Awaitable[PrefetchTurn]]
     refresh: Callable[[str], Awaitable[None]]
     pin: Callable[[str, bool], Awaitable[None]]
     evict: Callable[[str, str], Awaitable[Evicted]]

@@ -23,7 +23,7 @@ MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
 
 UNITS = "BKMGT"
-FAILED_HINT = "asked for again later, or at once after: tciafs refresh PATH"
+FAILED_HINT = "asked for again later, or at once: tciafs retry"
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,9 @@ __all__ = [
     "FailurePage",
     "FailureStatus",
     "ListCached",
+    "ListFailed",
     "ListFailures",
+    "ListNamed",
     "ListSeries",
     "ListedSeries",
     "Pause",
@@ -289,6 +291,25 @@ class ListSeries:
 
 
 @dataclass(frozen=True, slots=True)
+class ListFailed:
+    """`POST /v1/failed`: the series at a path that could not be had, answered as `ListSeries` is."""
+
+    path: str
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListNamed:
+    """`POST /v1/named`: where the series with these UIDs are, answered as `ListSeries` is.
+
+    Those that the archive does not know are left out. At most 500; on from behind one (its UID; "": begin).
+    """
+
+    series_uids: tuple[str, ...]
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ListedSeries:
     """A series as the archive lists it; `path` is its collection, patient ID, study and series UID."""
 
@@ -310,11 +331,12 @@ class Prefetch:
     """`POST /v1/prefetch`: have these series (their `path`s) here, as many at once as the mount may.
 
     What was used since `since` (Unix seconds) is not dropped for them. Those under way come to their end;
-    the others begin only as long as this is asked for.
+    the others begin only as long as this is asked for. `again`: also those that failed a while ago.
     """
 
     series: tuple[tuple[str, ...], ...]
     since: float
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetch
         cached=cached,
         check=check,
         series=prefetching.listed,
+        failed=prefetching.failed,
+        named=prefetching.named,
         prefetch=prefetching.turn,
         refresh=refresh,
         pin=pin,

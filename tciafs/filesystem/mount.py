@@ -54,6 +54,7 @@ from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.filesystem.walk_ahead import WalkAhead
 from tciafs.filesystem.way import Way
+from tciafs.model import Series
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
 from tciafs.selection.selection import Selection
 from tciafs.selection.table import MetadataTable
@@ -163,7 +164,8 @@ def _commands(
     store, tree = sources.store, files.tree
     chosen = partial(_said_of, choice_in_words(settings), sources.selection)
     rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen)
-    return commands_of(about, rooms, tree, Prefetching(tree, store, settings.downloads))
+    prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
+    return commands_of(about, rooms, tree, prefetching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,10 @@ async def _check_words(selection: Selection) -> None:
 
 def _said_of(words: str, selection: Selection) -> tuple[str, ...]:
     return (words, *selection.remarks) if words else ()
+
+
+async def _named(catalogue: Catalogue, series_uids: Sequence[str]) -> Sequence[Series]:
+    return (await catalogue.answer(("named", *series_uids))).records
 
 
 async def _announce(sources: _Sources, mountpoint: Path, ready: Callable[[str], None]) -> None:

@@ -6,12 +6,12 @@ downloads are like those that are fetched ahead: they come after what a reader w
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from tciafs.control.values import ListedSeries, PrefetchedSeries, PrefetchTurn, SeriesPage
+from tciafs.control.values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
 from tciafs.errors import Misuse, Offline, TciafsError
 from tciafs.filesystem.folders import Whose
 from tciafs.filesystem.status import LONGEST_SENTENCE_BYTES, brief
@@ -31,17 +31,23 @@ PAGE_CHARACTERS = 40_000
 """An answer must fit into the buffer of a socket, whatever names an archive has."""
 
 MOST_A_TURN = 100
+MOST_NAMED = 500
 REMEMBERED_DOWNLOADS = 1000
 
 SERIES_KEYS = 4
 UNDER_WAY = ("coming", "waiting")
 
 
+Find: TypeAlias = Callable[[Sequence[str]], "Awaitable[Sequence[Series]]"]
+"""Returns the series with some UIDs, without those that the archive does not know."""
+
+
 class Prefetching:
     """What commands have fetched, `at_once` series at the same time."""
 
-    def __init__(self, tree: "Tree", store: "Store", at_once: int) -> None:
+    def __init__(self, tree: "Tree", store: "Store", find: Find, at_once: int) -> None:
         self._tree = tree
+        self._find = find
         self._way = Way(tree.folders)
         self._store = store
         self._at_once = at_once
@@ -65,22 +71,43 @@ class Prefetching:
             following = await self._way.next(following.path, by_name, within)
         return SeriesPage(tuple(page), more=following is not None)
 
-    async def turn(self, wanted: Sequence[Whose], since: float) -> PrefetchTurn:
+    async def failed(self, path: str, after: Whose) -> SeriesPage:
+        """Return the series at a path that could not be had, on from one, in the order of their paths.
+
+        Raises NoSuchName, or what the archive raises.
+        """
+        within = await self._tree.keys(path)
+        every = (failed.series for failed in self._store.failures.every())
+        meant = (each for each in every if each.path[: len(within)] == within and each.path > after)
+        return _page(sorted(meant, key=lambda each: each.path))
+
+    async def named(self, series_uids: Sequence[str], after: str) -> SeriesPage:
+        """Return where series with these UIDs are, on from one, in the order of their UIDs.
+
+        Raises what the archive raises.
+        """
+        if len(series_uids) > MOST_NAMED:
+            raise Misuse(f"at most {MOST_NAMED} series are looked up at once")
+        meant = (each for each in await self._find(series_uids) if each.series_uid > after)
+        return _page(sorted(meant, key=lambda each: each.series_uid))
+
+    async def turn(self, wish: Prefetch) -> PrefetchTurn:
         """Have some series fetched, and return how it is with them. Raises what the archive raises."""
+        wanted = wish.series
         if len(wanted) > MOST_A_TURN or any(len(whose) != SERIES_KEYS for whose in wanted):
             raise Misuse(f"a turn has at most {MOST_A_TURN} series, each with its four keys")
         await trio.lowlevel.checkpoint()  # whoever asks without end must not be the only one served
         found = [(whose, await self._way.series(whose)) for whose in wanted]
-        states = self._states(found, since, self._at_once)
+        states = self._states(found, wish, self._at_once)
         if states and all(each.state in UNDER_WAY for each in states):
             with trio.move_on_after(TURN_S):
                 await self._until_one_is_over()
             # Only the next turn begins another one: by now there may be nobody who would ask for it.
-            states = self._states(found, since, 0)
+            states = self._states(found, wish, 0)
         return PrefetchTurn(tuple(states))
 
     def _states(
-        self, found: "Sequence[tuple[Whose, Series | None]]", since: float, at_once: int
+        self, found: "Sequence[tuple[Whose, Series | None]]", wish: Prefetch, at_once: int
     ) -> list[PrefetchedSeries]:
         """Return how it is with series, having begun some until `at_once` are coming."""
         states, coming = [], 0
@@ -88,34 +115,41 @@ class Prefetching:
             state = (
                 PrefetchedSeries(whose[-1], "gone")
                 if series is None
-                else self._state(series, since, may_begin=coming < at_once)
+                else self._state(series, wish, may_begin=coming < at_once)
             )
             coming += state.state == "coming"
             states.append(state)
         return states
 
-    def _state(self, series: "Series", since: float, *, may_begin: bool) -> PrefetchedSeries:
+    def _state(self, series: "Series", wish: Prefetch, *, may_begin: bool) -> PrefetchedSeries:
         uid = series.series_uid
         asked = self._asked.get(uid)
         if asked is not None and asked.over.is_set():
             del self._asked[uid]
             if asked.failure is None:
                 return PrefetchedSeries(uid, "fetched", asked.arrived_bytes)
-            if not asked.gave_way:
+            if not asked.gave_way and not self._is_to_be_tried_again(series, wish):
                 return _failed(uid, asked.failure)
         if self._store.state(series) == "local":
             self._store.note_used(series)
             return PrefetchedSeries(uid, "here", series.size_bytes or 0)
         if self._store.peek_download(series) is None and not may_begin:
             return PrefetchedSeries(uid, "waiting")
+        if self._is_to_be_tried_again(series, wish):
+            self._store.failures.forget(lambda failed: failed.series_uid == uid)
         if failure := self._store.failures.refusal(series):
             return _failed(uid, failure)
-        download = self._store.fetch_ahead(series, since)
+        download = self._store.fetch_ahead(series, wish.since)
         if download is None:
             offline = Offline(f"series {uid} is not in the cache, and --offline is set")
             return _failed(uid, self._store.pausing.refusal or offline)
         self._remember(download)
         return PrefetchedSeries(uid, "coming", download.arrived_bytes)
+
+    def _is_to_be_tried_again(self, series: "Series", wish: Prefetch) -> bool:
+        """Return whether a series failed before the command began that has such series tried again."""
+        failed = self._store.failures.find(series)
+        return wish.again and failed is not None and failed.at < wish.since
 
     def _remember(self, download: "Download") -> None:
         """Keep a download until somebody has heard how it ended."""
@@ -133,6 +167,18 @@ class Prefetching:
 
             for download in self._asked.values():
                 nursery.start_soon(watch, download)
+
+
+def _page(series: "Sequence[Series]") -> SeriesPage:
+    """Return the first of some series, as many as fit into an answer."""
+    page: list[ListedSeries] = []
+    characters = 0
+    for each in series:
+        if len(page) == PAGE_SERIES or characters >= PAGE_CHARACTERS:
+            break
+        page.append(ListedSeries(each.path, each.image_count, each.size_bytes))
+        characters += sum(map(len, each.path))
+    return SeriesPage(tuple(page), more=len(page) < len(series))
 
 
 def _failed(uid: str, failure: TciafsError) -> PrefetchedSeries:

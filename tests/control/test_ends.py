@@ -4,7 +4,7 @@ import dataclasses
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +21,9 @@ from tciafs.control.client import (
     ask_cached,
     ask_check,
     ask_evict,
+    ask_failed,
     ask_failures,
+    ask_named,
     ask_pause,
     ask_pin,
     ask_prefetch,
@@ -83,7 +85,7 @@ class FakeDaemon:
     cached: list[CachedSeries] = field(default_factory=list)
     checked: list[tuple[str, CheckPlace]] = field(default_factory=list)
     series: list[ListedSeries] = field(default_factory=list)
-    prefetched: list[tuple[tuple[tuple[str, ...], ...], float]] = field(default_factory=list)
+    prefetched: list[Prefetch] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     pauses: list[bool] = field(default_factory=list)
     pins: list[tuple[str, bool]] = field(default_factory=list)
@@ -101,6 +103,8 @@ class FakeDaemon:
             cached=self.list_cached,
             check=self.check,
             series=self.list_series,
+            failed=self.list_failed,
+            named=self.list_named,
             prefetch=self.prefetch,
             refresh=self.refresh,
             pause=self.pauses.append,
@@ -127,9 +131,16 @@ class FakeDaemon:
         behind = [each for each in self.series if each.path > after]
         return SeriesPage(tuple(behind[:2]), more=len(behind) > 2)
 
-    async def prefetch(self, wanted: Sequence[tuple[str, ...]], since: float) -> PrefetchTurn:
-        self.prefetched.append((tuple(wanted), since))
-        return PrefetchTurn(tuple(PrefetchedSeries(path[-1], "here", 7) for path in wanted))
+    async def list_failed(self, path: str, after: tuple[str, ...]) -> SeriesPage:
+        return await self.list_series(path, after)
+
+    async def list_named(self, series_uids: tuple[str, ...], after: str) -> SeriesPage:
+        behind = [each for each in self.series if each.path[-1] in series_uids and each.path[-1] > after]
+        return SeriesPage(tuple(behind[:2]), more=len(behind) > 2)
+
+    async def prefetch(self, wish: Prefetch) -> PrefetchTurn:
+        self.prefetched.append(wish)
+        return PrefetchTurn(tuple(PrefetchedSeries(path[-1], "here", 7) for path in wish.series))
 
     async def check(self, series_uid: str, place: CheckPlace) -> CheckTurn:
         self.checked.append((series_uid, place))
@@ -229,10 +240,17 @@ async def test_a_check_goes_on_where_the_last_turn_ended() -> None:
     assert daemon.checked == [("1.2", CheckPlace()), ("1.2", CheckPlace(1, 2, 3, "x"))]
 
 
-async def test_all_series_at_a_path_are_listed_however_many_pages_it_takes() -> None:
+async def test_all_series_at_a_path_are_listed_however_many_pages_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     listed = [ListedSeries(("Lung", "P1", "1.2", f"1.2.{number}"), 2, None) for number in range(5)]
     async with served(FakeDaemon(series=listed)):
         assert await in_thread(lambda: list(ask_series(MOUNT, "/Lung"))) == listed
+        assert await in_thread(lambda: list(ask_failed(MOUNT, "/Lung"))) == listed
+        uids = [each.path[-1] for each in listed]
+        assert await in_thread(lambda: list(ask_named(MOUNT, [*uids, "9.9"]))) == listed
+        monkeypatch.setattr(client, "MOST_NAMED", 2)
+        assert await in_thread(lambda: list(ask_named(MOUNT, uids))) == listed
 
 
 async def test_a_wish_to_have_series_fetched_reaches_the_daemon_and_its_answer_the_command() -> None:
@@ -240,7 +258,7 @@ async def test_a_wish_to_have_series_fetched_reaches_the_daemon_and_its_answer_t
     wanted = (("Lung", "P1", "1.2", "1.2.3"), ("Lung", "P1", "1.2", "1.2.4"))
     async with served(daemon):
         turn = await in_thread(ask_prefetch, MOUNT, Prefetch(wanted, 17.5))
-    assert daemon.prefetched == [(wanted, 17.5)]
+    assert daemon.prefetched == [Prefetch(wanted, 17.5)]
     assert turn.series == (PrefetchedSeries("1.2.3", "here", 7), PrefetchedSeries("1.2.4", "here", 7))
 
 

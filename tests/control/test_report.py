@@ -68,7 +68,7 @@ def test_a_status_is_a_few_aligned_lines() -> None:
   downloads  2
              arriving Lung/P1 1.2.3: 12 of 133 images, 6.1M of 70M
              queued Lung/P 2 1.2.4: 0 of ? images, 0B of ?
-  failed     1 series; asked for again later, or at once after: tciafs refresh PATH
+  failed     1 series; asked for again later, or at once: tciafs retry
              1970-01-01 00:01:00 Lung/P3 1.2.5: no route. Check the network.
   event      1970-01-01 01:00:00 the archive lists nothing under patients/NLST"""
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
-from tests.mounting import PROGRAM, Mount, marked_environment, mounted, program, until
+from tests.mounting import PROGRAM, Mount, marked_environment, mounted, program, status_of, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
 
 ESCAPE, COLOUR = b"\x1b[", b"\x1b[3"
+NOTHING_FETCHED = "0 series fetched (0B), 0 were here\n"
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,66 @@ def test_a_terminal_has_bars_and_a_pipe_has_lines(colours: bool, mount: Mount) -
     assert ESCAPE in shown
     assert b"of 20 series" in shown
     assert (COLOUR in shown) == colours
+
+
+# What failed, once more
+
+
+def test_what_failed_is_tried_again_and_nothing_else(
+    mount: Mount, sample: RunningSample, series: list[ExpectedSeries]
+) -> None:
+    bad = [series[3], series[15]]
+    for one in bad:
+        sample.fault("status", series=one.uid, code=500, times=1)
+        assert program("prefetch", mount.path / one.path).returncode == 1
+    sample.forget_requests()
+
+    nothing = program("retry", mount.path / series[0].path)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, NOTHING_FETCHED, "")
+
+    some = program("retry", mount.path / bad[0].path)
+    assert (some.returncode, some.stdout.splitlines()[-1].startswith("1 series fetched (")) == (0, True)
+    assert _asked(sample) == [bad[0].uid]
+
+    sample.fault("status", series=bad[1].uid, code=500, times=1)
+    again = program("retry", mount.path)
+    assert again.returncode == 1
+    assert bad[1].uid in again.stderr
+
+    rest = program("retry", mount.path)
+    assert (rest.returncode, rest.stdout.splitlines()[-1].startswith("1 series fetched (")) == (0, True)
+    assert _asked(sample) == [bad[0].uid, bad[1].uid, bad[1].uid]
+    assert program("retry", mount.path).stdout == NOTHING_FETCHED
+    assert status_of(mount)["failures_total"] == 0
+
+
+# Manifests
+
+
+def _manifest(folder: Path, *uids: str) -> Path:
+    head = "downloadServerUrl=https://example.org/\nmanifestVersion=3.0\nListOfSeriesToDownload=\n"
+    file = folder / "cohort.tcia"
+    file.write_text(head + "".join(f"{uid}\n" for uid in uids))
+    return file
+
+
+def test_all_that_a_manifest_names_is_fetched_and_what_the_archive_has_not_is_said(
+    mount: Mount, sample: RunningSample, series: list[ExpectedSeries], tmp_path: Path
+) -> None:
+    named = [series[19].uid, series[2].uid]
+    done = program("prefetch", _manifest(tmp_path, *named), "--mount", mount.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("2 series fetched (")
+    assert sorted(_asked(sample)) == sorted(named)
+
+    file = _manifest(tmp_path, *named, "1.2.3.4")
+    missing = program("prefetch", "--mount", mount.path, file)
+    assert missing.returncode == 1
+    assert missing.stderr == "1.2.3.4: not in the archive, or not permitted\n"
+    assert missing.stdout.splitlines()[-1] == "0 series fetched (0B), 2 were here, 1 failed"
+
+
+def test_a_file_that_names_no_series_is_wrong_use(mount: Mount, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("buy milk\n")
+    done = program("prefetch", tmp_path / "notes.txt")
+    assert (done.returncode, "notes.txt names no series" in done.stderr) == (2, True)

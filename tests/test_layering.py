@@ -37,6 +37,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.commands": "control.values",
         "control.place": "",
         "control.report": "control.values",
+        "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
         "control.client": "errors control.place control.report control.values",
         "control.server": "errors control.commands control.values",
@@ -162,8 +163,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
         "cli.configuring": "settings control.report cli.output cli.words",
-        "cli.daemons": "errors control.client control.failed_table control.report "
-        "filesystem.mountpoint cli.output",
+        "cli.watching": "errors control.client control.report control.speeds cli.daemons cli.output "
+        "cli.watch_view",
+        "cli.watch_view": "control.report",
+        "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
+        "cli.statuses": "control.client control.failed_table control.report cli.daemons cli.output "
+        "cli.watching",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -188,7 +193,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "isal": "archives.unzip catalogue.table store.pack worker.fetching store.checking",
         "stamina": "archives.http worker.fetching",
         "click": "cli daemon",
-        "rich": "cli.bars cli.prefetching",
+        "rich": "cli.bars cli.prefetching cli.watching cli.watch_view",
     }.items()
 }
 """Libraries that could be replaced in one place."""
@@ -200,6 +205,7 @@ WITHOUT_TRIO = names(
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "
     "control.values control.commands control.place control.client control.failed_table control.report "
+    "control.speeds "
     "store.disk store.failures store.holder store.layout store.pack store.ledger store.open_packs "
     "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "
     "worker.rest worker.headers worker.digests selection.manifests selection.criteria catalogue.answers "

@@ -6,9 +6,10 @@ Paths in mounts are plain words here: click would look at what they name, and wa
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
@@ -18,52 +19,28 @@ from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 if TYPE_CHECKING:
     from tciafs.filesystem.mountpoint import Ours
 
-__all__ = ["pause", "refresh", "resume", "status"]
+__all__ = [
+    "Answered",
+    "asked",
+    "asked_each",
+    "asked_quietly",
+    "mount_around",
+    "mounts_of_user",
+    "pause",
+    "refresh",
+    "resume",
+]
 
 A = TypeVar("A")
 
 
-@click.command()
-@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
-@click.option(
-    "--failed",
-    "failed_file",
-    type=click.Path(path_type=Path, allow_dash=True, readable=False),
-    metavar="FILE",
-    help="Write the series that could not be had as CSV to FILE (-: here) instead.",
-)
-def status(mountpoint: str | None, as_json: bool, failed_file: Path | None) -> int:
-    """Show what the daemon of MOUNTPOINT does: downloads, cache, failures (default: all your mounts)."""
-    mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
-    if failed_file is not None:
-        return _write_failed(mounts, failed_file)
-    from tciafs.control.client import ask_status
-    from tciafs.control.report import json_line, report
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[A]):
+    """What the daemon of a mount has answered, or why it did not."""
 
-    answers, exit_code = asked_each(mounts, ask_status)
-    for answer in answers:
-        say(json_line(answer) if as_json else report(answer))
-    return exit_code
-
-
-def _write_failed(mounts: "list[Ours]", file: Path) -> int:
-    """Write a table of what failed in some mounts."""
-    from tciafs.control.client import ask_failures
-    from tciafs.control.failed_table import failed_csv
-
-    answers, exit_code = asked_each(mounts, ask_failures)
-    failures = [each for answer in answers for each in answer]
-    table = failed_csv(failures)
-    if str(file) == "-":
-        click.echo(table, nl=False)
-        return exit_code
-    try:
-        file.write_text(table, encoding="utf-8", newline="")
-    except OSError as error:
-        raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
-    say(f"{len(failures):,} failed series in {file}")
-    return exit_code
+    mount: "Ours"
+    answer: A | None
+    error: TciafsError | None
 
 
 @click.command()
@@ -131,11 +108,20 @@ def asked_each(mounts: "Sequence[Ours]", question: Callable[[Path], A]) -> tuple
     """Return the answers of those daemons that give one, and an exit code; of the others it is said why."""
     answers, exit_code = [], 0
     for mount in mounts:
-        try:
-            answers.append(asked(mount, partial(question, mount.path)))
-        except TciafsError as error:
-            exit_code = fail(sentence(str(error), error.hint), error.exit_code)
+        answered = asked_quietly(mount, question)
+        if answered.error is not None:
+            exit_code = fail(sentence(str(answered.error), answered.error.hint), answered.error.exit_code)
+        if answered.answer is not None:
+            answers.append(answered.answer)
     return answers, exit_code
+
+
+def asked_quietly(mount: "Ours", question: Callable[[Path], A]) -> Answered[A]:
+    """Return a daemon's answer, or why there is none."""
+    try:
+        return Answered(mount, asked(mount, partial(question, mount.path)), None)
+    except TciafsError as error:
+        return Answered(mount, None, error)
 
 
 def asked(mount: "Ours", question: Callable[[], A]) -> A:

@@ -11,7 +11,7 @@ from tciafs import __version__
 from tciafs.cli.agreeing import agree
 from tciafs.cli.citing import cite
 from tciafs.cli.configuring import config
-from tciafs.cli.daemons import pause, refresh, resume, status
+from tciafs.cli.daemons import pause, refresh, resume
 from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
 from tciafs.cli.keeping import evict, pin, unpin
@@ -20,6 +20,7 @@ from tciafs.cli.measuring import du
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
 from tciafs.cli.prefetching import prefetch, retry
+from tciafs.cli.statuses import status
 from tciafs.cli.verifying import verify
 from tciafs.cli.words import NOT_YET, MountOrCommand
 from tciafs.errors import TciafsError
@@ -41,7 +42,7 @@ def commands() -> None:
       tciafs /mnt/tcia              mount; ls, cp and open what you like
       tciafs umount /mnt/tcia       unmount
       tciafs prefetch PATH...       fetch all that is there, with its progress
-      tciafs status                 what your mounts do: downloads, cache, failures
+      tciafs status                 what your mounts do: downloads, cache, failures; --watch goes on
       tciafs pause /mnt/tcia        let downloads stand still; resume lets them go on
       tciafs demo                   try it on the bundled sample: no account, no network
       tciafs doctor                 which of what it takes works, and what to do

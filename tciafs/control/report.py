@@ -17,7 +17,7 @@ from tciafs.control.values import (
     Status,
 )
 
-__all__ = ["json_line", "printable", "report", "size_text"]
+__all__ = ["json_line", "opens_text", "printable", "report", "size_text", "time_text"]
 
 MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
@@ -53,7 +53,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield from (("selection", printable(each)) for each in status.selection)
     yield (
         "daemon",
-        f"tciafs {printable(status.version)}, process {status.pid}, since {_time(status.mounted_at)}",
+        f"tciafs {printable(status.version)}, process {status.pid}, since {time_text(status.mounted_at)}",
     )
     yield (
         "cache",
@@ -65,6 +65,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         f"{status.inodes:,} in use; listings: {catalogue.remembered:,} kept, "
         f"{catalogue.requests:,} asked for since the start",
     )
+    yield "opened", opens_text(status)
     yield "today", f"{size_text(status.received_today_bytes)} received since midnight UTC"
     paused = ", paused: tciafs resume lets them go on" if status.paused else ""
     yield "downloads", (f"{status.downloads_total:,}" if status.downloads_total else "none") + paused
@@ -79,9 +80,19 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield from (("event", _event(each)) for each in catalogue.events[-MOST_LISTED:])
 
 
+def opens_text(status: Status) -> str:
+    """Return how many of the images that were opened since the start were here."""
+    cached, waiting = status.since_start.opened_cached, status.since_start.opened_waiting
+    if not cached + waiting:
+        return "no image since the start"
+    share = 100 * cached // (cached + waiting)  # rounded down: 100% is all
+    return f"{cached + waiting:,} images since the start, {share}% of them from the cache"
+
+
 def _refused(each: RefusalStatus) -> str:
     times = f"{each.count:,} times, last " if each.count > 1 else ""
-    return f"{printable(each.program)}, {times}{_time(each.at)}, process {each.pid}: {printable(each.reason)}"
+    who = f"{printable(each.program)}, {times}{time_text(each.at)}, process {each.pid}"
+    return f"{who}: {printable(each.reason)}"
 
 
 def _left_out(total: int, listed: int) -> Iterator[tuple[str, str]]:
@@ -97,13 +108,13 @@ def _download(each: DownloadStatus) -> str:
 
 def _arrival(each: ArrivalStatus) -> str:
     checks = ", ".join(each.checks) + ("" if "md5" in each.checks else "; the archive offers no MD5")
-    return f"{_time(each.at)} {_series(each)}: {each.images:,} images, agreed: {printable(checks)}"
+    return f"{time_text(each.at)} {_series(each)}: {each.images:,} images, agreed: {printable(checks)}"
 
 
 def _failure(each: FailureStatus) -> str:
     hint = f". {each.hint}" if each.hint else ""
     times = f" ({each.times:,} times)" if each.times > 1 else ""
-    return f"{_time(each.at)} {_series(each)}{times}: {printable(each.message + hint)}"
+    return f"{time_text(each.at)} {_series(each)}{times}: {printable(each.message + hint)}"
 
 
 def _series(each: ArrivalStatus | DownloadStatus | FailureStatus) -> str:
@@ -111,10 +122,11 @@ def _series(each: ArrivalStatus | DownloadStatus | FailureStatus) -> str:
 
 
 def _event(each: EventStatus) -> str:
-    return f"{_time(each.at)} {printable(each.message)}"
+    return f"{time_text(each.at)} {printable(each.message)}"
 
 
-def _time(at: float) -> str:
+def time_text(at: float) -> str:
+    """Return a time (Unix seconds) in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 

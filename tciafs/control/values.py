@@ -38,6 +38,7 @@ __all__ = [
     "Refresh",
     "Refusal",
     "SeriesPage",
+    "SinceStart",
     "Status",
 ]
 
@@ -72,6 +73,8 @@ class DownloadStatus:
     arrived_bytes: int
     received_bytes: int
     listed_bytes: int | None
+    description: str | None = None
+    modality: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,23 @@ class RefusalStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SinceStart:
+    """What a daemon has counted since it began.
+
+    Images that programs opened: those whose bytes were here, and those that were waited for, in vain too.
+    Bytes of images that came over the line; series that came whole, and downloads that failed; and how often
+    a program was not allowed to cause one.
+    """
+
+    opened_cached: int = 0
+    opened_waiting: int = 0
+    received_bytes: int = 0
+    series_fetched: int = 0
+    series_failed: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What a daemon does at this moment; each number is counted, none is guessed.
 
@@ -171,6 +191,7 @@ class Status:
     received_today_bytes: int = 0
     refusals: tuple[RefusalStatus, ...] = ()
     arrivals: tuple[ArrivalStatus, ...] = ()
+    since_start: SinceStart = SinceStart()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,20 +57,24 @@ class Budgets:
         kept: Path,
         today: Callable[[], dt.date] = today_utc,
     ) -> None:
-        """Go on from what an earlier run has spent of this day, as the file `kept` says; blocking."""
+        """Go on from what an earlier run has spent of this day, as the file `kept` says; blocking.
+
+        `received_bytes` are those of this run.
+        """
         self._daily_bytes = daily_bytes
         self._process_bytes = process_bytes
         self._kept = kept
         self._today = today
         self._day = today()
-        self._received_bytes = self._read()
+        self.received_bytes = 0
+        self._received_today_bytes = self._read()
         self._asked_bytes: OrderedDict[str, int] = OrderedDict()
 
     @property
     def received_today_bytes(self) -> int:
         """How many bytes of images have come over the line on this day."""
         self._turn_the_day()
-        return self._received_bytes
+        return self._received_today_bytes
 
     def admit(self, process: str, series: Series) -> None:
         """Let a process cause the download of a series, and count its size. Raises Refused.
@@ -94,18 +98,19 @@ class Budgets:
         """Return if more may come in on this day. Raises Refused."""
         if self._daily_bytes is not None and self.received_today_bytes >= self._daily_bytes:
             raise Refused(
-                f"{said_bytes(self._received_bytes)} have come in since midnight UTC, and a day may bring "
-                f"{said_bytes(self._daily_bytes)} (--daily-budget)"
+                f"{said_bytes(self._received_today_bytes)} have come in since midnight UTC, and a day may "
+                f"bring {said_bytes(self._daily_bytes)} (--daily-budget)"
             )
 
     def count(self, size_bytes: int) -> None:
         """Count bytes that have come in."""
         self._turn_the_day()
-        self._received_bytes += size_bytes
+        self._received_today_bytes += size_bytes
+        self.received_bytes += size_bytes
 
     def write(self) -> None:
         """Keep what was spent for a later run; blocking. Where that fails, it is counted anew then."""
-        day = _Day(self._day.isoformat(), self._received_bytes)
+        day = _Day(self._day.isoformat(), self._received_today_bytes)
         beside = self._kept.with_suffix(".new")
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -124,7 +129,7 @@ class Budgets:
 
     def _turn_the_day(self) -> None:
         if (today := self._today()) != self._day:
-            self._day, self._received_bytes = today, 0
+            self._day, self._received_today_bytes = today, 0
 
 
 class MeteredFetcher:

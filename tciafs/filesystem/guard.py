@@ -91,7 +91,7 @@ class Guard:
     """Counts, for each process, the unknown series it listed since it last touched an image.
 
     `crawlers` are patterns of program names, as in a shell. `budgets` None is no limit. `paused` says with
-    what all are refused for now, None: with nothing.
+    what all are refused for now, None: with nothing. `refused` counts what was, since the start.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Guard:
         self._crawlers = crawlers
         self._budgets = budgets
         self._paused = paused
+        self.refused = 0
         self._refusals: OrderedDict[str, Refusals] = OrderedDict()
         self._refused: OrderedDict[str, Refused] = OrderedDict()
         self._names = names
@@ -157,6 +158,7 @@ class Guard:
         return self._refused.get(series.series_uid)
 
     def _note(self, pid: int, series: Series, refused: Refused) -> None:
+        self.refused += 1
         program = next(iter(self._names(pid)), "a program that is gone")
         noted = self._refusals.pop(program, None) or Refusals(program)
         noted.count, noted.at, noted.pid, noted.reason = noted.count + 1, time.time(), pid, str(refused)

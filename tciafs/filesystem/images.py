@@ -67,10 +67,14 @@ class ImageListing(Protocol):
 
 
 class Images:
-    """The images of all series, as the store knows them or gets to know them."""
+    """The images of all series, as the store knows them or gets to know them.
+
+    `opened_cached` counts images that were opened and are here, `opened_waiting` those that were not.
+    """
 
     def __init__(self, store: "Store") -> None:
         self._store = store
+        self.opened_cached = self.opened_waiting = 0
         self._aliases = _Aliases()
 
     def finding_fetches(self, series: Series, name: str) -> bool:
@@ -106,7 +110,12 @@ class Images:
 
         Fetches the series if need be. Raises what the download fails with.
         """
-        lone = None if self._store.peek(series) else _lone_image(series)
+        known = self._store.peek(series)
+        if known is not None and known.pack_bytes:
+            self.opened_cached += 1
+        else:
+            self.opened_waiting += 1
+        lone = None if known else _lone_image(series)
         if opened := await self._store.open(series, name):
             if lone is None or opened.image.size_bytes == lone.size_bytes:
                 return opened

@@ -163,7 +163,7 @@ def _commands(
     )
     store, tree = sources.store, files.tree
     chosen = partial(_said_of, choice_in_words(settings), sources.selection)
-    rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen)
+    rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images)
     prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
     return commands_of(about, rooms, tree, prefetching)
 
@@ -173,6 +173,7 @@ class _FileSystem:
     """What the kernel is answered with."""
 
     tree: Tree
+    images: Images
     view: KernelView
     interrupts: Interrupts
     ahead: WalkAhead
@@ -194,7 +195,7 @@ def _file_system(settings: Settings, sources: _Sources) -> _FileSystem:
     listings.on_replaced = note
     ahead = WalkAhead(Way(tree.folders), store, guard, ahead_config(settings))
     operations = Operations(tree, images, store, guard, ahead, interrupts, presentation_of(settings))
-    return _FileSystem(tree, view, interrupts, ahead, operations)
+    return _FileSystem(tree, images, view, interrupts, ahead, operations)
 
 
 @contextmanager

@@ -19,12 +19,14 @@ from tciafs.control.values import (
     FailurePage,
     FailureStatus,
     RefusalStatus,
+    SinceStart,
     Status,
 )
 
 if TYPE_CHECKING:
     from tciafs.filesystem.budgets import Budgets
     from tciafs.filesystem.guard import Guard, Refusals
+    from tciafs.filesystem.images import Images
     from tciafs.store.download import Arrival, Download
     from tciafs.store.failures import FailedSeries
     from tciafs.store.store import Store
@@ -36,6 +38,8 @@ MOST_FAILURES = 10
 MOST_OTHERS = 20
 LONGEST_TEXT_BYTES = 150
 LONGEST_SENTENCE_BYTES = 400
+LONGEST_LO_BYTES, LONGEST_CS_BYTES = 64, 16
+"""What DICOM allows a description and a modality; there are many downloads in one status."""
 
 
 class Event(Protocol):
@@ -88,7 +92,7 @@ class About:
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """Who knows what a status tells: the length of `tree` is the number of its inodes, `chosen` says what of
-    the archive is shown.
+    the archive is shown. `images` None: nobody opens any.
     """
 
     store: "Store"
@@ -97,6 +101,7 @@ class Rooms:
     guard: "Guard"
     budgets: "Budgets"
     chosen: Callable[[], Sequence[str]] = tuple
+    images: "Images | None" = None
 
 
 def snapshot(about: About, rooms: Rooms) -> Status:
@@ -111,6 +116,7 @@ def snapshot(about: About, rooms: Rooms) -> Status:
         login_refused=_refusal(about.login),
         paused=store.pausing.refusal is not None,
         received_today_bytes=rooms.budgets.received_today_bytes,
+        since_start=_since_start(rooms),
         refusals=tuple(map(_refused, rooms.guard.refusals[-MOST_OTHERS:])),
         arrivals=tuple(map(_arrival, store.arrivals)),
         pid=os.getpid(),
@@ -128,6 +134,18 @@ def snapshot(about: About, rooms: Rooms) -> Status:
             catalogue.remembered,
             tuple(map(_event, list(catalogue.events)[-MOST_OTHERS:])),
         ),
+    )
+
+
+def _since_start(rooms: Rooms) -> SinceStart:
+    images, store = rooms.images, rooms.store
+    return SinceStart(
+        opened_cached=0 if images is None else images.opened_cached,
+        opened_waiting=0 if images is None else images.opened_waiting,
+        received_bytes=rooms.budgets.received_bytes,
+        series_fetched=store.arrivals.total,
+        series_failed=store.failures.noted,
+        refused=rooms.guard.refused,
     )
 
 
@@ -157,6 +175,8 @@ def _download(download: "Download") -> DownloadStatus:
         arrived_bytes=download.arrived_bytes,
         received_bytes=download.received_bytes,
         listed_bytes=series.size_bytes,
+        description=None if series.description is None else brief(series.description, LONGEST_LO_BYTES),
+        modality=None if series.modality is None else brief(series.modality, LONGEST_CS_BYTES),
     )
 
 

@@ -8,7 +8,8 @@ download; everybody else waits. A waiter that is cancelled leaves no trace.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from tciafs.errors import DeadlinePassed, Refused, TciafsError
 from tciafs.model import Series
 from tciafs.store.layout import Layout, PackedImage, PackedImages
 
-__all__ = ["ARRIVALS_REMEMBERED", "Announcements", "Arrival", "Download", "Fetcher", "Grant"]
+__all__ = ["Announcements", "Arrival", "Arrivals", "Download", "Fetcher", "Grant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,22 @@ class Arrival:
     at: float
     images: int
     checks: tuple[str, ...]
+
+
+class Arrivals:
+    """The last few series that came, the latest last; `total` counts all since the start."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._last: deque[Arrival] = deque(maxlen=ARRIVALS_REMEMBERED)
+
+    def append(self, arrival: Arrival) -> None:
+        """Note a series that came."""
+        self.total += 1
+        self._last.append(arrival)
+
+    def __iter__(self) -> Iterator[Arrival]:
+        return iter(self._last)
 
 
 class Fetcher(Protocol):

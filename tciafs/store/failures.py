@@ -76,12 +76,13 @@ class Failures:
     """The failed series of one cache folder.
 
     A failure is believed for `pause_s`, one that is lasting longer, and longer each time. `now` gives Unix
-    seconds.
+    seconds. `noted` counts the failures since the start.
     """
 
     def __init__(self, path: Path, pause_s: float, now: Callable[[], float]) -> None:
         self._pause_s = pause_s
         self._now = now
+        self.noted = 0
         self._failed: dict[str, FailedSeries] = {}
         self._db: sqlite3.Connection | None = None
         with self._tolerant():
@@ -109,6 +110,7 @@ class Failures:
         """Remember that a series could not be had."""
         before = self.find(series)
         times = 1 if before is None else before.times + 1
+        self.noted += 1
         at = self._now()
         self._drop([series.series_uid])
         failed = FailedSeries(series, at, times, at + self._pause(failure, times), failure)

@@ -9,7 +9,6 @@ or of the rules for names.
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from tciafs.model import Series
 from tciafs.store.checking import Checker
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import disk_errors, translate_disk_error
-from tciafs.store.download import ARRIVALS_REMEMBERED, Announcements, Arrival, Download, Fetcher, Grant
+from tciafs.store.download import Announcements, Arrivals, Download, Fetcher, Grant
 from tciafs.store.failures import Failures
 from tciafs.store.keeping import Keeper
 from tciafs.store.layout import PackedImage
@@ -94,7 +93,7 @@ class Store:
         self.pausing = Pausing(fetcher, self._downloads.values)
         self.failures = failures
         self._lost: Unusable | None = None
-        self.arrivals: deque[Arrival] = deque(maxlen=ARRIVALS_REMEMBERED)
+        self.arrivals = Arrivals()
         self.checker = Checker(shelf, self._room)
         self.keeper = Keeper(shelf, self._room, self.checker)
 

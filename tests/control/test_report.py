@@ -20,6 +20,7 @@ from tciafs.control.values import (
     EventStatus,
     FailureStatus,
     RefusalStatus,
+    SinceStart,
     Status,
 )
 
@@ -64,6 +65,7 @@ def test_a_status_is_a_few_aligned_lines() -> None:
   daemon     tciafs 0.1.0, process 17, since 1970-01-01 00:00:00
   cache      1.5K of 50G in 1,234 series, 1.0T free
   names      56,789 in use; listings: 45 kept, 17 asked for since the start
+  opened     no image since the start
   today      9.5M received since midnight UTC
   downloads  2
              arriving Lung/P1 1.2.3: 12 of 133 images, 6.1M of 70M
@@ -90,6 +92,19 @@ def test_a_login_is_shown_and_that_it_was_refused() -> None:
     assert "\n  login      ada\n" in report(replace(STATUS, user="ada"))
     refused = report(replace(STATUS, user="ada", login_refused="archive.example refused the login"))
     assert "\n  login      ada; archive.example refused the login, so as a guest\n" in refused
+
+
+@pytest.mark.parametrize(
+    ("cached", "waiting", "said"),
+    [
+        (3, 0, "3 images since the start, 100%"),
+        (1999, 1, "2,000 images since the start, 99%"),
+        (0, 7, "7 im"),
+    ],
+)
+def test_how_many_images_were_here_is_not_rounded_up(cached: int, waiting: int, said: str) -> None:
+    counted = replace(STATUS, since_start=SinceStart(cached, waiting))
+    assert f"\n  opened     {said}" in report(counted)
 
 
 def test_a_pause_is_shown() -> None:

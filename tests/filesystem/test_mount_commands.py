@@ -66,6 +66,8 @@ def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSe
             "arrived_bytes": sum(sizes_bytes),
             "received_bytes": download["received_bytes"],
             "listed_bytes": series.size_bytes,
+            "description": "Head 2.5 mm, brain",
+            "modality": "CT",
         }
         assert download["received_bytes"] > 0
         assert f"arriving Phantom-Head/HEAD-001 {series.uid}: 3 of 60" in program("status", mount.path).stdout
@@ -76,6 +78,15 @@ def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSe
         (arrival,) = status_of(mount)["arrivals"]
         assert (arrival["series_uid"], arrival["images"]) == (series.uid, 60)
         assert arrival["checks"] == ["crc32", "count", "size", "md5"]
+        (folder / "1-03.dcm").read_bytes()
+        assert status_of(mount)["since_start"] == {
+            "opened_cached": 1,
+            "opened_waiting": 1,
+            "received_bytes": status_of(mount)["received_today_bytes"],
+            "series_fetched": 1,
+            "series_failed": 0,
+            "refused": 0,
+        }
 
 
 def test_a_failure_is_shown_with_its_sentence(sample: RunningSample, series: ExpectedSeries) -> None:

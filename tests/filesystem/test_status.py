@@ -69,8 +69,8 @@ async def test_a_download_is_shown_as_far_as_it_has_come(store: Store, fetcher: 
     transfer.announce.progress(9)
     status = snapshot(ABOUT, Rooms(store, [], FakeListings(), Guard(), SPENT))
     assert status.downloads == (
-        DownloadStatus("1.2.3", "Lung", "P1", "arriving", 1, 2, 12, 9, 30),
-        DownloadStatus("1.2.4", "Lung", "P1", "queued", 0, None, 0, 0, None),
+        DownloadStatus("1.2.3", "Lung", "P1", "arriving", 1, 2, 12, 9, 30, None, "CT"),
+        DownloadStatus("1.2.4", "Lung", "P1", "queued", 0, None, 0, 0, None, None, "CT"),
     )
     assert status.downloads_total == 2
     transfer.finish()
@@ -80,6 +80,7 @@ async def test_a_download_is_shown_as_far_as_it_has_come(store: Store, fetcher: 
     status = snapshot(ABOUT, Rooms(store, [], FakeListings(), Guard(), SPENT))
     assert (status.downloads, status.cache.series) == ((), 2)
     assert status.cache.used_bytes > 0
+    assert (status.since_start.series_fetched, status.since_start.series_failed) == (2, 0)
 
 
 async def test_a_failure_is_shown_with_its_sentence_and_its_hint_and_when(
@@ -93,6 +94,7 @@ async def test_a_failure_is_shown_with_its_sentence_and_its_hint_and_when(
     (failed,) = store.failures.every()
     assert (failure.series_uid, failure.collection, failure.patient) == ("1.2.3", "Lung", "P1")
     assert (failure.error, failure.message, failure.hint) == ("Unreachable", "no route", Unreachable.hint)
+    assert snapshot(ABOUT, Rooms(store, [], FakeListings(), Guard(), SPENT)).since_start.series_failed == 1
     assert (failure.at, failure.retry_at, failure.times) == (failed.at, failed.retry_at, 1)
     assert (failure.study_uid, failure.modality, failure.image_count) == ("1.2", "CT", 2)
     assert failures_after(store, "") == FailurePage((failure,), more=False)
@@ -124,7 +126,7 @@ async def test_whatever_archives_say_and_however_much_the_answer_can_be_sent(
     long = character * 100_000
     for number in range(1000):
         series = make_series(f"1.{number}")
-        store.fetch(altered(series, collection=long, patient_id=long))
+        store.fetch(altered(series, collection=long, patient_id=long, description=long, modality=long))
     for number in range(30):
         series = altered(make_series(f"2.{number}"), collection=long, patient_id=long, description=long)
         store.failures.note(series, Unreachable(long))
@@ -150,3 +152,4 @@ async def test_what_was_refused_and_what_came_in_today_is_told(store: Store) -> 
     assert (refused.program, refused.pid, refused.count) == ("updatedb", 8, 2)
     assert "not allowed to cause downloads" in refused.reason
     assert status.received_today_bytes == 1000
+    assert (status.since_start.refused, status.since_start.received_bytes) == (2, 1000)

@@ -161,7 +161,7 @@ class Settings:
     )
     downloads: int = _setting("3", "Series fetched at the same time.", "N", parse_positive)
     read_ahead: int = _setting(
-        "3",
+        "6",
         "Series to fetch ahead of who reads them in the order of their folder; 0: none.",
         "N",
         parse_count,

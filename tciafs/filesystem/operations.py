@@ -199,11 +199,12 @@ class Operations(pyfuse3.Operations):
             return await self._tree.listing(node)
         series = await self._tree.series(node)
         images = self._images.listing(series)
-        if images is None and self._guard.lists_unknown_series(pid):
-            images = self._images.walk(series)
+        if images is None and self._guard.lists_unknown_series(pid) and (walk := self._images.walk(series)):
+            return self._tree.images(node, walk)
         if images is None:
             self._guard.admit(pid, series)
             images = self._images.look(series)
+        self._ahead.note(node, pid, opens=False)
         return self._tree.images(node, images)
 
     @answered
@@ -252,7 +253,7 @@ class Operations(pyfuse3.Operations):
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
         if node.parent is not None:
-            self._ahead.note(node.parent, ctx.pid)
+            self._ahead.note(node.parent, ctx.pid, opens=True)
         handle, pages = self._handles.add_image(node, image)
         return pyfuse3.FileInfo(fh=handle, keep_cache=pages.keep, direct_io=pages.bypass)
 

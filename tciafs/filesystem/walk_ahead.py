@@ -1,10 +1,12 @@
 """Fetching ahead of who reads series in order: the next ones start before they are asked for.
 
 A trail is a reader as its footsteps show it: whatever processes they are, two series one after the other in
-the order of their folder are a trail, once the first is complete. Folders have two orders, that of the names
-and that of the inode numbers, in which cp goes; where a study ends, the patient's next one follows, and so on
-through the collection. Defined here and only here: what a trail is, and how far ahead of it is fetched. State
-changes in one task; `note` is quick, since it is called for each open. Handed a way and a store.
+the order of their folder are a trail, once the first is complete. A footstep is an image opened; for who
+opened one in the series before it is enough to list the next, since `cp -r` waits for it there. Folders have
+two orders, that of the names and that of the inode numbers, in which cp goes; where a study ends, the
+patient's next one follows, and so on through the collection. Defined here and only here:
+what a trail is, and how far ahead of it is fetched. State changes in one task; `note` is quick, since it is
+called for each open. Handed a way and a store.
 """
 
 import logging
@@ -34,6 +36,9 @@ TRAILS = 8
 """How many readers are told apart; who has not moved for longest is forgotten."""
 
 MOST_NOTED = 64
+REACH = 3
+"""How many series ahead a step leads at first; each further step as many more, as far as is allowed."""
+
 STRIDE = 3
 """How many series a trail may skip and still be one, such as those of another modality."""
 
@@ -51,11 +56,15 @@ class AheadConfig:
 
 @dataclass(slots=True)
 class _Trail:
-    """Where a reader is, and the orders in which it may be going; `moves`: it has been seen to."""
+    """Where a reader is, and the orders in which it may be going.
+
+    `steps`: how often it was seen to move; `opens`: it opened an image where it is.
+    """
 
     at: Whose
     orders: Sequence[Order] = field(default=(by_name, by_inode))
-    moves: bool = False
+    steps: int = 0
+    opens: bool = True
 
 
 class WalkAhead:
@@ -67,16 +76,17 @@ class WalkAhead:
         self._guard = guard
         self._config = config
         self._trails: list[_Trail] = []  # the one that moved last comes last
-        self._latest: int | None = None
-        self._noted: deque[tuple[Whose, int]] = deque(maxlen=MOST_NOTED)
+        self._latest: tuple[int, bool] | None = None
+        self._noted: deque[tuple[Whose, int, bool]] = deque(maxlen=MOST_NOTED)
         self._news = trio.Event()
 
-    def note(self, series: Node, pid: int) -> None:
-        """Note that a process reads a series."""
-        if series.inode == self._latest or not self._config.most_series or self._guard.is_crawler(pid):
+    def note(self, series: Node, pid: int, *, opens: bool) -> None:
+        """Note that a process opens an image of a series, or else lists it."""
+        seen = (series.inode, opens)
+        if seen == self._latest or not self._config.most_series or self._guard.is_crawler(pid):
             return
-        self._latest = series.inode
-        self._noted.append((series.whose, pid))
+        self._latest = seen
+        self._noted.append((series.whose, pid, opens))
         self._news.set()
 
     async def run(self) -> None:
@@ -85,54 +95,72 @@ class WalkAhead:
             await self._news.wait()
             self._news = trio.Event()
             while self._noted:
-                whose, pid = self._noted.popleft()
+                whose, pid, opens = self._noted.popleft()
                 try:
-                    await self._follow(whose, pid)
+                    await self._follow(whose, pid, opens)
                 except TciafsError as error:
                     log.info("nothing is fetched ahead behind series %s: %s", whose[-1], error)
 
-    async def _follow(self, whose: Whose, pid: int) -> None:
+    async def _follow(self, whose: Whose, pid: int, opens: bool) -> None:
         """Note that a reader is at a series, and fetch ahead of him if he is going somewhere."""
-        trail = await self._trail_to(whose) or _Trail(whose)
+        trail = await self._trail_to(whose, opens)
+        if trail is None and not opens:
+            return
+        trail = trail or _Trail(whose)
         others = [each for each in self._trails if each is not trail]
         self._trails = [*others[1 - TRAILS :], trail]
-        if trail.moves:
+        if trail.steps:
             await self._fetch_ahead(trail, pid)
 
-    async def _trail_to(self, whose: Whose) -> _Trail | None:
+    async def _trail_to(self, whose: Whose, opens: bool) -> _Trail | None:
         """Return the trail that leads to a series, moved there; None if none does."""
         for trail in reversed(self._trails):
             if trail.at == whose:
+                trail.opens = trail.opens or opens
                 return trail
-            if orders := [order for order in trail.orders if await self._leads(trail, order, whose)]:
-                trail.moves = trail.moves or await self._is_complete(trail.at)
-                trail.at = whose
-                trail.orders = orders
+            if not (trail.opens or opens):
+                continue
+            if orders := await self._orders_to(whose, trail):
+                trail.steps += bool(trail.steps or await self._is_complete(trail.at))
+                trail.at, trail.orders, trail.opens = whose, orders, opens
                 return trail
         return None
 
-    async def _leads(self, trail: _Trail, order: Order, whose: Whose) -> bool:
-        """Return whether a series is the next one of a trail; of one that moves already, about the next."""
-        step = trail.at
-        for _ in range(STRIDE if trail.moves else 1):
-            if (following := await self._next(step, order)) is None:
-                return False
-            if (step := following.path) == whose:
-                return True
-        return False
+    async def _orders_to(self, whose: Whose, trail: _Trail) -> list[Order]:
+        """Return the orders of a trail in which a series comes first; none where it is not about the next."""
+        places = dict.fromkeys(trail.orders, trail.at)
+        for _ in range(STRIDE if trail.steps else 1):
+            for order, at in list(places.items()):
+                if (series := await self._next(at, order)) is None:
+                    del places[order]
+                else:
+                    places[order] = series.path
+            if found := [order for order, at in places.items() if at == whose]:
+                return found
+        return []
 
     async def _fetch_ahead(self, trail: _Trail, pid: int) -> None:
-        step, ahead_bytes = trail.at, 0
-        for _ in range(self._config.most_series):
-            if (series := await self._next(step, trail.orders[0])) is None:
-                return
+        ahead_bytes = 0
+        for series in await self._ahead_of(trail):
             ahead_bytes += series.size_bytes or 0
             if ahead_bytes > self._config.most_bytes:
                 return
             is_to_come = self._store.state(series) in ("remote", "evicted")
             if is_to_come and self._guard.admits_ahead(pid, series):
                 self._store.fetch_ahead(series, time.time() - RECENTLY_S)
-            step = series.path
+
+    async def _ahead_of(self, trail: _Trail) -> "Sequence[Series]":
+        """Return what a reader comes to: while it is open in which order he goes, by turns of each."""
+        places, found = dict.fromkeys(trail.orders, trail.at), dict[str, "Series"]()
+        reach = min(REACH * trail.steps, self._config.most_series)
+        while places and len(found) < reach:
+            for order, at in list(places.items()):
+                if (series := await self._next(at, order)) is None:
+                    del places[order]
+                else:
+                    places[order] = series.path
+                    found.setdefault(series.series_uid, series)
+        return list(found.values())[:reach]
 
     async def _next(self, whose: Whose, order: Order) -> "Series | None":
         """Return the series behind one in its collection."""

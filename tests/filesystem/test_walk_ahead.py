@@ -8,7 +8,7 @@ from typing import Any
 from trio.testing import wait_all_tasks_blocked
 
 from tciafs.errors import Refused, Unreachable
-from tciafs.filesystem.folders import ROOT_INODE
+from tciafs.filesystem.folders import ROOT_INODE, Level, inode_of
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.tree import Tree
 from tciafs.model import Series
@@ -105,6 +105,40 @@ async def test_the_order_of_the_inode_numbers_is_one_too_since_cp_goes_in_it(tmp
         assert set(order[:6]) <= set(core.fetched)
 
 
+async def test_while_both_orders_are_possible_both_are_followed_by_turns(tmp_path: Path) -> None:
+    series = [numbered(number) for number in range(40)]
+    async with running(tmp_path, series, read_ahead=2) as core:
+        nodes = await nodes_of(core.tree)
+        by_inode = sorted(range(len(series)), key=lambda at: nodes[series[at].series_uid].inode)
+        first, behind = next(
+            (at, by_inode[place + 2])
+            for place, at in enumerate(by_inode[:-2])
+            if by_inode[place + 1] == at + 1 and by_inode[place + 2] not in (at + 2, at + 3)
+        )
+        await read(core, series[first], series[first + 1])
+        assert set(await fetched(core, series)) == set(uids(*series[first : first + 3], series[behind]))
+
+
+def two_ways_at_first() -> tuple[list[Series], list[Series]]:
+    """Return series by name, and four of them in the order of their inodes: the second is next by name too,
+    and the third nearly so."""
+    for study in range(1000):
+        series = [numbered(number, study=f"1.{study}") for number in range(40)]
+        inodes = [inode_of(Level.SERIES, each.path) for each in series]
+        by_inode = sorted(range(len(series)), key=inodes.__getitem__)
+        for one, two, three, four in zip(by_inode, by_inode[1:], by_inode[2:], by_inode[3:], strict=False):
+            if two == one + 1 and three in (one + 3, one + 4):
+                return series, [series[at] for at in (one, two, three, four)]
+    raise AssertionError("there is no such study")
+
+
+async def test_the_order_in_which_nothing_was_passed_over_is_the_one(tmp_path: Path) -> None:
+    series, way = two_ways_at_first()
+    async with running(tmp_path, series, read_ahead=1) as core:
+        await read(core, *way[:3])
+        assert way[3].series_uid in await fetched(core, series)
+
+
 async def test_behind_a_study_comes_the_next_one_and_behind_a_patient_the_next_patient(
     tmp_path: Path,
 ) -> None:
@@ -142,7 +176,7 @@ async def test_before_the_former_is_complete_nobody_is_on_his_way(tmp_path: Path
         core.store.fetch(TEN[0])
         (await core.fetcher.begun()).bring(*IMAGES[0])
         for each in TEN[:2]:
-            core.ahead.note(nodes[each.series_uid], CALLER)
+            core.ahead.note(nodes[each.series_uid], CALLER, opens=True)
         await wait_all_tasks_blocked()
         assert sorted(core.fetched) == uids(TEN[0])
 
@@ -156,6 +190,44 @@ async def test_who_only_lists_folders_reads_nothing_so_that_nothing_is_fetched_a
                 await download.over.wait()
             await wait_all_tasks_blocked()
         assert sorted(core.fetched) == uids(*TEN[:3])
+
+
+async def list_folder(core: Core, series: Series) -> None:
+    """Begin to list a series, without waiting for it."""
+    nodes = await nodes_of(core.tree)
+    await core.operations.opendir(nodes[series.series_uid].inode, context())
+    await wait_all_tasks_blocked()
+
+
+async def fetched(core: Core, series: Sequence[Series] = TEN) -> list[str]:
+    """Return which series have come in, when all are there that were asked for."""
+    for each in series:
+        if download := core.store.peek_download(each):
+            await download.over.wait()
+    return sorted(core.fetched)
+
+
+async def test_who_read_the_one_before_is_ahead_as_soon_as_he_lists_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path) as core:
+        await read(core, TEN[0])
+        await list_folder(core, TEN[1])
+        assert await fetched(core) == uids(*TEN[: 2 + AHEAD])
+
+
+async def test_who_lists_on_without_reading_is_not_followed(tmp_path: Path) -> None:
+    async with running(tmp_path) as core:
+        await read(core, TEN[0])
+        for each in TEN[1:4]:
+            await list_folder(core, each)
+        assert await fetched(core) == uids(*TEN[: 2 + AHEAD])
+
+
+async def test_who_goes_on_is_ahead_by_more_with_each_step(tmp_path: Path) -> None:
+    series = [numbered(number) for number in range(20)]
+    async with running(tmp_path, series, read_ahead=8) as core:
+        for number, ahead in enumerate([0, 3, 6, 8, 8]):
+            await read(core, series[number])
+            assert await fetched(core, series) == uids(*series[: (number + 1 + ahead) if number else 1])
 
 
 async def test_nothing_is_fetched_ahead_of_a_crawler(tmp_path: Path) -> None:
@@ -205,9 +277,9 @@ async def test_a_listing_that_cannot_be_had_ends_the_looking_ahead_and_nothing_e
             raise Unreachable("gone")
 
         get, core.tree.folders.get = core.tree.folders.get, fail  # type: ignore[method-assign,assignment]
-        core.ahead.note(nodes[series[0].series_uid], CALLER)
+        core.ahead.note(nodes[series[0].series_uid], CALLER, opens=True)
         await wait_all_tasks_blocked()
-        core.ahead.note(nodes[series[1].series_uid], CALLER)
+        core.ahead.note(nodes[series[1].series_uid], CALLER, opens=True)
         await wait_all_tasks_blocked()
         core.tree.folders.get = get  # type: ignore[method-assign]
         await read(core, *series[:2])

@@ -113,6 +113,39 @@ def daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemons:
     return Daemons(tmp_path / "mountinfo", monkeypatch)
 
 
+# Metrics
+
+
+def test_metrics_tell_of_all_mounts_also_of_those_whose_daemon_is_silent(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"))
+    daemons.mount(Path("/mnt/b"), NoDaemon("gone"))
+    result = run("metrics")
+    assert (result.code, result.err) == (1, "tciafs: gone\n")
+    assert 'tciafs_up{mountpoint="/mnt/a"} 1.0\n' in result.out
+    assert 'tciafs_up{mountpoint="/mnt/b"} 0.0\n' in result.out
+    assert "/mnt/b" not in run("metrics", "/mnt/a").out
+
+
+def test_metrics_of_no_mount_are_no_error(run: Run, daemons: Daemons) -> None:
+    result = run("metrics")
+    assert (result.code, result.err) == (0, "")
+    assert "{" not in result.out
+
+
+def test_metrics_replace_a_file_in_one_step(run: Run, daemons: Daemons, tmp_path: Path) -> None:
+    daemons.mount(Path("/mnt/a"))
+    file = tmp_path / "tciafs.prom"
+    file.write_text("old")
+    with file.open() as old:
+        assert run("metrics", "--output", str(file)) == Result(0, "", "")
+        assert old.read() == "old"
+    assert 'tciafs_up{mountpoint="/mnt/a"} 1.0\n' in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+    result = run("metrics", "--output", str(tmp_path / "none" / "x"))
+    assert (result.code, "could not be written: No such file" in result.err) == (1, True)
+
+
 # Status
 
 

@@ -40,7 +40,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
         "control.client": "errors control.place control.report control.values",
-        "control.server": "errors control.commands control.values",
+        "control.server": "errors control.commands control.metrics control.values",
+        "control.metrics": "control.report control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
@@ -163,6 +164,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
         "cli.configuring": "settings control.report cli.output cli.words",
+        "cli.metering": "errors control.client control.metrics cli.daemons cli.output",
         "cli.watching": "errors control.client control.report control.speeds cli.daemons cli.output "
         "cli.watch_view",
         "cli.watch_view": "control.report",
@@ -190,6 +192,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "numpy": "sample",
         "starlette": "control.server sample",
         "hypercorn": "control.server sample",
+        "prometheus_client": "control.metrics",
         "isal": "archives.unzip catalogue.table store.pack worker.fetching store.checking",
         "stamina": "archives.http worker.fetching",
         "click": "cli daemon",
@@ -205,7 +208,7 @@ WITHOUT_TRIO = names(
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "
     "control.values control.commands control.place control.client control.failed_table control.report "
-    "control.speeds "
+    "control.metrics control.speeds "
     "store.disk store.failures store.holder store.layout store.pack store.ledger store.open_packs "
     "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "
     "worker.rest worker.headers worker.digests selection.manifests selection.criteria catalogue.answers "
@@ -214,7 +217,7 @@ WITHOUT_TRIO = names(
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 
-HEAVY = names("trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich")
+HEAVY = names("trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich prometheus_client")
 """What `tciafs --help` must not wait for."""
 
 

@@ -17,6 +17,7 @@ from tciafs.cli.exporting import export
 from tciafs.cli.keeping import evict, pin, unpin
 from tciafs.cli.logins import login, logout
 from tciafs.cli.measuring import du
+from tciafs.cli.metering import metrics
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
 from tciafs.cli.prefetching import prefetch, retry
@@ -55,6 +56,7 @@ for command in (
     demo,
     umount,
     status,
+    metrics,
     refresh,
     pause,
     resume,

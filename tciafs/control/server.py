@@ -36,6 +36,7 @@ from tciafs.control.values import (
     Prefetch,
     Refresh,
     Refusal,
+    Status,
 )
 from tciafs.errors import AccessDenied, Misuse, NoSuchName, TciafsError
 
@@ -79,6 +80,7 @@ def _application(commands: Commands) -> Starlette:
     application = Starlette(
         routes=[
             _question("status", commands.status),
+            _metrics(commands.status),
             _command("failures", ListFailures, _at_once(lambda wish: commands.failures(wish.after))),
             _command("cached", ListCached, lambda wish: commands.cached(wish.path, wish.after)),
             _command("check", Check, lambda wish: commands.check(wish.series_uid, wish.place)),
@@ -104,6 +106,21 @@ def _question(name: str, answer: Callable[[], Any]) -> Route:
         return _json(answer())
 
     return Route(PREFIX + name, _guarded(handle), methods=["GET"])
+
+
+def _metrics(status: Callable[[], Status]) -> Route:
+    """Return the route of the same as Prometheus metrics; what writes them is loaded when they are wanted."""
+
+    async def handle(_: Request) -> Response:
+        return Response(*await trio.to_thread.run_sync(_exposed, status()))
+
+    return Route(PREFIX + "metrics", _guarded(handle), methods=["GET"])
+
+
+def _exposed(status: Status) -> tuple[bytes, int, dict[str, str]]:
+    from tciafs.control.metrics import CONTENT_TYPE, exposition
+
+    return exposition([status]), 200, {"content-type": CONTENT_TYPE}
 
 
 def _command(name: str, kind: type[W], obey: Callable[[W], Awaitable[object]]) -> Route:

@@ -271,6 +271,17 @@ async def test_a_status_comes_back_as_it_was_given() -> None:
     assert "server" not in response.headers
 
 
+async def test_a_status_can_be_had_as_metrics() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        response = await in_thread(send, "GET", "/v1/metrics")
+        daemon.answer = Unreachable("not now")
+        failed = await in_thread(send, "GET", "/v1/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert 'tciafs_cache_used_bytes{mountpoint="/mnt/tcia"} 100.0\n' in response.text
+    assert (failed.status_code, json.loads(failed.content)["error"]) == (500, "Unreachable")
+
+
 async def test_a_refresh_tells_the_path_and_waits_for_the_archive() -> None:
     daemon = FakeDaemon()
     async with served(daemon):

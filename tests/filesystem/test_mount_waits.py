@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
-from tests.mounting import Mount, mounted, run, until
+from tests.mounting import Mount, mounted, program, run, status_of, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -63,6 +63,32 @@ def test_150_readers_who_wait_do_not_stop_the_151st(sample: RunningSample, mount
                 sample.pace(series.uid, None)
         for series, read in zip(held, reads, strict=True):
             assert read.result(60) == images_of(sample, series.uid)["1-1.dcm"]
+
+
+def test_150_readers_who_wait_for_a_frozen_server_do_not_stop_commands(
+    sample: RunningSample, mount: Mount
+) -> None:
+    held = expected_series(sample, "MANY")
+    for series in held:
+        (mount.path / series.path).stat()
+    sample.process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(CROWD) as crowd:
+        try:
+            reads = [crowd.submit((mount.path / series.path / "1-1.dcm").read_bytes) for series in held]
+            until(lambda: waiting_threads() == CROWD, "a crowd that waits")
+            until(lambda: status_of(mount)["downloads_total"] == CROWD, "a download for each of them")
+            assert (
+                f'tciafs_downloads{{mountpoint="{mount.path}"}} {CROWD}.0'
+                in program("metrics", mount.path).stdout
+            )
+            assert waiting_threads() == CROWD
+            assert program("pause", mount.path).returncode == 0
+            for read in reads:
+                assert isinstance(read.exception(60), PermissionError)
+            assert status_of(mount)["paused"]
+        finally:
+            program("pause", mount.path)  # whoever waits is let go, also where something went wrong
+            sample.process.send_signal(signal.SIGCONT)
 
 
 COMMANDS = {

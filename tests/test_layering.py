@@ -34,13 +34,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "settings": "errors setting_kinds",
         # Both ends of the control socket; what stands behind a command is handed to the server.
         "control": "",
-        "control.commands": "control.values",
+        "control.known_values": "",
+        "control.commands": "control.known_values control.values",
         "control.place": "",
         "control.report": "control.values",
         "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
-        "control.client": "errors control.place control.report control.values",
-        "control.server": "errors control.commands control.metrics control.values",
+        "control.client": "errors control.known_values control.place control.report control.values",
+        "control.server": "errors control.commands control.known_values control.metrics control.values",
         "control.metrics": "control.report control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
@@ -94,6 +95,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.keeping": "errors store.checking store.disk_errors store.room store.shelf",
         "store.checking": "errors store.disk_errors store.layout store.ledger store.pack store.room "
         "store.shelf",
+        "store.holdings": "errors store.disk_errors store.shelf",
         "store.pack": "errors store.layout",
         "store.ledger": "store.layout",
         "store.disk": "",
@@ -123,7 +125,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.reading": "",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
-        "filesystem.commands": "errors control.commands control.values filesystem.status store.checking",
+        "filesystem.commands": "errors control.commands control.known_values control.values "
+        "filesystem.status store.checking",
+        "filesystem.known": "errors model naming control.known_values filesystem.folders filesystem.status",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
         "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes filesystem.way",
@@ -207,7 +211,8 @@ WITHOUT_TRIO = names(
     "archives.http_errors archives.http_pace "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
     "archives.nbia_images archives.nbia_names "
-    "control.values control.commands control.place control.client control.failed_table control.report "
+    "control.values control.known_values control.commands control.place control.client control.failed_table "
+    "control.report "
     "control.metrics control.speeds "
     "store.disk store.failures store.holder store.layout store.pack store.ledger store.open_packs "
     "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "

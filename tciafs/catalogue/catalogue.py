@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -97,6 +98,11 @@ class Catalogue:
                 nursery.start_soon(catalogue._begin_to_watch)
                 yield catalogue
                 nursery.cancel_scope.cancel()
+
+    def that_never_asks(self) -> "Catalogue":
+        """Return a catalogue that knows what this one does, and raises Offline for what is not remembered."""
+        config = replace(self._config, offline=True)
+        return Catalogue(self._archive, config, self._remembered, self._nursery, self._lister)
 
     async def _begin_to_watch(self) -> None:
         """Write down since when changes are watched, or each run would trust only what it asked itself."""

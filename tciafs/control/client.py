@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx
 import msgspec
 
+from tciafs.control.known_values import KnownPage, ListKnown, Locate, LocatedImage
 from tciafs.control.place import sockets
 from tciafs.control.report import printable
 from tciafs.control.values import (
@@ -50,6 +51,8 @@ __all__ = [
     "ask_evict",
     "ask_failed",
     "ask_failures",
+    "ask_known",
+    "ask_locate",
     "ask_named",
     "ask_pause",
     "ask_pin",
@@ -63,6 +66,9 @@ A = TypeVar("A")
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
+KNOWN_TIMEOUT_S = 30.0
+"""Tens of thousands of names take a part of a second, unless the processor is busy."""
+
 CHECK_TIMEOUT_S = 60.0
 """A turn takes a second where the disk is not slow and nobody else checks something."""
 
@@ -101,6 +107,16 @@ def ask_cached(mountpoint: Path, path: str) -> list[CachedSeries]:
         series += page.series
         after = page.next
     return series
+
+
+def ask_known(mountpoint: Path, path: str, after: str = "") -> KnownPage:
+    """Return some folders at a path inside a mount, as far as they are known. Raises as `ask_status`."""
+    return _ask(mountpoint, "known", ListKnown(path, after), KnownPage, KNOWN_TIMEOUT_S)
+
+
+def ask_locate(mountpoint: Path, series_uid: str, image: int | None = None) -> LocatedImage:
+    """Return where an image of a series on disk is. Raises NoSuchName, and as `ask_status`."""
+    return _ask(mountpoint, "locate", Locate(series_uid, image), LocatedImage, ANSWER_TIMEOUT_S)
 
 
 def ask_check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn:

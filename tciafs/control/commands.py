@@ -7,6 +7,7 @@ A new command is a field here, a line in `server` (its path and the value of its
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tciafs.control.known_values import KnownPage, LocatedImage
 from tciafs.control.values import (
     CachedPage,
     CheckPlace,
@@ -31,7 +32,8 @@ class Commands:
     a path and that of a series behind which to go on, and so does `failed`; `named` takes series UIDs, and
     one behind which to go on. `prefetch` takes what is wished, `refresh` a path. `pin` has the
     series at a path kept (True) or not (False), `evict` takes what `cached` takes. `pause` has all downloads
-    stand still (True) or go on (False), at once.
+    stand still (True) or go on (False), at once. `known` takes a path and a name behind which to go on,
+    `locate` a series UID and which image is meant; neither asks the archive.
     """
 
     status: Callable[[], Status]
@@ -46,3 +48,5 @@ class Commands:
     pin: Callable[[str, bool], Awaitable[None]]
     evict: Callable[[str, str], Awaitable[Evicted]]
     pause: Callable[[bool], None]
+    known: Callable[[str, str], Awaitable[KnownPage]]
+    locate: Callable[[str, int | None], Awaitable[LocatedImage]]

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tciafs.control.commands import Commands
+from tciafs.control.known_values import ListKnown, Locate
 from tciafs.control.values import (
     PREFIX,
     Check,
@@ -91,6 +92,8 @@ def _application(commands: Commands) -> Starlette:
             _command("prefetch", Prefetch, commands.prefetch),
             _command("refresh", Refresh, lambda wish: commands.refresh(wish.path)),
             _command("pin", Pin, lambda wish: commands.pin(wish.path, wish.pinned)),
+            _command("known", ListKnown, lambda wish: commands.known(wish.path, wish.after)),
+            _command("locate", Locate, lambda wish: commands.locate(wish.series_uid, wish.image)),
             _command("evict", Evict, lambda wish: commands.evict(wish.path, wish.after)),
         ],
         exception_handlers={HTTPException: _unknown},

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from tciafs.control.commands import Commands
+from tciafs.control.known_values import LocatedImage
 from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn, Evicted
-from tciafs.errors import DeadlinePassed
+from tciafs.errors import DeadlinePassed, NoSuchName
 from tciafs.filesystem.status import About, Rooms, brief, failures_after, snapshot
 from tciafs.store.checking import Place
 
 if TYPE_CHECKING:
+    from tciafs.filesystem.known import Known
     from tciafs.filesystem.prefetching import Prefetching
     from tciafs.filesystem.tree import Tree
     from tciafs.store.ledger import Entry
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["commands_of"]
 
 
-def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetching") -> Commands:
+def commands_of(
+    about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetching", known: "Known"
+) -> Commands:
     """Return what a mount does when it is asked to by a command."""
 
     async def refresh(path: str) -> None:
@@ -62,6 +66,12 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetch
         else:
             rooms.store.pausing.end()
 
+    async def locate(series_uid: str, image: int | None) -> LocatedImage:
+        located = await rooms.store.holdings.locate(series_uid, image)
+        if located is None:
+            raise NoSuchName(f"series {series_uid} is not in the cache, or has no such image")
+        return LocatedImage(str(located.pack), *astuple(located)[1:])
+
     return Commands(
         pause=pause,
         status=partial(snapshot, about, rooms),
@@ -75,6 +85,8 @@ def commands_of(about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetch
         refresh=refresh,
         pin=pin,
         evict=evict,
+        known=known.page,
+        locate=locate,
     )
 
 

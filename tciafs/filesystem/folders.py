@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BELOW",
     "LICENCE_NAME",
+    "LONG_FOLDER",
     "METADATA_NAME",
     "ROOT_INODE",
     "Folder",
@@ -41,6 +42,7 @@ __all__ = [
     "Siblings",
     "Whose",
     "inode_of",
+    "made",
     "unix_day",
 ]
 

@@ -46,6 +46,7 @@ from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
+from tciafs.filesystem.known import Known
 from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.session import open_session
@@ -93,6 +94,7 @@ class _Sources:
     catalogue: Catalogue
     selection: Selection
     listings: Listings
+    never_asking: Listings
     budgets: Budgets
     guard: Guard
 
@@ -144,10 +146,12 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     choice = await trio.to_thread.run_sync(chosen_by, settings)
     selection = await stack.enter_async_context(Selection.running(catalogue, choice))
     await _check_words(selection)
-    listings: Listings = catalogue if choice.is_everything else selection
+    chosen: Catalogue | Selection = catalogue if choice.is_everything else selection
     mode = cast(ListingMode, settings.listing)
     guard = Guard(mode, settings.crawlers, budgets, paused=lambda: store.pausing.refusal)
-    return _Sources(archive, session, store, catalogue, selection, listings, budgets, guard)
+    return _Sources(
+        archive, session, store, catalogue, selection, chosen, chosen.that_never_asks(), budgets, guard
+    )
 
 
 def _commands(
@@ -165,7 +169,8 @@ def _commands(
     chosen = partial(_said_of, choice_in_words(settings), sources.selection)
     rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images)
     prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
-    return commands_of(about, rooms, tree, prefetching)
+    known = Known(sources.never_asking, Naming(settings.naming), store.holdings, store.state)
+    return commands_of(about, rooms, tree, prefetching, known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import trio
 from tciafs.catalogue.answers import Answer, Replaced
 from tciafs.catalogue.asking import Questions
 from tciafs.catalogue.table import Listing, Question
-from tciafs.errors import DeadlinePassed, TciafsError
+from tciafs.errors import DeadlinePassed, Offline, TciafsError
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.selection.criteria import Criteria
 from tciafs.selection.manifests import Manifest
@@ -75,8 +75,10 @@ class Selection:
         self._catalogue = catalogue
         self._choice = choice
         self._criteria = choice.criteria
+        self._nursery = nursery
         self._questions = Questions(nursery)
         self._known: dict[Question, Any] = {}
+        self._never_asks = False
         self.on_replaced: Replaced = lambda question, before, after: None
 
     @classmethod
@@ -88,6 +90,12 @@ class Selection:
             catalogue.on_replaced = selection.note
             yield selection
             nursery.cancel_scope.cancel()
+
+    def that_never_asks(self) -> "Selection":
+        """Return the same choice, which raises Offline where it takes more than what is known by now."""
+        same = Selection(self._catalogue.that_never_asks(), self._choice, self._nursery)
+        same._known, same._never_asks = self._known, True
+        return same
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -222,8 +230,10 @@ class Selection:
     async def _shared(self, question: Question, work: Callable[[], Awaitable[Any]]) -> Any:
         """Return what work gives, done once for all who wait for it, and again when it is not fresh."""
         known = self._known.get(question)
-        if known is not None and known.fresh_until > time.time():
+        if known is not None and (self._never_asks or known.fresh_until > time.time()):
             return known
+        if self._never_asks:
+            raise Offline("what was chosen is not known yet")
 
         async def answer() -> Listing[Any]:
             self._known[question] = await work()

@@ -70,6 +70,10 @@ BELOW = "substr(path, 1, length(:path)) = :path"
 ON_DISK_AFTER = (
     "SELECT series_uid FROM series WHERE pack_bytes > 0 AND series_uid > ? ORDER BY series_uid LIMIT ?"
 )
+ON_DISK_BELOW = (
+    "SELECT series_uid, path, pack_bytes FROM series "
+    f"WHERE pack_bytes > 0 AND series_uid > :after AND {BELOW} ORDER BY series_uid LIMIT :limit"
+)
 INSERT = "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_LAYOUT = "INSERT OR REPLACE INTO layouts VALUES (?, ?)"
 
@@ -221,6 +225,18 @@ class Ledger:
             rows = self._db.execute(ON_DISK_AFTER, (series_uid, limit)).fetchall()
         return [uid for (uid,) in rows]
 
+    def on_disk_below(
+        self, path: Sequence[str], after: str, limit: int
+    ) -> list[tuple[str, tuple[str, ...], int]]:
+        """Return the next `limit` series behind a UID that are on disk and below a path.
+
+        Each is its UID, its path, and what its pack takes; of those whose path is not known it is ().
+        """
+        wanted = {"path": _path_text(path), "after": after, "limit": limit}
+        with self._session():
+            rows = self._db.execute(ON_DISK_BELOW, wanted).fetchall()
+        return [(uid, _path_of(text), pack_bytes) for uid, text, pack_bytes in rows]
+
     def pin(self, path: Sequence[str]) -> None:
         """Keep the series at a path, present and future: keys from the collection down; blocking."""
         with self._transaction(forced=True):
@@ -318,6 +334,11 @@ class Ledger:
 def _path_text(path: Sequence[str]) -> str:
     """Return keys as a text that begins with that of each path around it, and of no other."""
     return "".join(f"{json.dumps(key)}," for key in path)
+
+
+def _path_of(text: str) -> tuple[str, ...]:
+    """Return the keys of which `_path_text` has made a text."""
+    return tuple(json.loads(f"[{text[:-1]}]"))
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -171,6 +171,12 @@ class Shelf:
         """Return the UIDs of the next `limit` series behind `after` that are on disk; blocking."""
         return self._ledger.on_disk_after(after, limit)
 
+    def on_disk_below(
+        self, path: Sequence[str], after: str, limit: int
+    ) -> list[tuple[str, tuple[str, ...], int]]:
+        """Return UID, path and bytes of the next series that are on disk and below a path; blocking."""
+        return self._ledger.on_disk_below(path, after, limit)
+
     def entry(self, series_uid: str) -> Entry | None:
         """Return what is known of a series in whatever version; blocking."""
         return self._ledger.find(series_uid)

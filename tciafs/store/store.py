@@ -24,6 +24,7 @@ from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import disk_errors, translate_disk_error
 from tciafs.store.download import Announcements, Arrivals, Download, Fetcher, Grant
 from tciafs.store.failures import Failures
+from tciafs.store.holdings import Holdings
 from tciafs.store.keeping import Keeper
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import Lease
@@ -95,6 +96,7 @@ class Store:
         self._lost: Unusable | None = None
         self.arrivals = Arrivals()
         self.checker = Checker(shelf, self._room)
+        self.holdings = Holdings(shelf)
         self.keeper = Keeper(shelf, self._room, self.checker)
 
     @classmethod

@@ -23,6 +23,8 @@ from tciafs.control.client import (
     ask_evict,
     ask_failed,
     ask_failures,
+    ask_known,
+    ask_locate,
     ask_named,
     ask_pause,
     ask_pin,
@@ -32,6 +34,7 @@ from tciafs.control.client import (
     ask_status,
 )
 from tciafs.control.commands import Commands
+from tciafs.control.known_values import KnownFolder, KnownPage, LocatedImage
 from tciafs.control.place import listening, sockets
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
 from tciafs.control.values import (
@@ -74,6 +77,8 @@ STATUS = Status(
     catalogue=CatalogueStatus(5, 4, ()),
 )
 
+KNOWN = KnownPage((KnownFolder("P1", 2, None, None, 1, 4096),), 7, "P1")
+
 
 @dataclass
 class FakeDaemon:
@@ -110,7 +115,18 @@ class FakeDaemon:
             pause=self.pauses.append,
             pin=self.pin,
             evict=self.evict,
+            known=self.known,
+            locate=self.locate,
         )
+
+    async def known(self, path: str, after: str) -> KnownPage:
+        self.refreshed.append(path + after)
+        return KNOWN
+
+    async def locate(self, series_uid: str, image: int | None) -> LocatedImage:
+        if image is not None and image > 1:
+            raise NoSuchName("no such image")
+        return LocatedImage("/cache/pack", 10, 20, "1-2.dcm", 1 if image is None else image, 2)
 
     async def pin(self, path: str, pinned: bool) -> None:
         self.pins.append((path, pinned))
@@ -229,6 +245,23 @@ async def test_what_is_on_disk_comes_page_by_page_and_each_once() -> None:
     cached = [CachedSeries(f"1.{number}", "Lung", "P1", 2, 30, ("crc32",)) for number in range(5)]
     async with served(FakeDaemon(cached=cached)):
         assert await in_thread(ask_cached, MOUNT, "/Lung") == cached
+
+
+async def test_what_is_known_comes_as_it_was_given() -> None:
+    daemon = FakeDaemon()
+    async with served(daemon):
+        assert await in_thread(ask_known, MOUNT, "/Lung", "/P0") == KNOWN
+    assert daemon.refreshed == ["/Lung/P0"]
+
+
+async def test_an_image_on_disk_is_located_and_no_other() -> None:
+    async with served(FakeDaemon()):
+        middle = await in_thread(ask_locate, MOUNT, "1.2")
+        first = await in_thread(ask_locate, MOUNT, "1.2", 0)
+        with pytest.raises(NoSuchName):
+            await in_thread(ask_locate, MOUNT, "1.2", 2)
+    assert middle == LocatedImage("/cache/pack", 10, 20, "1-2.dcm", 1, 2)
+    assert first.image == 0
 
 
 async def test_a_check_goes_on_where_the_last_turn_ended() -> None:

@@ -2,7 +2,7 @@
 
 A daemon is a new Python process, not a fork: threads, epoll and SQLite do not survive one. It gets its
 settings on stdin, where no process list shows them, and answers with one line on stdout: that the mount
-is there, or why not. Logging is configured here and only here.
+is there, or why not.
 """
 
 import gc
@@ -18,13 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 import msgspec
-import platformdirs
 
-from tciafs.errors import TciafsError, Unusable, error_named
+from tciafs import logs
+from tciafs.errors import TciafsError, error_named
 from tciafs.settings import Settings
 
 __all__ = ["run_in_foreground", "start"]
@@ -39,11 +39,11 @@ END_TIMEOUT_S = 5.0
 
 
 def run_in_foreground(settings: Settings, mountpoint: Path) -> None:
-    """Mount and serve until unmounted; log to stderr, or to the log file if one is set.
+    """Mount and serve until unmounted; log to stderr, and to the log file if one is set.
 
     Under systemd (Type=notify) the readiness goes to its socket. Raises TciafsError.
     """
-    _log_to(settings.log_file, settings.log_level)
+    logs.start_logging(settings, in_background=False)
 
     def ready(message: str) -> None:
         click.echo(message.encode(errors="surrogateescape"))
@@ -57,8 +57,8 @@ def start(settings: Settings, mountpoint: Path) -> str:
 
     A daemon that does not come so far, because of Ctrl-C, its silence or an error, is told to end.
     """
-    log_file = settings.log_file or platformdirs.user_log_path("tciafs") / "tciafs.log"
-    with _open_log(log_file) as errors:
+    log_file = logs.log_file_of(settings)
+    with logs.open_log(log_file) as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tciafs.daemon", os.fsencode(mountpoint)],
             stdin=subprocess.PIPE,
@@ -90,14 +90,6 @@ def _ready_message(process: "subprocess.Popen[bytes]", settings: bytes, log_file
     return str(word["message"])
 
 
-def _open_log(file: Path) -> IO[bytes]:
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return file.open("ab")
-    except OSError as error:
-        raise Unusable(f"the log file {file} cannot be written: {error.strerror}") from error
-
-
 def _first_line(process: "subprocess.Popen[bytes]", settings: bytes) -> bytes | None:
     """Return what a daemon says when given its settings: a line, nothing if it ended, None in time."""
     assert process.stdin is not None
@@ -121,7 +113,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def main() -> None:
     """Be the daemon: `python -m tciafs.daemon MOUNTPOINT`, settings on stdin."""
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings, dec_hook=_decode_path)
-    _log_to(None, settings.log_level)
+    logs.start_logging(settings, in_background=True)
     try:
         _serve(settings, Path(sys.argv[1]), lambda message: _say({"message": message}))
     except TciafsError as error:
@@ -184,20 +176,6 @@ def _decode_path(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
     raise NotImplementedError(kind)
-
-
-def _log_to(file: Path | None, level: str) -> None:
-    if file is not None:
-        _open_log(file).close()
-    logging.basicConfig(
-        filename=file,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-    log.setLevel(level.upper())
-    # Each retry is our own affair; what comes of it is logged where it is known.
-    logging.getLogger("stamina").setLevel(logging.ERROR)
 
 
 def _notify_systemd(state: str) -> None:

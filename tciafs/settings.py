@@ -41,6 +41,7 @@ from tciafs.setting_kinds import (
 )
 
 __all__ = [
+    "LOG_LEVELS",
     "Declaration",
     "Given",
     "Settings",
@@ -54,6 +55,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+LOG_LEVELS = ("error", "warning", "info", "debug")
 
 IGNORED_MOUNT_OPTIONS = re.compile(
     r"rw|ro|defaults|(no)?(auto|user|users|owner|group|suid|dev|exec|fail|iversion|mand)|_netdev|(x-|comment=).*"
@@ -234,9 +237,19 @@ class Settings:
     gid: int | None = _setting("", "Group of all files; default: yours.", "N", parse_id)
     umask: int = _setting("022", "Permissions to take from 0444 and 0555.", "MASK", parse_octal)
     log_file: Path | None = _setting(
-        "", "Where the background daemon logs; default: the user's log folder.", "FILE", parse_path
+        "",
+        "Where to log; default: in the background a file in the user's log folder, else standard error.",
+        "FILE",
+        parse_path,
     )
-    log_level: str = _setting("warning", "How much is logged.", **choice("error", "warning", "info", "debug"))
+    log_level: str = _setting("warning", "How much is logged.", **choice(*LOG_LEVELS))
+    log_file_level: str | None = _setting(
+        "", "How much is logged into the log file; default: as --log-level says.", **choice(*LOG_LEVELS)
+    )
+    log_size: int = _setting(
+        "10M", "Size of a log file that is set aside for a new one; 0: none ever is.", "SIZE", parse_size
+    )
+    log_count: int = _setting("5", "How many log files that were set aside are kept.", "N", parse_count)
 
 
 def declarations() -> Iterator[Declaration]:

@@ -14,7 +14,7 @@ import pytest
 
 from tciafs import cli
 from tciafs.control import client
-from tciafs.control.values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn
+from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn
 from tciafs.errors import NoDaemon
 from tciafs.filesystem import mountpoint as mountpoints
 

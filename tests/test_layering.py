@@ -32,16 +32,21 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "headers": "",
         "setting_kinds": "",
         "settings": "errors setting_kinds",
+        "request_ids": "",
+        "logs": "errors settings control.report request_ids",
         # Both ends of the control socket; what stands behind a command is handed to the server.
         "control": "",
         "control.known_values": "",
-        "control.commands": "control.known_values control.values",
+        "control.series_values": "",
+        "control.commands": "control.known_values control.series_values control.values",
         "control.place": "",
         "control.report": "control.values",
         "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
-        "control.client": "errors control.known_values control.place control.report control.values",
-        "control.server": "errors control.commands control.known_values control.metrics control.values",
+        "control.client": "errors control.known_values control.place control.report control.series_values "
+        "control.values",
+        "control.server": "errors request_ids control.commands control.known_values control.metrics "
+        "control.series_values control.values",
         "control.metrics": "control.report control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
@@ -125,19 +130,23 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.reading": "",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
-        "filesystem.commands": "errors control.commands control.known_values control.values "
+        "filesystem.commands": "errors logs control.commands control.known_values control.values "
         "filesystem.status store.checking",
         "filesystem.known": "errors model naming control.known_values filesystem.folders filesystem.status",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
         "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes filesystem.way",
         "filesystem.way": "model filesystem.folders",
-        "filesystem.prefetching": "errors control.values filesystem.folders filesystem.status filesystem.way",
+        "filesystem.prefetching": "errors control.series_values filesystem.folders filesystem.status "
+        "filesystem.way",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
+        "filesystem.signals": "logs",
+        "filesystem.requests": "",
         "filesystem.provenance": "errors headers model store",
         "filesystem.status": "tciafs store control.values",
-        "filesystem.operations": "errors model filesystem.folders filesystem.guard filesystem.handles "
+        "filesystem.operations": "errors model request_ids filesystem.requests filesystem.folders "
+        "filesystem.guard filesystem.handles "
         "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.reading "
         "filesystem.tree",
         "filesystem.choosing": "selection settings",
@@ -147,7 +156,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
-        "daemon": "errors settings filesystem.mount",
+        "daemon": "errors settings logs filesystem.mount",
         "cli": "tciafs errors cli",
         "cli.words": "errors setting_kinds settings",
         "cli.output": "",
@@ -165,7 +174,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.keeping": "control.client control.report cli.daemons cli.output",
         "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
         "cli.prefetching": "errors selection.manifests filesystem.mountpoint control.client control.report "
-        "control.values cli.bars cli.daemons cli.output",
+        "control.series_values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
         "cli.configuring": "settings control.report cli.output cli.words",
         "cli.metering": "errors control.client control.metrics cli.daemons cli.output",
@@ -175,6 +184,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
         "cli.statuses": "control.client control.failed_table control.report cli.daemons cli.output "
         "cli.watching",
+        "cli.log_levels": "settings control.client cli.daemons",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -206,7 +216,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors model naming headers setting_kinds settings agreement citations metadata export archives.unzip "
+    "errors request_ids logs "
+    "model naming headers setting_kinds settings agreement citations metadata export archives.unzip "
     "archives.http_body "
     "archives.http_errors archives.http_pace "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "

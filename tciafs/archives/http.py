@@ -6,6 +6,7 @@ the pieces of a listing. Knows nothing of NBIA, of records or of ZIP.
 """
 
 import datetime as dt
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Protocol, TypeVar, cast
@@ -32,6 +33,8 @@ from tciafs.errors import (
 )
 
 __all__ = ["USER_AGENT", "Bearer", "HttpClient", "Reader", "RowReader", "checked_url", "unwound"]
+
+log = logging.getLogger(__name__)
 
 USER_AGENT = f"tciafs/{__version__}"
 
@@ -221,7 +224,9 @@ class HttpClient:
         """Ask, and yield the answer once its status is good; its body is still to come."""
         asked, client = _asked(path), client or self._client
         async with self._connection(asked):
-            response = await self._authorized(client, Asking(path, params, encoding, form))
+            asking = Asking(path, params, encoding, form)
+            response = await self._authorized(client, asking)
+            log.info("%s answered %s with status %d", self.host, asking, response.status_code)
             async with aclosing(response):
                 await self._check(response, asked)
                 yield response
@@ -332,6 +337,7 @@ class HttpClient:
 
     def _pause(self, error: Exception) -> bool | float:
         """Say whether to ask again, and after how many seconds (True: the usual backoff)."""
+        log.info("a listing failed: %s", error)
         if not isinstance(error, TciafsError) or not error.retryable:
             return False
         if not isinstance(error, SlowDown) or error.retry_after_s is None:

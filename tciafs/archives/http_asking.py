@@ -5,6 +5,7 @@ No I/O: a client is made here and used by `http`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import httpx
 
@@ -22,6 +23,13 @@ class Asking:
     params: Mapping[str, str]
     encoding: str
     form: Mapping[str, str] | None
+
+    def __str__(self) -> str:
+        """Return it for the log: what an archive is asked is no secret, and who asks is not told."""
+        if self.form is not None:
+            return f"POST {self.path}"
+        query = urlencode(self.params)
+        return f"GET {self.path}?{query}" if query else f"GET {self.path}"
 
     def request(self, client: httpx.AsyncClient, token: str | None) -> httpx.Request:
         """Return the request that asks it, of a user with a token or of a guest."""

@@ -21,7 +21,7 @@ from rich.progress import (
 from tciafs.control.report import printable
 
 if TYPE_CHECKING:
-    from tciafs.control.values import ListedSeries, PrefetchedSeries
+    from tciafs.control.series_values import ListedSeries, PrefetchedSeries
 
 __all__ = ["Bars"]
 

@@ -19,7 +19,7 @@ from tciafs.cli.output import fail, say, sentence
 from tciafs.errors import Misuse, TciafsError
 
 if TYPE_CHECKING:
-    from tciafs.control.values import ListedSeries, PrefetchedSeries
+    from tciafs.control.series_values import ListedSeries, PrefetchedSeries
     from tciafs.filesystem.mountpoint import Ours
 
 __all__ = ["prefetch", "retry"]
@@ -176,7 +176,7 @@ class _Outcome:
 
 def _prefetch(wanted: _Wanted, since: float, outcome: _Outcome) -> None:
     from tciafs.control.client import ask_prefetch
-    from tciafs.control.values import Prefetch
+    from tciafs.control.series_values import Prefetch
 
     mount = wanted.mount
     listed = asked(mount, wanted.listed)

@@ -15,6 +15,7 @@ from tciafs.cli.daemons import pause, refresh, resume
 from tciafs.cli.examining import doctor
 from tciafs.cli.exporting import export
 from tciafs.cli.keeping import evict, pin, unpin
+from tciafs.cli.log_levels import log_level
 from tciafs.cli.logins import login, logout
 from tciafs.cli.measuring import du
 from tciafs.cli.metering import metrics
@@ -60,6 +61,7 @@ for command in (
     refresh,
     pause,
     resume,
+    log_level,
     prefetch,
     retry,
     verify,

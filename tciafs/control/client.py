@@ -17,6 +17,15 @@ import msgspec
 from tciafs.control.known_values import KnownPage, ListKnown, Locate, LocatedImage
 from tciafs.control.place import sockets
 from tciafs.control.report import printable
+from tciafs.control.series_values import (
+    ListedSeries,
+    ListFailed,
+    ListNamed,
+    ListSeries,
+    Prefetch,
+    PrefetchTurn,
+    SeriesPage,
+)
 from tciafs.control.values import (
     PREFIX,
     CachedPage,
@@ -28,19 +37,14 @@ from tciafs.control.values import (
     Evicted,
     FailurePage,
     FailureStatus,
+    LevelName,
     ListCached,
-    ListedSeries,
-    ListFailed,
     ListFailures,
-    ListNamed,
-    ListSeries,
+    LogLevel,
     Pause,
     Pin,
-    Prefetch,
-    PrefetchTurn,
     Refresh,
     Refusal,
-    SeriesPage,
     Status,
 )
 from tciafs.errors import NoDaemon, TciafsError, error_named
@@ -53,6 +57,7 @@ __all__ = [
     "ask_failures",
     "ask_known",
     "ask_locate",
+    "ask_log_level",
     "ask_named",
     "ask_pause",
     "ask_pin",
@@ -148,6 +153,11 @@ def ask_evict(mountpoint: Path, path: str) -> Evicted:
 def ask_pause(mountpoint: Path, *, paused: bool) -> None:
     """Have all downloads of a mount stand still, or go on. Raises what `ask_status` raises."""
     _ask(mountpoint, "pause", Pause(paused), None, ANSWER_TIMEOUT_S)
+
+
+def ask_log_level(mountpoint: Path, level: LevelName) -> None:
+    """Have the daemon of a mount log so much from now on. Raises what `ask_status` raises."""
+    _ask(mountpoint, "log-level", LogLevel(level), None, ANSWER_TIMEOUT_S)
 
 
 def ask_series(mountpoint: Path, path: str) -> Iterator[ListedSeries]:

@@ -8,17 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tciafs.control.known_values import KnownPage, LocatedImage
-from tciafs.control.values import (
-    CachedPage,
-    CheckPlace,
-    CheckTurn,
-    Evicted,
-    FailurePage,
-    Prefetch,
-    PrefetchTurn,
-    SeriesPage,
-    Status,
-)
+from tciafs.control.series_values import Prefetch, PrefetchTurn, SeriesPage
+from tciafs.control.values import CachedPage, CheckPlace, CheckTurn, Evicted, FailurePage, Status
 
 __all__ = ["Commands"]
 
@@ -32,8 +23,9 @@ class Commands:
     a path and that of a series behind which to go on, and so does `failed`; `named` takes series UIDs, and
     one behind which to go on. `prefetch` takes what is wished, `refresh` a path. `pin` has the
     series at a path kept (True) or not (False), `evict` takes what `cached` takes. `pause` has all downloads
-    stand still (True) or go on (False), at once. `known` takes a path and a name behind which to go on,
-    `locate` a series UID and which image is meant; neither asks the archive.
+    stand still (True) or go on (False), `log_level` the daemon log so much, both at once. `known` takes a
+    path and a name behind which to go on, `locate` a series UID and which image is meant; neither asks the
+    archive.
     """
 
     status: Callable[[], Status]
@@ -50,3 +42,4 @@ class Commands:
     pause: Callable[[bool], None]
     known: Callable[[str, str], Awaitable[KnownPage]]
     locate: Callable[[str, int | None], Awaitable[LocatedImage]]
+    log_level: Callable[[str], None]

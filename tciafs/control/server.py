@@ -21,20 +21,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tciafs import request_ids
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import ListKnown, Locate
+from tciafs.control.series_values import ListFailed, ListNamed, ListSeries, Prefetch
 from tciafs.control.values import (
     PREFIX,
     Check,
     Evict,
     ListCached,
-    ListFailed,
     ListFailures,
-    ListNamed,
-    ListSeries,
+    LogLevel,
     Pause,
     Pin,
-    Prefetch,
     Refresh,
     Refusal,
     Status,
@@ -86,6 +85,7 @@ def _application(commands: Commands) -> Starlette:
             _command("cached", ListCached, lambda wish: commands.cached(wish.path, wish.after)),
             _command("check", Check, lambda wish: commands.check(wish.series_uid, wish.place)),
             _command("pause", Pause, _at_once(lambda wish: commands.pause(wish.paused))),
+            _command("log-level", LogLevel, _at_once(lambda wish: commands.log_level(wish.level))),
             _command("series", ListSeries, lambda wish: commands.series(wish.path, wish.after)),
             _command("failed", ListFailed, lambda wish: commands.failed(wish.path, wish.after)),
             _command("named", ListNamed, lambda wish: commands.named(wish.series_uids, wish.after)),
@@ -165,6 +165,8 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     """Return a handler whose every failure is an answer."""
 
     async def guarded(request: Request) -> Response:
+        request_ids.begin()
+        log.debug("%s %s", request.method, request.url.path)
         try:
             return await handle(request)
         except TciafsError as error:

@@ -7,6 +7,7 @@ terminal should get raw. Values only.
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 __all__ = [
     "PREFIX",
@@ -24,23 +25,19 @@ __all__ = [
     "Evicted",
     "FailurePage",
     "FailureStatus",
+    "LevelName",
     "ListCached",
-    "ListFailed",
     "ListFailures",
-    "ListNamed",
-    "ListSeries",
-    "ListedSeries",
+    "LogLevel",
     "Pause",
     "Pin",
-    "Prefetch",
-    "PrefetchTurn",
-    "PrefetchedSeries",
     "Refresh",
     "Refusal",
-    "SeriesPage",
     "SinceStart",
     "Status",
 ]
+
+LevelName: TypeAlias = Literal["error", "warning", "info", "debug"]
 
 PREFIX = "/v1/"
 """What all paths of this version begin with."""
@@ -304,82 +301,10 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class ListSeries:
-    """`POST /v1/series`: the series at a path of the mount, on from behind one (its `path`; empty: begin)."""
+class LogLevel:
+    """`POST /v1/log-level`: log so much from now on: "error", "warning", "info" or "debug"."""
 
-    path: str
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ListFailed:
-    """`POST /v1/failed`: the series at a path that could not be had, answered as `ListSeries` is."""
-
-    path: str
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ListNamed:
-    """`POST /v1/named`: where the series with these UIDs are, answered as `ListSeries` is.
-
-    Those that the archive does not know are left out. At most 500; on from behind one (its UID; "": begin).
-    """
-
-    series_uids: tuple[str, ...]
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedSeries:
-    """A series as the archive lists it; `path` is its collection, patient ID, study and series UID."""
-
-    path: tuple[str, ...]
-    image_count: int | None
-    listed_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesPage:
-    """Some of the series at a path, in the order of their folders; `more`: others follow."""
-
-    series: tuple[ListedSeries, ...]
-    more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Prefetch:
-    """`POST /v1/prefetch`: have these series (their `path`s) here, as many at once as the mount may.
-
-    What was used since `since` (Unix seconds) is not dropped for them. Those under way come to their end;
-    the others begin only as long as this is asked for. `again`: also those that failed a while ago.
-    """
-
-    series: tuple[tuple[str, ...], ...]
-    since: float
-    again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PrefetchedSeries:
-    """How it is with one of them, of which `arrived_bytes` of images are in.
-
-    `state` is "here" (and was before), "waiting", "coming", "fetched", "failed" or "gone" (the archive lists
-    it no more). A failure has the class of its error, and its sentence.
-    """
-
-    series_uid: str
-    state: str
-    arrived_bytes: int = 0
-    error: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PrefetchTurn:
-    """How it is with the series that were asked for, once something has changed or a second has passed."""
-
-    series: tuple[PrefetchedSeries, ...]
+    level: LevelName
 
 
 @dataclass(frozen=True, slots=True)

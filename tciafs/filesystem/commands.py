@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tciafs import logs
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import LocatedImage
 from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn, Evicted
@@ -74,6 +75,7 @@ def commands_of(
 
     return Commands(
         pause=pause,
+        log_level=logs.set_level,
         status=partial(snapshot, about, rooms),
         failures=partial(failures_after, rooms.store),
         cached=cached,

@@ -5,7 +5,6 @@ mount; the command runs this in a process of its own, which never touches the mo
 """
 
 import logging
-import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +49,7 @@ from tciafs.filesystem.known import Known
 from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.session import open_session
+from tciafs.filesystem.signals import Signals
 from tciafs.filesystem.status import About, Rooms
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
@@ -100,7 +100,7 @@ class _Sources:
 
 
 async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
-    """Mount and serve until unmounted or told to end by SIGTERM or SIGINT.
+    """Mount and serve until unmounted or told to end by a signal; see `signals`.
 
     `ready` is called with a sentence for the user once the mount answers. Raises Unusable where the
     mount point, FUSE or the cache folder cannot be used.
@@ -113,7 +113,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         files = _file_system(settings, sources)
         nursery = await stack.enter_async_context(trio.open_nursery())
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
-        signals = stack.enter_context(trio.open_signal_receiver(*_ending_signals()))
+        signals = stack.enter_context(Signals.received())
         stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url)))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
@@ -306,21 +306,14 @@ async def _why_silent(config: NbiaConfig) -> str:
     return "the archive has not answered yet"
 
 
-def _ending_signals() -> list[signal.Signals]:
-    """Return the signals that end the mount: a closed terminal too, unless nohup says otherwise."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP])]
-
-
-async def _end_on_signal(
-    signals: AsyncIterator[int], interrupts: Interrupts, scope: trio.CancelScope
-) -> None:
-    """End the mount on the first signal: let go of waiting requests, then stop serving."""
-    await anext(signals)
+async def _end_on_signal(signals: Signals, interrupts: Interrupts, scope: trio.CancelScope) -> None:
+    """End the mount on the first signal that means it: let go of waiting requests, then stop serving."""
+    await signals.until_one_ends()
     interrupts.close()
     pyfuse3.terminate()
     with trio.move_on_after(CLOSING_S):
-        async for _impatience in signals:
+        while True:
+            await signals.until_one_ends()
             log.info("already closing")
     scope.cancel()
 

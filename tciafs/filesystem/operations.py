@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
+from tciafs import request_ids
 from tciafs.errors import NoSuchName, ReadOnly, TciafsError
 from tciafs.filesystem.folders import Level, Record
 from tciafs.filesystem.handles import Handles, OpenFile, OpenFolder, Text
@@ -32,6 +33,7 @@ from tciafs.filesystem.provenance import (
     xattrs_of_state,
 )
 from tciafs.filesystem.reading import Reader
+from tciafs.filesystem.requests import Requests
 from tciafs.filesystem.tree import Tree
 from tciafs.model import Series
 
@@ -54,9 +56,6 @@ NEGATIVE_TIMEOUT_S = 30.0
 WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 """Truncation too: the kernel leaves it to open, and is content with the right to read."""
 
-BY_HANDLE = frozenset(("readdir", "releasedir", "read", "flush", "release"))
-"""Requests that name an open file or folder; the others name an inode."""
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -76,6 +75,9 @@ def answered(
     """Make a handler end in an answer or in a bare FUSEError, whatever happens inside."""
 
     async def answer(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        request_ids.begin()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", self._requests.said(handler.__name__, args))
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
@@ -112,6 +114,7 @@ class Operations(pyfuse3.Operations):
         self._interrupts = interrupts
         self._presentation = presentation
         self._handles = Handles()
+        self._requests = Requests(tree, self._handles)
         self._reader = Reader()
         self._entry = pyfuse3.EntryAttributes()  # used by readdir alone: half of its time was making these
 
@@ -129,7 +132,7 @@ class Operations(pyfuse3.Operations):
                     self._guard.touches_image(ctx.pid)
                     series = await self._tree.series(parent)
                     if self._images.finding_fetches(series, wanted):
-                        self._guard.admit(ctx.pid, series)
+                        self._admit(ctx.pid, series)
                 child = await self._tree.child(parent, wanted)
         except NoSuchName:
             return _negative_entry()
@@ -153,7 +156,7 @@ class Operations(pyfuse3.Operations):
         if node.level is Level.IMAGE:
             series = await self._tree.series(node)
             if self._images.finding_fetches(series, node.key):
-                self._guard.admit(pid, series)
+                self._admit(pid, series)
         return await self._tree.attributes(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -165,6 +168,11 @@ class Operations(pyfuse3.Operations):
     @answered
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         return not mode & os.W_OK
+
+    def _admit(self, pid: int, series: Series) -> None:
+        """Let a process have a series fetched, which the log tells. Raises Refused."""
+        self._guard.admit(pid, series)
+        log.info("process %d has %s fetched", pid, "/".join(series.path))
 
     def _entry_of(self, inode: int, attributes: Attributes) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -202,7 +210,7 @@ class Operations(pyfuse3.Operations):
         if images is None and self._guard.lists_unknown_series(pid) and (walk := self._images.walk(series)):
             return self._tree.images(node, walk)
         if images is None:
-            self._guard.admit(pid, series)
+            self._admit(pid, series)
             images = self._images.look(series)
         self._ahead.note(node, pid, opens=False)
         return self._tree.images(node, images)
@@ -248,7 +256,7 @@ class Operations(pyfuse3.Operations):
         with self._interrupts.watching(ctx.pid):
             series = await self._tree.series(node)
             if self._images.opening_fetches(series):
-                self._guard.admit(ctx.pid, series)
+                self._admit(ctx.pid, series)
             image = await self._images.open(series, node.key)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
@@ -341,24 +349,11 @@ class Operations(pyfuse3.Operations):
         if isinstance(error, pyfuse3.FUSEError):
             return error
         if isinstance(error, TciafsError):
-            log.info("%s %s: %s", request, self._where(request, args), error)
+            log.info("%s: %s", self._requests.said(request, args), error)
             return pyfuse3.FUSEError(error.errno)
-        where = self._where(request, args)
+        where = self._requests.where(request, args)
         log.error("%s %s failed in an unexpected way", request, where, exc_info=error)
         return pyfuse3.FUSEError(errno.EIO)
-
-    def _where(self, request: str, args: tuple[object, ...]) -> str:
-        """Return the path a request was about, as far as its arguments tell; never raises."""
-        first, second = (*args, None)[:2]
-        if not isinstance(first, int):
-            return "/"  # about the whole mount
-        try:
-            node = self._handles.node(first) if request in BY_HANDLE else self._tree.node(first)
-            path = self._tree.path(node)
-        except Exception:
-            return repr(args)
-        # repr, without its quotes: whatever a program looks up, a line of the log stays a line.
-        return f"{path}/{repr(_decoded(second))[1:-1]}" if isinstance(second, bytes) else path
 
 
 def _decoded(name: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from tciafs.control.values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
+from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
 from tciafs.errors import Misuse, Offline, TciafsError
 from tciafs.filesystem.folders import Whose
 from tciafs.filesystem.status import LONGEST_SENTENCE_BYTES, brief

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tciafs.worker.messages import (
     Frames,
     Granted,
     ListCollection,
+    Logged,
     NeedsRoom,
     NotGranted,
     Report,
@@ -40,6 +42,7 @@ from tciafs.worker.messages import (
 log = logging.getLogger("tciafs.worker")
 
 READ_BYTES = 64 * 1024
+LONGEST_RECORD = 10_000
 
 MEMORY_BYTES = 1 << 30
 """What a process may take for its data: twenty times what it takes for any series, so that a mistake, or a
@@ -65,6 +68,7 @@ class Worker:
         """Carry out commands until there are no more."""
         async for command in commands:
             try:
+                logging.getLogger("tciafs").setLevel(command.log_level)
                 await self._carry_out(command)
             except TciafsError as error:
                 self._report(error)
@@ -167,19 +171,34 @@ def _name_across_the_pipe(failure: TciafsError) -> str:
 
 
 class Reports:
-    """The daemon's ear: the pipe that was stdout."""
+    """The daemon's ear: the pipe that was stdout. Any thread may speak."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._speaking = threading.Lock()
 
     def tell(self, report: Report) -> None:
         """Send a report; the pipe's back-pressure is wanted. Ends the process if the daemon is gone."""
         data = framed(report)
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            with self._speaking:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
         except BrokenPipeError:
             os._exit(0)  # nobody is left to be told of anything, and the next daemon tidies up
+
+
+class LogsToDaemon(logging.Handler):
+    """Has the daemon log what this process has to say, so that one process writes the log."""
+
+    def __init__(self, tell: Callable[[Report], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record, cut to what a message may have."""
+        self._tell(Logged(record.levelno, record.name, self.format(record)[:LONGEST_RECORD]))
 
 
 async def listen(
@@ -210,6 +229,7 @@ async def run(commands_descriptor: int, reports_descriptor: int) -> None:
     send_token, tokens = trio.open_memory_channel[TokenGiven](1)
     send_grant, grants = trio.open_memory_channel[Granted | NotGranted](1)
     tell = Reports(reports_descriptor).tell
+    logging.basicConfig(level=logging.WARNING, handlers=[LogsToDaemon(tell)], force=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen, commands_descriptor, send_command, send_token, send_grant, nursery)
         worker = Worker(tell, DaemonsTokens(tell, tokens), DaemonsRoom(tell, grants).grow_to)
@@ -227,7 +247,6 @@ def main() -> None:
     """Run the worker process."""
     bound_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which then ends us
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="worker: %(message)s")
     logging.getLogger("stamina").setLevel(logging.ERROR)
     commands, reports = os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no report

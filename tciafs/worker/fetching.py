@@ -80,6 +80,7 @@ async def fetch_series(
 
 def _delay_before_retry(error: Exception) -> bool | float:
     """Say whether to try again, or after how many seconds if the server asked for a pause."""
+    log.info("a try failed: %s", error)
     if not _may_get_better(error):
         return False
     if isinstance(error, SlowDown) and error.retry_after_s is not None:

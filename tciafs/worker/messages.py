@@ -3,6 +3,7 @@
 Defined here and only here: the protocol. Values only, no I/O.
 """
 
+import logging
 import struct
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -23,6 +24,7 @@ __all__ = [
     "Frames",
     "Granted",
     "ListCollection",
+    "Logged",
     "NeedsRoom",
     "NotGranted",
     "Progress",
@@ -55,6 +57,7 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     first_wait_s: float
     granted_bytes: int
     strict: bool = False
+    log_level: int = logging.WARNING
 
 
 class Granted(msgspec.Struct, frozen=True, tag=True):
@@ -80,6 +83,7 @@ class ListCollection(msgspec.Struct, frozen=True, tag=True):
     folder: str
     asked_at: float
     archive: NbiaConfig
+    log_level: int = logging.WARNING
 
 
 Command: TypeAlias = Fetch | ListCollection
@@ -141,6 +145,14 @@ class TokenWanted(msgspec.Struct, frozen=True, tag=True):
         return "TokenWanted()"
 
 
+class Logged(msgspec.Struct, frozen=True, tag=True):
+    """Worker to daemon: a record for the log, of the `log_level` of the command or above."""
+
+    level: int
+    logger: str
+    message: str
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: the command is carried out, and what it wrote is on disk."""
 
@@ -156,7 +168,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: float | None = None
 
 
-Report: TypeAlias = Arrived | Progress | NeedsRoom | Verified | RowReplaced | TokenWanted | Finished | Failed
+Report: TypeAlias = (
+    Arrived | Progress | NeedsRoom | Verified | RowReplaced | TokenWanted | Logged | Finished | Failed
+)
 
 
 def framed(message: msgspec.Struct) -> bytes:

@@ -4,6 +4,7 @@ Processes are started when needed, kept for the next work, and killed when their
 or they say something unintelligible. Used from the daemon's one thread.
 """
 
+import logging
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from tciafs.worker.messages import (
     Frames,
     Granted,
     ListCollection,
+    Logged,
     NeedsRoom,
     NotGranted,
     Progress,
@@ -100,7 +102,14 @@ class WorkerPool:
         """See `store.Fetcher.fetch`."""
         archive, granted_bytes = self._archive(), grant.size_bytes
         command = Fetch(
-            series, str(pack), archive, self._retries, self._first_wait_s, granted_bytes, self._strict
+            series,
+            str(pack),
+            archive,
+            self._retries,
+            self._first_wait_s,
+            granted_bytes,
+            self._strict,
+            _log_level(),
         )
 
         async def pass_on(report: Report) -> Answer | None:
@@ -138,13 +147,17 @@ class WorkerPool:
             if isinstance(report, RowReplaced):
                 replaced(report.question, report.before, report.after)
 
-        command = ListCollection(kind, collection, str(folder), asked_at, self._archive())
+        command = ListCollection(kind, collection, str(folder), asked_at, self._archive(), _log_level())
         await self._have_carried_out(command, pass_on)
 
     async def _have_carried_out(self, command: Command, pass_on: PassOn) -> None:
         """Give a command to a process. Raises TciafsError when it fails."""
 
         async def answer(report: Report) -> Answer | None:
+            if isinstance(report, Logged):
+                # From here, as this task knows for which request it is.
+                logging.getLogger(report.logger).log(report.level, "%s", report.message)
+                return None
             return await (self._token_given(report) if isinstance(report, TokenWanted) else pass_on(report))
 
         worker = await self._take()
@@ -182,6 +195,10 @@ class WorkerPool:
                 return worker
             await worker.kill()  # for its pipes
         return await _Worker.start()
+
+
+def _log_level() -> int:
+    return logging.getLogger("tciafs").getEffectiveLevel()
 
 
 async def _granted(grant: Grant, size_bytes: int) -> Granted | NotGranted:

@@ -36,6 +36,7 @@ from tciafs.control.client import (
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import KnownFolder, KnownPage, LocatedImage
 from tciafs.control.place import listening, sockets
+from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
 from tciafs.control.values import (
     CachedPage,
@@ -48,11 +49,6 @@ from tciafs.control.values import (
     Evicted,
     FailurePage,
     FailureStatus,
-    ListedSeries,
-    Prefetch,
-    PrefetchedSeries,
-    PrefetchTurn,
-    SeriesPage,
     Status,
 )
 from tciafs.errors import AccessDenied, Misuse, NoDaemon, NoSuchName, SlowDown, TciafsError, Unreachable
@@ -93,6 +89,7 @@ class FakeDaemon:
     prefetched: list[Prefetch] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     pauses: list[bool] = field(default_factory=list)
+    levels: list[str] = field(default_factory=list)
     pins: list[tuple[str, bool]] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
     open: trio.Event = field(default_factory=trio.Event)
@@ -113,6 +110,7 @@ class FakeDaemon:
             prefetch=self.prefetch,
             refresh=self.refresh,
             pause=self.pauses.append,
+            log_level=self.levels.append,
             pin=self.pin,
             evict=self.evict,
             known=self.known,

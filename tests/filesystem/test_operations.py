@@ -194,7 +194,9 @@ async def test_an_error_of_ours_is_logged_in_a_line_without_a_traceback(
     caplog.set_level(logging.INFO, logger="tciafs")
     failing_with(core, Unreachable("the line is cut"), monkeypatch)
     await errno_of(core.operations.getattr(ROOT_INODE, context()))
-    assert [record.getMessage() for record in caplog.records] == ["getattr /: the line is cut"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"getattr / for process {CALLER} (?): the line is cut"
+    ]
     assert caplog.records[0].exc_info is None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tciafs.control.values import ListedSeries, Prefetch, PrefetchedSeries
+from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries
 from tciafs.errors import Misuse, NoSuchName, Unreachable
 from tciafs.filesystem import prefetching as module
 from tciafs.filesystem.prefetching import MOST_A_TURN, Prefetching

@@ -1,0 +1,26 @@
+"""`tciafs log-level`: how much a daemon logs from now on."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
+from tciafs.settings import LOG_LEVELS
+
+if TYPE_CHECKING:
+    from tciafs.control.values import LevelName
+
+__all__ = ["log_level"]
+
+
+@click.command()
+@click.argument("level", type=click.Choice(LOG_LEVELS))
+@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
+def log_level(level: "LevelName", mountpoint: str | None) -> int:
+    """Have the daemon of MOUNTPOINT log so much from now on, until it ends (default: all your mounts)."""
+    mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
+    from tciafs.control.client import ask_log_level
+
+    _answers, exit_code = asked_each(mounts, partial(ask_log_level, level=level))
+    return exit_code

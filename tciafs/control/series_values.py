@@ -1,0 +1,93 @@
+"""What daemon and commands say to each other of series that are listed and fetched; see `values`."""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "ListFailed",
+    "ListNamed",
+    "ListSeries",
+    "ListedSeries",
+    "Prefetch",
+    "PrefetchTurn",
+    "PrefetchedSeries",
+    "SeriesPage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ListSeries:
+    """`POST /v1/series`: the series at a path of the mount, on from behind one (its `path`; empty: begin)."""
+
+    path: str
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListFailed:
+    """`POST /v1/failed`: the series at a path that could not be had, answered as `ListSeries` is."""
+
+    path: str
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListNamed:
+    """`POST /v1/named`: where the series with these UIDs are, answered as `ListSeries` is.
+
+    Those that the archive does not know are left out. At most 500; on from behind one (its UID; "": begin).
+    """
+
+    series_uids: tuple[str, ...]
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSeries:
+    """A series as the archive lists it; `path` is its collection, patient ID, study and series UID."""
+
+    path: tuple[str, ...]
+    image_count: int | None
+    listed_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPage:
+    """Some of the series at a path, in the order of their folders; `more`: others follow."""
+
+    series: tuple[ListedSeries, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """`POST /v1/prefetch`: have these series (their `path`s) here, as many at once as the mount may.
+
+    What was used since `since` (Unix seconds) is not dropped for them. Those under way come to their end;
+    the others begin only as long as this is asked for. `again`: also those that failed a while ago.
+    """
+
+    series: tuple[tuple[str, ...], ...]
+    since: float
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchedSeries:
+    """How it is with one of them, of which `arrived_bytes` of images are in.
+
+    `state` is "here" (and was before), "waiting", "coming", "fetched", "failed" or "gone" (the archive lists
+    it no more). A failure has the class of its error, and its sentence.
+    """
+
+    series_uid: str
+    state: str
+    arrived_bytes: int = 0
+    error: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchTurn:
+    """How it is with the series that were asked for, once something has changed or a second has passed."""
+
+    series: tuple[PrefetchedSeries, ...]

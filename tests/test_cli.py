@@ -386,21 +386,11 @@ def test_wrong_use_is_one_sentence_that_says_where_help_is(
     assert mounts.mounted == []
 
 
-@pytest.mark.parametrize("name", sorted(cli.NOT_YET))
-def test_commands_of_later_versions_are_not_mount_points_meanwhile(
-    run: Run, mounts: Mounts, name: str
-) -> None:
-    result = run(name, "/mnt/tcia")
-    assert (result.code, mounts.mounted) == (2, [])
-    assert f"no command {name}; to mount on a folder of that name, write ./{name}" in result.err
-
-
-def test_the_commands_of_the_contract_are_there_or_reserved() -> None:
+def test_the_commands_of_the_contract_are_there() -> None:
     contract = (
         "demo umount status prefetch du pause resume refresh pin unpin evict verify login logout doctor"
     )
-    assert set(contract.split()) <= cli.NOT_YET | cli.commands.commands.keys()
-    assert not cli.NOT_YET & cli.commands.commands.keys()
+    assert set(contract.split()) <= cli.commands.commands.keys()
 
 
 # Help

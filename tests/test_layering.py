@@ -38,15 +38,18 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control": "",
         "control.known_values": "",
         "control.series_values": "",
-        "control.commands": "control.known_values control.series_values control.values",
+        "control.manifest_values": "",
+        "control.manifest_client": "control.client control.manifest_values",
+        "control.commands": "control.known_values control.manifest_values control.series_values "
+        "control.values",
         "control.place": "",
         "control.report": "control.values",
         "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
         "control.client": "errors control.known_values control.place control.report control.series_values "
         "control.values",
-        "control.server": "errors request_ids control.commands control.known_values control.metrics "
-        "control.series_values control.values",
+        "control.server": "errors request_ids control.commands control.known_values control.manifest_values "
+        "control.metrics control.series_values control.values",
         "control.metrics": "control.report control.values",
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
@@ -75,21 +78,25 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.freshness": "catalogue.changes catalogue.table",
         "catalogue.changes": "model catalogue.table",
         "catalogue.walks": "",
-        "catalogue.remembered": "errors catalogue.table",
+        "catalogue.remembered": "errors catalogue.sums catalogue.table",
+        "catalogue.sums": "model",
         "catalogue.table": "errors model",
-        "catalogue.answers": "model catalogue.table",
+        "catalogue.answers": "model catalogue.sums catalogue.table",
         # What of a catalogue is shown; it is handed one.
         "selection.manifests": "errors",
         "selection.criteria": "model",
         "selection.words": "errors selection.criteria",
         "selection.named": "model selection.manifests",
         "selection.table": "metadata model naming",
-        "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.table selection",
+        "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.sums "
+        "catalogue.table selection",
+        "selection.kept": "errors hidden naming selection.manifests",
+        "selection.views": "errors hidden model catalogue.answers catalogue.table selection",
         "agreement": "errors naming",
         "metadata": "naming",
         # Plain copies: an ordinary reader of a mount.
         "citations": "",
-        "export.mounted": "citations metadata",
+        "export.mounted": "citations hidden metadata",
         "export.reports": "metadata",
         "export.folders": "export.mounted export.reports headers",
         "export.tars": "errors headers metadata export",
@@ -121,24 +128,33 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.headers": "model store.layout",
         "worker.digests": "store.layout store.pack",
         # The tree is handed a catalogue and a store; it does not import them.
-        "filesystem.folders": "errors model naming",
-        "filesystem.nodes": "filesystem.folders",
-        "filesystem.listings": "filesystem.folders filesystem.nodes",
-        "filesystem.tree": "errors model naming filesystem.folders filesystem.listings filesystem.nodes",
-        "filesystem.kernel_view": "model naming filesystem.folders",
+        "hidden": "",
+        "filesystem.identities": "",
+        "filesystem.folders": "errors model naming filesystem.identities",
+        "filesystem.nodes": "filesystem.identities",
+        "filesystem.sources": "errors hidden filesystem.identities filesystem.nodes",
+        "filesystem.texts": "hidden naming filesystem.identities filesystem.sources",
+        "filesystem.paths": "errors filesystem.identities filesystem.nodes filesystem.sources",
+        "filesystem.manifests": "errors hidden naming control.manifest_values filesystem.identities "
+        "filesystem.status selection.manifests selection.views",
+        "filesystem.listings": "filesystem.folders filesystem.identities filesystem.nodes",
+        "filesystem.tree": "errors hidden model naming filesystem.folders filesystem.identities "
+        "filesystem.listings filesystem.nodes filesystem.sources filesystem.texts",
+        "filesystem.kernel_view": "hidden model naming filesystem.folders filesystem.identities",
         "filesystem.handles": "filesystem.listings filesystem.nodes filesystem.reading",
         "filesystem.reading": "",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
         "filesystem.commands": "errors logs control.commands control.known_values control.values "
-        "filesystem.status store.checking",
-        "filesystem.known": "errors model naming control.known_values filesystem.folders filesystem.status",
+        "filesystem.paths filesystem.status store.checking",
+        "filesystem.known": "errors model naming control.known_values filesystem.folders "
+        "filesystem.identities filesystem.status",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
-        "filesystem.walk_ahead": "errors filesystem.folders filesystem.nodes filesystem.way",
-        "filesystem.way": "model filesystem.folders",
-        "filesystem.prefetching": "errors control.series_values filesystem.folders filesystem.status "
-        "filesystem.way",
+        "filesystem.walk_ahead": "errors filesystem.identities filesystem.nodes filesystem.way",
+        "filesystem.way": "model filesystem.folders filesystem.identities filesystem.sources",
+        "filesystem.prefetching": "errors control.series_values filesystem.identities filesystem.paths "
+        "filesystem.status filesystem.way",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
         "filesystem.signals": "logs",
@@ -146,11 +162,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.provenance": "errors headers model store",
         "filesystem.status": "tciafs store control.values",
         "filesystem.operations": "errors model request_ids filesystem.requests filesystem.folders "
-        "filesystem.guard filesystem.handles "
+        "filesystem.guard filesystem.handles filesystem.identities "
         "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.reading "
         "filesystem.tree",
         "filesystem.choosing": "selection settings",
-        "filesystem.mount": "errors model naming settings archives catalogue control selection store worker "
+        "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
+        "worker "
         "filesystem",
         "filesystem.configs": "settings archives.http_limits archives.login archives.nbia "
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
@@ -162,7 +179,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.output": "",
         "cli.agreeing": "errors naming settings agreement cli.output",
         "cli.citing": "citations control.report cli.exporting cli.output",
-        "cli.measuring": "control.report cli.daemons cli.exporting cli.output",
+        "cli.measuring": "hidden control.report cli.daemons cli.exporting cli.output",
+        "cli.manifests": "errors selection.manifests control.manifest_client control.report cli.daemons "
+        "cli.output",
         "cli.exporting": "errors export.folders export.mounted export.tars cli.daemons cli.output "
         "control.report",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
@@ -216,7 +235,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors request_ids logs "
+    "errors hidden request_ids logs "
     "model naming headers setting_kinds settings agreement citations metadata export archives.unzip "
     "archives.http_body "
     "archives.http_errors archives.http_pace "
@@ -229,7 +248,9 @@ WITHOUT_TRIO = names(
     "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "
     "worker.rest worker.headers worker.digests selection.manifests selection.criteria catalogue.answers "
     "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
-    "filesystem.provenance filesystem.tree"
+    "filesystem.identities filesystem.nodes filesystem.provenance filesystem.sources filesystem.texts "
+    "filesystem.paths filesystem.tree selection.kept catalogue.sums control.manifest_values "
+    "control.manifest_client"
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Question
-from tciafs.model import Collection, Patient, Series, Study, Value
+from tciafs.model import Change, Collection, Patient, Series, Study, Value
 
 __all__ = ["Answer", "CatalogueConfig", "Event", "Lister", "Listings", "Replaced"]
 
-R = TypeVar("R", Collection, Patient, Study, Series, Value)
+R = TypeVar("R", Collection, Patient, Study, Series, Value, Change)
 
 Replaced = Callable[[Question, Sequence[Any], Sequence[Any]], None]
 """Told of an answer that differs from the one before: the question, the old records, the new ones."""
@@ -92,6 +93,10 @@ class Listings(Protocol):
 
     async def series(self, collection: str, patient: str) -> Answer[Series]:
         """Return the series of a patient."""
+        ...
+
+    async def known_sum(self, collection: str, patient: str | None = None) -> Sum | None:
+        """Return what the series of a collection, or of a patient, come to; None: not known. Asks nothing."""
         ...
 
     async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:

@@ -7,10 +7,11 @@ behind, and kept when the archive fails. Who walks through a collection (`walks`
 by another process. Used from the daemon's one thread. Must not know of names or inodes.
 """
 
+import datetime as dt
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,10 +23,11 @@ from tciafs.catalogue.answers import Answer, CatalogueConfig, Event, Lister, Rep
 from tciafs.catalogue.asking import Questions
 from tciafs.catalogue.freshness import Freshness
 from tciafs.catalogue.remembered import Remembered
+from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question, said, unpack
 from tciafs.catalogue.walks import Walks
-from tciafs.errors import DeadlinePassed, Offline, TciafsError
-from tciafs.model import Archive, Collection, Patient, Series, Study
+from tciafs.errors import DeadlinePassed, Offline, TciafsError, UnreadableAnswer
+from tciafs.model import Archive, Change, Collection, Patient, Series, Study
 
 __all__ = ["Answer", "Catalogue", "CatalogueConfig", "Event", "Lister", "Replaced"]
 
@@ -151,6 +153,7 @@ class Catalogue:
     async def answer(self, question: Question) -> Answer[Any]:
         """Return the answer to a question of any kind: the name of one of `Archive`'s, and what it takes.
 
+        "released", and a day (ISO 8601), is what was released on it or later; see `Archive.changes`.
         It comes from what is remembered, else from the archive.
         """
         known = await self._remembered.get(question)
@@ -209,7 +212,8 @@ class Catalogue:
         asked_at = time.time()
         kind, *whose = question
         try:
-            listing = Listing(tuple(await getattr(self._archive, kind)(*whose)), asked_at)
+            ask = self._released if kind == "released" else getattr(self._archive, kind)
+            listing = Listing(tuple(await ask(*whose)), asked_at)
         except TciafsError as error:
             # Told here and not where it is waited for: by now perhaps nobody does.
             if await self._remembered.get(question) is not None:
@@ -231,6 +235,13 @@ class Catalogue:
         if before is not None and set(before.records) != set(listing.records):
             self.on_replaced(question, before.records, listing.records)
         return listing
+
+    async def _released(self, day: str) -> Sequence[Change]:
+        """Return what was released on a day or later. Raises UnreadableAnswer where nobody can tell."""
+        changes = await self._archive.changes(dt.date.fromisoformat(day) - dt.timedelta(days=1))
+        if changes is None:
+            raise UnreadableAnswer("the archive does not tell what it has released")
+        return changes
 
     # -- whole collections ------------------------------------------------------------------------
 
@@ -257,6 +268,26 @@ class Catalogue:
         }
         chosen = await self._remembered.having(list(questions), wants, most)
         return Answer(tuple(questions[each] for each in chosen), patients.fresh_until)
+
+    async def known_sum(
+        self, collection: str, patient: str | None = None, wants: Callable[[Series], bool] = lambda _: True
+    ) -> Sum | None:
+        """Return what the wanted series of a collection, or of a patient, come to; None: not known.
+
+        Nothing is asked: that takes their listings, however old, and of a collection all of them.
+        """
+        if patient is not None:
+            listing = await self._remembered.get(("series", collection, patient))
+            if listing is None:
+                return None
+            total = Sum()
+            total.add_patient(filter(wants, listing.records))
+            return total
+        patients = await self._remembered.get(("patients", collection))
+        if patients is None or not await self.is_listed_whole(collection):
+            return None
+        questions = [("series", collection, each.patient_id) for each in patients.records]
+        return await self._remembered.summed(questions, wants)
 
     async def _ensure_whole(self, kind: str, collection: str, lister: Lister) -> None:
         """See to it that the rows of a whole collection are there; old ones are asked for again behind."""

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, said, unpack
 from tciafs.errors import Unusable
 
@@ -24,7 +25,16 @@ __all__ = ["Remembered"]
 
 log = logging.getLogger(__name__)
 
-WEIGHT = {"collections": 1, "patients": 1, "studies": 3, "series": 8, "named": 8, "cart": 8, "values": 1}
+WEIGHT = {
+    "collections": 1,
+    "patients": 1,
+    "studies": 3,
+    "series": 8,
+    "named": 8,
+    "cart": 8,
+    "values": 1,
+    "released": 2,
+}
 """How much a decoded record of a kind weighs, in units of some 150 bytes."""
 
 ROWS_LOOKED_THROUGH = 200
@@ -125,6 +135,22 @@ class Remembered:
     def _having(self, questions: Sequence[Question], wants: Callable[[Any], bool]) -> list[Question]:
         listings = ((question, self._table.get(question)) for question in questions)
         return [question for question, found in listings if found and any(map(wants, found.records))]
+
+    async def summed(self, questions: Sequence[Question], wants: Callable[[Any], bool]) -> Sum:
+        """Return what the wanted records come to that are on disk under the questions, one a patient."""
+        total = Sum()
+        try:
+            for start in range(0, len(questions), ROWS_LOOKED_THROUGH):
+                some = questions[start : start + ROWS_LOOKED_THROUGH]
+                await self._thread.run(self._add, total, some, wants)
+        except TABLE_ERRORS as error:
+            raise Unusable(f"the remembered listings cannot be read: {error}") from error
+        return total
+
+    def _add(self, total: Sum, questions: Sequence[Question], wants: Callable[[Any], bool]) -> None:
+        for question in questions:
+            if (found := self._table.get(question)) is not None:
+                total.add_patient(filter(wants, found.records))
 
     async def write(self, question: Question, listing: Listing[Any]) -> None:
         """Keep a listing on disk."""

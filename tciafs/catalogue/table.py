@@ -23,7 +23,7 @@ import msgspec
 from isal import isal_zlib
 
 from tciafs.errors import Unusable
-from tciafs.model import Collection, Patient, Series, Study, Value
+from tciafs.model import Change, Collection, Patient, Series, Study, Value
 
 __all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "said", "unpack"]
 
@@ -119,6 +119,7 @@ _FORMS = {
     "named": _form(Series, 0),
     "cart": _form(Series, 0),
     "values": _form(Value, 0),
+    "released": _form(Change, 0),
 }
 
 

@@ -1,5 +1,5 @@
 """The command `tciafs`; see `program`."""
 
-from tciafs.cli.program import NOT_YET, commands, main
+from tciafs.cli.program import commands, main
 
-__all__ = ["NOT_YET", "commands", "main"]
+__all__ = ["commands", "main"]

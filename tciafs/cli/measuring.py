@@ -9,6 +9,7 @@ import click
 
 from tciafs.cli.exporting import series_at
 from tciafs.cli.output import say
+from tciafs.hidden import parted
 
 if TYPE_CHECKING:
     from tciafs.export.mounted import MountedSeries
@@ -69,7 +70,7 @@ def _measured(path: str, depth: int) -> list[tuple[str, str, str, str, str]]:
     from tciafs.cli.daemons import mount_around
 
     _mount, inside = mount_around(path)
-    base = PurePosixPath(inside).relative_to("/")
+    _view, base = parted(PurePosixPath(inside).relative_to("/"))
     total, below = _Sum(), defaultdict[str, _Sum](_Sum)
     for series in series_at((path,)):
         total.add(series)

@@ -17,6 +17,7 @@ from tciafs.cli.exporting import export
 from tciafs.cli.keeping import evict, pin, unpin
 from tciafs.cli.log_levels import log_level
 from tciafs.cli.logins import login, logout
+from tciafs.cli.manifests import manifest
 from tciafs.cli.measuring import du
 from tciafs.cli.metering import metrics
 from tciafs.cli.mounting import demo, mount, umount
@@ -24,10 +25,10 @@ from tciafs.cli.output import fail, sentence
 from tciafs.cli.prefetching import prefetch, retry
 from tciafs.cli.statuses import status
 from tciafs.cli.verifying import verify
-from tciafs.cli.words import NOT_YET, MountOrCommand
+from tciafs.cli.words import MountOrCommand
 from tciafs.errors import TciafsError
 
-__all__ = ["NOT_YET", "commands", "main"]
+__all__ = ["commands", "main"]
 
 
 @click.group(
@@ -76,6 +77,7 @@ for command in (
     export,
     cite,
     config,
+    manifest,
 ):
     commands.add_command(command)
 

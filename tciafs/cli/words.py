@@ -16,7 +16,6 @@ from tciafs.setting_kinds import joined_names
 from tciafs.settings import Declaration, Given, Settings, declarations, given_settings, settings_from
 
 __all__ = [
-    "NOT_YET",
     "MountOrCommand",
     "demo_options",
     "given_in",
@@ -26,9 +25,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-NOT_YET = frozenset(["manifest"])
-"""Commands of later versions: not mount points, so that they will not change their meaning."""
 
 
 WHICH_ARCHIVE = frozenset(["archive", "url", "api"])
@@ -40,10 +36,6 @@ class MountOrCommand(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in NOT_YET:
-            raise Misuse(
-                f"this version has no command {args[0]}; to mount on a folder of that name, write ./{args[0]}"
-            )
         if self.get_command(ctx, args[0]) is None:
             self._doubt(ctx, args[0])
             return super().resolve_command(ctx, ["mount", *args])

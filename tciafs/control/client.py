@@ -50,6 +50,8 @@ from tciafs.control.values import (
 from tciafs.errors import NoDaemon, TciafsError, error_named
 
 __all__ = [
+    "ANSWER_TIMEOUT_S",
+    "ask",
     "ask_cached",
     "ask_check",
     "ask_evict",
@@ -65,6 +67,7 @@ __all__ = [
     "ask_refresh",
     "ask_series",
     "ask_status",
+    "patience_of",
 ]
 
 A = TypeVar("A")
@@ -88,7 +91,7 @@ MOST_NAMED = 500
 
 def ask_status(mountpoint: Path) -> Status:
     """Return what the daemon of a mount does. Raises NoDaemon, or TciafsError for one that is stuck."""
-    return _ask(mountpoint, "status", None, Status, ANSWER_TIMEOUT_S)
+    return ask(mountpoint, "status", None, Status, ANSWER_TIMEOUT_S)
 
 
 def ask_failures(mountpoint: Path) -> list[FailureStatus]:
@@ -97,18 +100,18 @@ def ask_failures(mountpoint: Path) -> list[FailureStatus]:
     page = FailurePage((), more=True)
     while page.more:
         after = failures[-1].series_uid if failures else ""
-        page = _ask(mountpoint, "failures", ListFailures(after), FailurePage, ANSWER_TIMEOUT_S)
+        page = ask(mountpoint, "failures", ListFailures(after), FailurePage, ANSWER_TIMEOUT_S)
         failures += page.failures
     return failures
 
 
 def ask_cached(mountpoint: Path, path: str) -> list[CachedSeries]:
     """Return the series at a path inside a mount that are on disk. Raises as `ask_refresh`."""
-    patience_s = _patience_s(mountpoint)
+    patience_s = patience_of(mountpoint)
     series: list[CachedSeries] = []
     after: str | None = ""
     while after is not None:
-        page = _ask(mountpoint, "cached", ListCached(path, after), CachedPage, patience_s)
+        page = ask(mountpoint, "cached", ListCached(path, after), CachedPage, patience_s)
         series += page.series
         after = page.next
     return series
@@ -116,30 +119,30 @@ def ask_cached(mountpoint: Path, path: str) -> list[CachedSeries]:
 
 def ask_known(mountpoint: Path, path: str, after: str = "") -> KnownPage:
     """Return some folders at a path inside a mount, as far as they are known. Raises as `ask_status`."""
-    return _ask(mountpoint, "known", ListKnown(path, after), KnownPage, KNOWN_TIMEOUT_S)
+    return ask(mountpoint, "known", ListKnown(path, after), KnownPage, KNOWN_TIMEOUT_S)
 
 
 def ask_locate(mountpoint: Path, series_uid: str, image: int | None = None) -> LocatedImage:
     """Return where an image of a series on disk is. Raises NoSuchName, and as `ask_status`."""
-    return _ask(mountpoint, "locate", Locate(series_uid, image), LocatedImage, ANSWER_TIMEOUT_S)
+    return ask(mountpoint, "locate", Locate(series_uid, image), LocatedImage, ANSWER_TIMEOUT_S)
 
 
 def ask_check(mountpoint: Path, series_uid: str, place: CheckPlace) -> CheckTurn:
     """Have a series on disk read again for about a second, on from a place. Raises as `ask_status`."""
-    return _ask(mountpoint, "check", Check(series_uid, place), CheckTurn, CHECK_TIMEOUT_S)
+    return ask(mountpoint, "check", Check(series_uid, place), CheckTurn, CHECK_TIMEOUT_S)
 
 
 def ask_pin(mountpoint: Path, path: str, *, pinned: bool) -> None:
     """Have the series at a path inside a mount kept, or not any more. Raises as `ask_refresh`."""
-    _ask(mountpoint, "pin", Pin(path, pinned), None, _patience_s(mountpoint))
+    ask(mountpoint, "pin", Pin(path, pinned), None, patience_of(mountpoint))
 
 
 def ask_evict(mountpoint: Path, path: str) -> Evicted:
     """Have the series at a path inside a mount dropped from the cache. Raises as `ask_refresh`."""
-    patience_s = _patience_s(mountpoint)
+    patience_s = patience_of(mountpoint)
     total = Evicted(0, 0, 0, 0, next="")
     while total.next is not None:
-        some = _ask(mountpoint, "evict", Evict(path, total.next), Evicted, patience_s)
+        some = ask(mountpoint, "evict", Evict(path, total.next), Evicted, patience_s)
         total = Evicted(
             total.series + some.series,
             total.size_bytes + some.size_bytes,
@@ -152,12 +155,12 @@ def ask_evict(mountpoint: Path, path: str) -> Evicted:
 
 def ask_pause(mountpoint: Path, *, paused: bool) -> None:
     """Have all downloads of a mount stand still, or go on. Raises what `ask_status` raises."""
-    _ask(mountpoint, "pause", Pause(paused), None, ANSWER_TIMEOUT_S)
+    ask(mountpoint, "pause", Pause(paused), None, ANSWER_TIMEOUT_S)
 
 
 def ask_log_level(mountpoint: Path, level: LevelName) -> None:
     """Have the daemon of a mount log so much from now on. Raises what `ask_status` raises."""
-    _ask(mountpoint, "log-level", LogLevel(level), None, ANSWER_TIMEOUT_S)
+    ask(mountpoint, "log-level", LogLevel(level), None, ANSWER_TIMEOUT_S)
 
 
 def ask_series(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
@@ -171,11 +174,11 @@ def ask_failed(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
 
 
 def _pages(mountpoint: Path, name: str, wish: Callable[[tuple[str, ...]], object]) -> Iterator[ListedSeries]:
-    patience_s = _patience_s(mountpoint)
+    patience_s = patience_of(mountpoint)
     after: tuple[str, ...] = ()
     more = True
     while more:
-        page = _ask(mountpoint, name, wish(after), SeriesPage, patience_s)
+        page = ask(mountpoint, name, wish(after), SeriesPage, patience_s)
         yield from page.series
         more = page.more and bool(page.series)
         after = page.series[-1].path if page.series else ()
@@ -183,11 +186,11 @@ def _pages(mountpoint: Path, name: str, wish: Callable[[tuple[str, ...]], object
 
 def ask_named(mountpoint: Path, series_uids: Sequence[str]) -> Iterator[ListedSeries]:
     """Yield where those of these series are that the archive has. Raises as `ask_refresh`."""
-    patience_s = _patience_s(mountpoint)
+    patience_s = patience_of(mountpoint)
     for start in range(0, len(series_uids), MOST_NAMED):
         some, after, more = tuple(series_uids[start : start + MOST_NAMED]), "", True
         while more:
-            page = _ask(mountpoint, "named", ListNamed(some, after), SeriesPage, patience_s)
+            page = ask(mountpoint, "named", ListNamed(some, after), SeriesPage, patience_s)
             yield from page.series
             more = page.more and bool(page.series)
             after = page.series[-1].path[-1] if page.series else ""
@@ -198,7 +201,7 @@ def ask_prefetch(mountpoint: Path, wish: Prefetch) -> PrefetchTurn:
 
     Raises as `ask_refresh`.
     """
-    return _ask(mountpoint, "prefetch", wish, PrefetchTurn, TURN_TIMEOUT_S)
+    return ask(mountpoint, "prefetch", wish, PrefetchTurn, TURN_TIMEOUT_S)
 
 
 def ask_refresh(mountpoint: Path, path: str) -> None:
@@ -206,16 +209,16 @@ def ask_refresh(mountpoint: Path, path: str) -> None:
 
     Raises what `ask_status` raises, and what the archive makes the daemon raise.
     """
-    _ask(mountpoint, "refresh", Refresh(path), None, _patience_s(mountpoint))
+    ask(mountpoint, "refresh", Refresh(path), None, patience_of(mountpoint))
 
 
-def _patience_s(mountpoint: Path) -> float:
+def patience_of(mountpoint: Path) -> float:
     """Return how long an answer may take for which the archive is asked."""
     # A daemon that is stuck is found out now, and not when the archive's time is over.
     return min(ask_status(mountpoint).patience_s, LONGEST_PATIENCE_S) + ANSWER_TIMEOUT_S
 
 
-def _ask(mountpoint: Path, name: str, wish: object, answer: type[A] | None, timeout_s: float) -> A:
+def ask(mountpoint: Path, name: str, wish: object, answer: type[A] | None, timeout_s: float) -> A:
     """Return the answer to a wish (None: a question that needs no words) of the daemon of a mount."""
     method, body = ("GET", None) if wish is None else ("POST", _encoded(wish))
     shown = printable(str(mountpoint))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tciafs.control.known_values import KnownPage, LocatedImage
+from tciafs.control.manifest_values import AddedManifest, AddManifest, ManifestPage
 from tciafs.control.series_values import Prefetch, PrefetchTurn, SeriesPage
 from tciafs.control.values import CachedPage, CheckPlace, CheckTurn, Evicted, FailurePage, Status
 
@@ -25,7 +26,8 @@ class Commands:
     series at a path kept (True) or not (False), `evict` takes what `cached` takes. `pause` has all downloads
     stand still (True) or go on (False), `log_level` the daemon log so much, both at once. `known` takes a
     path and a name behind which to go on, `locate` a series UID and which image is meant; neither asks the
-    archive.
+    archive. `add_manifest` takes a part of one; with the last part it is kept, and the answer tells of it.
+    `manifests` takes the name behind which to go on, `remove_manifest` a name.
     """
 
     status: Callable[[], Status]
@@ -43,3 +45,6 @@ class Commands:
     known: Callable[[str, str], Awaitable[KnownPage]]
     locate: Callable[[str, int | None], Awaitable[LocatedImage]]
     log_level: Callable[[str], None]
+    add_manifest: Callable[[AddManifest], Awaitable[AddedManifest | None]]
+    manifests: Callable[[str], ManifestPage]
+    remove_manifest: Callable[[str], Awaitable[None]]

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from tciafs import request_ids
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import ListKnown, Locate
+from tciafs.control.manifest_values import AddManifest, ListManifests, RemoveManifest
 from tciafs.control.series_values import ListFailed, ListNamed, ListSeries, Prefetch
 from tciafs.control.values import (
     PREFIX,
@@ -94,6 +95,9 @@ def _application(commands: Commands) -> Starlette:
             _command("pin", Pin, lambda wish: commands.pin(wish.path, wish.pinned)),
             _command("known", ListKnown, lambda wish: commands.known(wish.path, wish.after)),
             _command("locate", Locate, lambda wish: commands.locate(wish.series_uid, wish.image)),
+            _command("add-manifest", AddManifest, commands.add_manifest),
+            _command("manifests", ListManifests, _at_once(lambda wish: commands.manifests(wish.after))),
+            _command("remove-manifest", RemoveManifest, lambda wish: commands.remove_manifest(wish.name)),
             _command("evict", Evict, lambda wish: commands.evict(wish.path, wish.after)),
         ],
         exception_handlers={HTTPException: _unknown},

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from tciafs.citations import SeriesSource
+from tciafs.hidden import parted
 from tciafs.metadata import MetadataRow, size_text
 
 __all__ = ["MountedImage", "MountedSeries", "UnreadableSeries", "series_below"]
@@ -37,7 +38,7 @@ class MountedImage:
 
 @dataclass(frozen=True, slots=True)
 class MountedSeries:
-    """A series in a mount: `location` is its path below the mount point."""
+    """A series in a mount: `location` is its path below `mount`, the mount point or a view in it."""
 
     mount: Path
     location: PurePosixPath
@@ -156,8 +157,8 @@ class MountedSeries:
 
 def series_below(mount: Path, inside: str) -> Iterator[MountedSeries]:
     """Yield the series at a path inside a mount or below it, in the order of their names. Raises OSError."""
-    parts = PurePosixPath(inside).relative_to("/").parts[:SERIES_DEPTH]
-    yield from _below(mount, PurePosixPath(*parts))
+    view, rest = parted(PurePosixPath(inside).relative_to("/"))
+    yield from _below(mount / view, PurePosixPath(*rest.parts[:SERIES_DEPTH]))
 
 
 def _below(mount: Path, location: PurePosixPath) -> Iterator[MountedSeries]:

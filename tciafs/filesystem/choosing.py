@@ -7,6 +7,7 @@ import shlex
 
 from tciafs.selection.criteria import Criteria
 from tciafs.selection.manifests import read_manifest
+from tciafs.selection.named import Lists
 from tciafs.selection.selection import Choice
 from tciafs.settings import Settings, declarations
 
@@ -46,7 +47,8 @@ def chosen_by(settings: Settings) -> Choice:
         most_bytes=settings.max_size,
         only_commercial=settings.licence == "commercial",
     )
-    return Choice(criteria, tuple(map(read_manifest, settings.manifest)), settings.cart)
+    lists = Lists(tuple(map(read_manifest, settings.manifest)), settings.cart)
+    return Choice(criteria, () if lists == Lists() else (lists,))
 
 
 def choice_in_words(settings: Settings) -> str:

@@ -14,11 +14,13 @@ from tciafs.control.commands import Commands
 from tciafs.control.known_values import LocatedImage
 from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn, Evicted
 from tciafs.errors import DeadlinePassed, NoSuchName
+from tciafs.filesystem.paths import Paths
 from tciafs.filesystem.status import About, Rooms, brief, failures_after, snapshot
 from tciafs.store.checking import Place
 
 if TYPE_CHECKING:
     from tciafs.filesystem.known import Known
+    from tciafs.filesystem.manifests import Manifests
     from tciafs.filesystem.prefetching import Prefetching
     from tciafs.filesystem.tree import Tree
     from tciafs.store.ledger import Entry
@@ -27,13 +29,20 @@ __all__ = ["commands_of"]
 
 
 def commands_of(
-    about: About, rooms: Rooms, tree: "Tree", prefetching: "Prefetching", known: "Known"
+    about: About,
+    rooms: Rooms,
+    tree: "Tree",
+    prefetching: "Prefetching",
+    known: "Known",
+    manifests: "Manifests",
 ) -> Commands:
     """Return what a mount does when it is asked to by a command."""
 
+    paths = Paths(tree)
+
     async def refresh(path: str) -> None:
         with trio.move_on_after(about.patience_s) as asking:
-            whose = await tree.refresh(path)
+            whose = await paths.refresh(path)
             rooms.store.failures.forget(lambda failed: failed.path[: len(whose)] == whose)
         if asking.cancelled_caught:
             raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
@@ -50,7 +59,7 @@ def commands_of(
 
     async def keys(path: str) -> tuple[str, ...]:
         with trio.move_on_after(about.patience_s):
-            return await tree.keys(path)
+            return await paths.keys(path)
         raise DeadlinePassed(f"the archive did not list {path} within {about.patience_s:g} s")
 
     async def pin(path: str, pinned: bool) -> None:
@@ -87,6 +96,9 @@ def commands_of(
         refresh=refresh,
         pin=pin,
         evict=evict,
+        add_manifest=manifests.add,
+        manifests=manifests.listed,
+        remove_manifest=manifests.remove,
         known=known.page,
         locate=locate,
     )

@@ -2,15 +2,12 @@
 
 What differs between the levels of the tree is which listing to ask and how its records are called: the table
 `BELOW`, not a class hierarchy. A folder is three columns in the order of the names, sorted once; the last
-folders used are kept, the others are made again from the catalogue. Handed a catalogue; used from the
-daemon's one thread, but a long folder is made in another.
+folders used are kept, the others are made again from their source. Used from the daemon's one thread, but a
+long folder is made in another.
 """
 
 import datetime as dt
-import enum
 import functools
-import hashlib
-import sys
 import time
 from array import array
 from bisect import bisect_left
@@ -23,32 +20,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from tciafs.errors import TciafsError
-from tciafs.model import Collection, Patient, Series, Study
-from tciafs.naming import Naming, collection_names, patient_names, series_names, study_names
+from tciafs.filesystem.identities import Level, Siblings, Whose
+from tciafs.model import Collection, Patient, Series, Study, Value
+from tciafs.naming import Naming, collection_names, legal_name, patient_names, series_names, study_names
 
 if TYPE_CHECKING:
     from tciafs.catalogue.answers import Answer, Listings
+    from tciafs.filesystem.sources import Source
 
 __all__ = [
     "BELOW",
-    "LICENCE_NAME",
+    "LONGEST_FOLDER_TIMEOUT_S",
     "LONG_FOLDER",
-    "METADATA_NAME",
-    "ROOT_INODE",
+    "SHORTEST_FOLDER_TIMEOUT_S",
     "Folder",
     "Folders",
-    "Level",
     "Record",
-    "Siblings",
-    "Whose",
-    "inode_of",
     "made",
     "unix_day",
 ]
 
-ROOT_INODE = 1
-LICENCE_NAME = "LICENSE"
-METADATA_NAME = "metadata.csv"
 FAILURES_KEPT = 1000
 """Folders whose last failure is remembered, for who asks why."""
 
@@ -65,21 +56,6 @@ WEIGHT_KEPT = 120_000
 """Folders are kept up to this weight, some 20 MB, and the newest one whatever it weighs."""
 
 Record: TypeAlias = Collection | Patient | Study | Series
-Whose: TypeAlias = tuple[str, ...]
-"""What identifies a record: collection, patient ID, Study and Series Instance UID, as far as it goes."""
-
-
-class Level(enum.IntEnum):
-    """What an inode stands for."""
-
-    ROOT = 0
-    COLLECTION = 1
-    PATIENT = 2
-    STUDY = 3
-    SERIES = 4
-    IMAGE = 5
-    LICENCE = 6
-    METADATA = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +67,7 @@ class _Below:
 
     level: Level
     weight: int
-    ask: "Callable[[Listings, Whose], Awaitable[Answer[Any]]]"
+    ask: Callable[[Any, Whose], "Awaitable[Answer[Any]]"]
     name: Callable[[Sequence[Any], Naming], Mapping[str, Any]]
     key: Callable[[Any], str]
     has_days: bool = False
@@ -103,13 +79,25 @@ async def _ask_series(catalogue: "Listings", study: Whose) -> "Answer[Series]":
     return replace(answer, records=tuple(each for each in answer.records if each.study_uid == study_uid))
 
 
+def _word_names(words: Iterable[Value], _naming: Naming) -> dict[str, Value]:
+    named = {legal_name(word.text): word for word in words}
+    return {name: named[name] for name in sorted(named)}
+
+
+_TOP = _Below(
+    Level.COLLECTION,
+    1,
+    lambda catalogue, _top: catalogue.collections(),
+    lambda records, _naming: collection_names(records),
+    attrgetter("name"),
+)
+
 BELOW: Mapping[Level, _Below] = {
-    Level.ROOT: _Below(
-        Level.COLLECTION,
-        1,
-        lambda catalogue, _root: catalogue.collections(),
-        lambda records, _naming: collection_names(records),
-        attrgetter("name"),
+    Level.ROOT: _TOP,
+    Level.VIEW: _TOP,
+    Level.VIEWS: _Below(Level.KIND, 1, lambda views, _top: views.kinds(), _word_names, attrgetter("text")),
+    Level.KIND: _Below(
+        Level.VIEW, 1, lambda views, kind: views.words(*kind), _word_names, attrgetter("text")
     ),
     Level.COLLECTION: _Below(
         Level.PATIENT,
@@ -171,11 +159,11 @@ class Folder:
             return None
 
 
-def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming) -> Folder:
-    """Return the folder of the records below `whose`, old from the start."""
+def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming, prefix: Whose = ()) -> Folder:
+    """Return the folder of the records below `whose`, old from the start; `prefix` is that of its source."""
     below = BELOW[parent]
     named = below.name(records, naming)
-    numbers = Siblings(below.level, whose)
+    numbers = Siblings(below.level, prefix + whose)
     children = list(named.values())
     return Folder(
         level=below.level,
@@ -193,8 +181,7 @@ def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming) ->
 class Folders:
     """The folders in use, by their inode number."""
 
-    def __init__(self, catalogue: "Listings", naming: Naming) -> None:
-        self._catalogue = catalogue
+    def __init__(self, naming: Naming) -> None:
         self._naming = naming
         self._kept: OrderedDict[int, Folder] = OrderedDict()
         self._failed: OrderedDict[int, TciafsError] = OrderedDict()
@@ -204,18 +191,18 @@ class Folders:
         """Return the folder if it is at hand, however old; never waits."""
         return self._kept.get(inode)
 
-    async def get(self, inode: int, level: Level, whose: Whose) -> Folder:
-        """Return a folder as fresh as the catalogue has it. Raises what the archive raises."""
+    async def get(self, source: "Source", inode: int, level: Level, whose: Whose) -> Folder:
+        """Return a folder as fresh as its source has it. Raises what the archive raises."""
         folder = self._kept.get(inode)
         # Where the clock was set back meanwhile, the catalogue knows better.
         if folder is not None and folder.at <= time.time() < folder.fresh_until:
             self._kept.move_to_end(inode)
             return folder
-        answer = await self._asked(inode, level, whose)
+        answer = await self._asked(source, inode, level, whose)
         folder = self._kept.get(inode)
         # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
         if folder is None or folder.records != answer.records:
-            folder = await self._made(level, whose, answer.records)
+            folder = await self._made(source, level, whose, answer.records)
             self._keep(inode, folder)
         folder.fresh_until, folder.at = answer.fresh_until, time.time()
         return folder
@@ -224,10 +211,10 @@ class Folders:
         """Return why a folder could not be listed the last time; None if it could, or was not asked for."""
         return self._failed.get(inode)
 
-    async def _asked(self, inode: int, level: Level, whose: Whose) -> "Answer[Any]":
+    async def _asked(self, source: "Source", inode: int, level: Level, whose: Whose) -> "Answer[Any]":
         self._failed.pop(inode, None)
         try:
-            return await BELOW[level].ask(self._catalogue, whose)
+            return await BELOW[level].ask(source.listings, whose)
         except TciafsError as failure:
             self._failed[inode] = failure.with_traceback(None)
             if len(self._failed) > FAILURES_KEPT:
@@ -244,10 +231,10 @@ class Folders:
         self._kept.clear()
         self._weight = 0
 
-    async def _made(self, level: Level, whose: Whose, records: Sequence[Any]) -> Folder:
+    async def _made(self, source: "Source", level: Level, whose: Whose, records: Sequence[Any]) -> Folder:
         if len(records) < LONG_FOLDER:
-            return made(level, whose, records, self._naming)
-        return await trio.to_thread.run_sync(made, level, whose, records, self._naming)
+            return made(level, whose, records, self._naming, source.prefix)
+        return await trio.to_thread.run_sync(made, level, whose, records, self._naming, source.prefix)
 
     def _keep(self, inode: int, folder: Folder) -> None:
         self.drop(inode)
@@ -255,42 +242,6 @@ class Folders:
         self._weight += folder.weight
         while self._weight > WEIGHT_KEPT and len(self._kept) > 1:
             self.drop(next(iter(self._kept)))
-
-
-# Identities
-
-
-class Siblings:
-    """The inode numbers of what is below `whose` on a level: the same for ever, told apart by keys."""
-
-    def __init__(self, level: Level, whose: Whose) -> None:
-        # With its length before each text no archive can make two identities read the same.
-        begun = "".join(f"{len(text)}:{text}" for text in whose).encode("utf-8", "surrogatepass")
-        self._begun = hashlib.blake2b(begun, digest_size=8, key=b"%d" % level)
-
-    def inode(self, key: str) -> int:
-        """Return the inode number of a sibling."""
-        (number,) = self.inodes([key])
-        return number
-
-    def inodes(self, keys: Iterable[str]) -> "array[int]":
-        """Return the inode numbers of siblings, in their order; a loop by itself, since folders are long."""
-        begun, digests = self._begun.copy, []
-        for key in keys:
-            digest = begun()
-            digest.update(f"{len(key)}:{key}".encode("utf-8", "surrogatepass"))
-            digests.append(digest.digest())
-        numbers = array("Q", b"".join(digests))
-        if sys.byteorder == "little":
-            numbers.byteswap()
-        # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
-        # million images of TCIA share one with a probability of 1 in 5,000.
-        return array("Q", [number >> 1 if number > 3 else 2 for number in numbers])
-
-
-def inode_of(level: Level, whose: Whose) -> int:
-    """Return the inode number of a record, which is that of its identity."""
-    return ROOT_INODE if level is Level.ROOT else Siblings(level, whose[:-1]).inode(whose[-1])
 
 
 # Times

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tciafs.filesystem.folders import Folder, Level, Whose, inode_of, made, unix_day
+from tciafs.filesystem.folders import Folder, made, unix_day
+from tciafs.filesystem.identities import Level, Whose
+from tciafs.hidden import View
 from tciafs.model import Series
 from tciafs.naming import Naming
 
 if TYPE_CHECKING:
     from tciafs.filesystem.images import Images
+    from tciafs.filesystem.sources import Source
     from tciafs.filesystem.tree import Tree
 
 __all__ = ["KernelView"]
@@ -39,6 +42,18 @@ class _Stale:
     revised: list[tuple[int, Series]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A folder whose records are not those of before; `prefix` is that of its source."""
+
+    prefix: Whose
+    inode: int
+    level: Level
+    whose: Whose
+    old: list[Any]
+    new: list[Any]
+
+
 class KernelView:
     """Tells the kernel of changes. `forget_entry` and `forget_attributes` may block, and be told in vain."""
 
@@ -55,15 +70,29 @@ class KernelView:
         self._naming = naming
         self._forget_entry = forget_entry
         self._forget_attributes = forget_attributes
-        self._noted, self._notes = trio.open_memory_channel[tuple[Level, Whose, list[Any], list[Any]]](10**9)
+        self._noted, self._notes = trio.open_memory_channel[_Change | _Stale](10**9)
 
     def note(self, question: tuple[str, ...], before: Sequence[Any], after: Sequence[Any]) -> None:
         """Note an answer that differs from the one before; see `catalogue.Replaced`. Never waits."""
+        self.note_of(self._tree.sources.main, question, before, after)
+
+    def note_of(
+        self, source: "Source", question: tuple[str, ...], before: Sequence[Any], after: Sequence[Any]
+    ) -> None:
+        """Note such an answer as a source gives it."""
         for level, whose, old, new in _by_folder(question, before, after):
-            inode = inode_of(level, whose)
+            inode = source.inode(level, whose)
             self._tree.folders.drop(inode)
             if self._tree.knows(inode):
-                self._noted.send_nowait((level, whose, old, new))
+                self._noted.send_nowait(_Change(source.prefix, inode, level, whose, old, new))
+
+    def source_of(self, view: View) -> "Source":
+        """Return what a view shows. Raises NoSuchName."""
+        return self._tree.sources.of_view(view)
+
+    def note_name(self, folder: int, name: str) -> None:
+        """Note that a name in a folder, given by its inode, stands for something else now, or for nothing."""
+        self._noted.send_nowait(_Stale([(folder, name)]))
 
     async def run(self) -> None:
         """Tell the kernel of what is noted, for ever."""
@@ -72,13 +101,17 @@ class KernelView:
 
     async def tell_next(self) -> None:
         """Tell the kernel of the next folder that is noted, once there is one."""
-        level, whose, old, new = await self._notes.receive()
-        stale = await trio.to_thread.run_sync(_stale, level, whose, old, new, self._naming)
+        noted = await self._notes.receive()
+        if isinstance(noted, _Change):
+            stale = await trio.to_thread.run_sync(_stale, noted, self._naming)
+            where = "/".join(noted.prefix + noted.whose) or "collections"
+        else:
+            stale, where = noted, "views"
         for inode, series in stale.revised:
             stale.entries += ((inode, name) for name in self._images.names_once_shown(series))
         for changed, day in stale.dated:
             self._tree.date(changed, day)
-        log.info("%s: %d names have changed", "/".join(whose) or "collections", len(stale.entries))
+        log.info("%s: %d names have changed", where, len(stale.entries))
         await trio.to_thread.run_sync(self._tell, stale, abandon_on_cancel=True)
 
     def _tell(self, stale: _Stale) -> None:
@@ -88,10 +121,13 @@ class KernelView:
             self._forget_attributes(inode)
 
 
-def _stale(level: Level, whose: Whose, old: list[Any], new: list[Any], naming: Naming) -> _Stale:
+def _stale(change: _Change, naming: Naming) -> _Stale:
     """Return what of a folder is not as it was; in a thread, since a folder can be long."""
-    stale, inode = _Stale(), inode_of(level, whose)
-    was, now = (_by_name(made(level, whose, records, naming)) for records in (old, new))
+    stale, inode, prefix = _Stale(), change.inode, change.prefix
+    was, now = (
+        _by_name(made(change.level, change.whose, records, naming, prefix))
+        for records in (change.old, change.new)
+    )
     for name in sorted(was.keys() | now.keys()):
         if name not in was or name not in now or was[name][0] != now[name][0]:
             stale.entries.append((inode, name))

@@ -12,7 +12,8 @@ import trio
 
 from tciafs.control.known_values import KnownFolder, KnownPage
 from tciafs.errors import NoSuchName, Offline
-from tciafs.filesystem.folders import BELOW, LONG_FOLDER, Folder, Level, Whose, made
+from tciafs.filesystem.folders import BELOW, LONG_FOLDER, Folder, made
+from tciafs.filesystem.identities import Level, Whose
 from tciafs.filesystem.status import brief
 from tciafs.model import Series
 from tciafs.naming import Naming

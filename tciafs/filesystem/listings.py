@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from tciafs.filesystem.folders import Folder, Level, Siblings
+from tciafs.filesystem.folders import Folder
+from tciafs.filesystem.identities import Level, Siblings
 from tciafs.filesystem.nodes import Attributes, Child, Node
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Snapshot:
         self._folder = folder
         self._timeout_s = folder.timeout_s
         made = tree.made_in(node)
-        self._has_made = made is not None and folder.place(made[1]) is None
+        self._made = None if made is None or folder.place(made[1]) is not None else made
         self._by_day: dict[int | None, Attributes] = {}
 
     async def wait_for(self, place: int) -> None:
@@ -77,9 +78,9 @@ class Snapshot:
     def at(self, place: int) -> Child | None:
         if place < len(self._folder.names):
             return self.child(place)
-        if place == len(self._folder.names) and self._has_made:
+        if place == len(self._folder.names) and self._made is not None:
             # Its size costs requests, which only who asks for the size should cause.
-            return self._tree.made_child(self.node, 0, 0.0)
+            return self._tree.made_child(self.node, self._made, 0, 0.0)
         return None
 
     def child(self, place: int) -> Child:

@@ -26,7 +26,7 @@ from tciafs.catalogue.catalogue import Catalogue
 from tciafs.catalogue.table import Question
 from tciafs.control.commands import Commands
 from tciafs.control.place import listening
-from tciafs.errors import Misuse, TciafsError, Unusable
+from tciafs.errors import Misuse, NoSuchName, TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.filesystem.budgets import Budgets, MeteredFetcher
 from tciafs.filesystem.choosing import choice_in_words, chosen_by
@@ -46,19 +46,24 @@ from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.known import Known
+from tciafs.filesystem.manifests import Manifests
 from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.session import open_session
 from tciafs.filesystem.signals import Signals
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.status import About, Rooms
+from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.filesystem.walk_ahead import WalkAhead
-from tciafs.filesystem.way import Way
+from tciafs.hidden import View
 from tciafs.model import Series
 from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
+from tciafs.selection.kept import KeptManifests
 from tciafs.selection.selection import Selection
-from tciafs.selection.table import MetadataTable
+from tciafs.selection.table import Tables
+from tciafs.selection.views import Views
 from tciafs.settings import Settings
 from tciafs.store.store import Store
 from tciafs.worker.pool import WorkerPool
@@ -79,6 +84,9 @@ CLOSING_S = 3.0
 COMMAND_MARGIN_S = 5.0
 """How much longer than one listing a command may take that asks the archive."""
 
+MANIFESTS_FOLDER = "manifests"
+"""In the cache folder: manifests of which there are views."""
+
 SAMPLE_START_S = 30.0
 MAX_REQUESTS = 1024
 """Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
@@ -95,6 +103,7 @@ class _Sources:
     selection: Selection
     listings: Listings
     never_asking: Listings
+    views: Views
     budgets: Budgets
     guard: Guard
 
@@ -146,12 +155,13 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     choice = await trio.to_thread.run_sync(chosen_by, settings)
     selection = await stack.enter_async_context(Selection.running(catalogue, choice))
     await _check_words(selection)
+    kept = await trio.to_thread.run_sync(KeptManifests, store_config(settings).folder / MANIFESTS_FOLDER)
+    views = await stack.enter_async_context(Views.running(catalogue, selection, kept))
     chosen: Catalogue | Selection = catalogue if choice.is_everything else selection
+    never = chosen.that_never_asks()
     mode = cast(ListingMode, settings.listing)
     guard = Guard(mode, settings.crawlers, budgets, paused=lambda: store.pausing.refusal)
-    return _Sources(
-        archive, session, store, catalogue, selection, chosen, chosen.that_never_asks(), budgets, guard
-    )
+    return _Sources(archive, session, store, catalogue, selection, chosen, never, views, budgets, guard)
 
 
 def _commands(
@@ -170,7 +180,8 @@ def _commands(
     rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images)
     prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
     known = Known(sources.never_asking, Naming(settings.naming), store.holdings, store.state)
-    return commands_of(about, rooms, tree, prefetching, known)
+    manifests = Manifests(sources.views, tree, files.view, about.patience_s)
+    return commands_of(about, rooms, tree, prefetching, known, manifests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +199,34 @@ class _FileSystem:
 def _file_system(settings: Settings, sources: _Sources) -> _FileSystem:
     store, listings, guard = sources.store, sources.listings, sources.guard
     images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
-    table = MetadataTable(listings, naming) if settings.manifest or settings.cart else None
-    tree = Tree(listings, images, naming, metadata=None if table is None else table.text)
+    tables = Tables(naming)
+    has_metadata = bool(settings.manifest or settings.cart)
+    tree = Tree(Sources(listings, sources.views, has_metadata=has_metadata), images, naming, Texts(tables))
     view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
-
-    def note(question: Question, before: Sequence[Any], after: Sequence[Any]) -> None:
-        if table is not None:
-            table.forget()
-        view.note(question, before, after)
-
-    listings.on_replaced = note
-    ahead = WalkAhead(Way(tree.folders), store, guard, ahead_config(settings))
+    _pass_on_changes(sources, tables, view)
+    ahead = WalkAhead(tree, store, guard, ahead_config(settings))
     operations = Operations(tree, images, store, guard, ahead, interrupts, presentation_of(settings))
     return _FileSystem(tree, images, view, interrupts, ahead, operations)
+
+
+def _pass_on_changes(sources: _Sources, tables: Tables, view: KernelView) -> None:
+    """Have tables, views and the kernel told of what has changed in the archive."""
+    listings, views = sources.listings, sources.views
+    to_selection = view.note if listings is sources.catalogue else sources.selection.note
+    if listings is sources.selection:
+        listings.on_replaced = view.note
+
+    def note(question: Question, before: Sequence[Any], after: Sequence[Any]) -> None:
+        tables.forget()
+        to_selection(question, before, after)
+        views.note(question, before, after)
+
+    def note_view(which: View, question: Question, before: Sequence[Any], after: Sequence[Any]) -> None:
+        with suppress(NoSuchName):
+            view.note_of(view.source_of(which), question, before, after)
+
+    sources.catalogue.on_replaced = note
+    views.on_replaced = note_view
 
 
 @contextmanager

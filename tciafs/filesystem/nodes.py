@@ -6,7 +6,7 @@ know (they point only upwards), and to make one of the others takes an eighth of
 
 import msgspec
 
-from tciafs.filesystem.folders import Level, Whose
+from tciafs.filesystem.identities import Level, Whose
 
 __all__ = ["Attributes", "Child", "Node"]
 
@@ -50,10 +50,20 @@ class Node(msgspec.Struct, eq=False, gc=False):
 
     @property
     def whose(self) -> Whose:
-        """The keys on the way from the root to here."""
+        """The keys on the way from the top to here: from the root, or from that of a view."""
         keys: list[str] = []
-        step: Node | None = self
-        while step is not None and step.parent is not None:
+        step = self
+        while step.level < Level.VIEWS or step.level is Level.KIND:
+            if step.parent is None:
+                break
             keys.append(step.key)
             step = step.parent
         return tuple(reversed(keys))
+
+    @property
+    def top(self) -> "Node":
+        """The node below which its collection is: the root, or that of a view."""
+        step = self
+        while step.parent is not None and (step.level < Level.VIEWS or step.level is Level.KIND):
+            step = step.parent
+        return step

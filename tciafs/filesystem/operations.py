@@ -20,8 +20,9 @@ import trio
 
 from tciafs import request_ids
 from tciafs.errors import NoSuchName, ReadOnly, TciafsError
-from tciafs.filesystem.folders import Level, Record
+from tciafs.filesystem.folders import Record
 from tciafs.filesystem.handles import Handles, OpenFile, OpenFolder, Text
+from tciafs.filesystem.identities import MADE, Level
 from tciafs.filesystem.images import may_be_image
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Attributes, Node
@@ -245,7 +246,7 @@ class Operations(pyfuse3.Operations):
         if flags & WRITING_FLAGS:
             raise ReadOnly("the archive cannot be written")
         node = self._tree.node(inode)
-        if node.level in (Level.LICENCE, Level.METADATA):
+        if node.level in MADE:
             with self._interrupts.watching(ctx.pid):
                 text = await self._tree.text(node)
             # Past the kernel's pages, which may be those of an older text that has another length.

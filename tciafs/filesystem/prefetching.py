@@ -13,7 +13,8 @@ import trio
 
 from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
 from tciafs.errors import Misuse, Offline, TciafsError
-from tciafs.filesystem.folders import Whose
+from tciafs.filesystem.identities import Whose
+from tciafs.filesystem.paths import Paths
 from tciafs.filesystem.status import LONGEST_SENTENCE_BYTES, brief
 from tciafs.filesystem.way import Way, by_name
 
@@ -46,29 +47,31 @@ class Prefetching:
     """What commands have fetched, `at_once` series at the same time."""
 
     def __init__(self, tree: "Tree", store: "Store", find: Find, at_once: int) -> None:
-        self._tree = tree
+        self._folders = tree.folders
+        self._paths = Paths(tree)
         self._find = find
-        self._way = Way(tree.folders)
+        self._way = Way(tree.folders, tree.sources.main)
         self._store = store
         self._at_once = at_once
         self._asked: OrderedDict[str, Download] = OrderedDict()
 
     async def listed(self, path: str, after: Whose) -> SeriesPage:
         """Return the series at a path, on from one. Raises NoSuchName, or what the archive raises."""
-        within = await self._tree.keys(path)
+        source, within = await self._paths.place(path)
+        way = Way(self._folders, source)
         if after and after[: len(within)] != within:
             raise Misuse("the series to go on from is not at that path")
         page: list[ListedSeries] = []
         characters = 0
         if len(within) == SERIES_KEYS and not after:
-            following = await self._way.series(within)
+            following = await way.series(within)
         else:
-            following = await self._way.next(after or within, by_name, within)
+            following = await way.next(after or within, by_name, within)
         while following is not None and len(page) < PAGE_SERIES and characters < PAGE_CHARACTERS:
             page.append(ListedSeries(following.path, following.image_count, following.size_bytes))
             characters += sum(map(len, following.path))
             await trio.lowlevel.checkpoint()
-            following = await self._way.next(following.path, by_name, within)
+            following = await way.next(following.path, by_name, within)
         return SeriesPage(tuple(page), more=following is not None)
 
     async def failed(self, path: str, after: Whose) -> SeriesPage:
@@ -76,7 +79,7 @@ class Prefetching:
 
         Raises NoSuchName, or what the archive raises.
         """
-        within = await self._tree.keys(path)
+        within = await self._paths.keys(path)
         every = (failed.series for failed in self._store.failures.every())
         meant = (each for each in every if each.path[: len(within)] == within and each.path > after)
         return _page(sorted(meant, key=lambda each: each.path))

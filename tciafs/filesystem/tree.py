@@ -7,31 +7,27 @@ comes before. Knows nothing of FUSE.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from tciafs.errors import NoSuchName
 from tciafs.filesystem.folders import (
-    LICENCE_NAME,
-    METADATA_NAME,
-    ROOT_INODE,
+    LONGEST_FOLDER_TIMEOUT_S,
     SHORTEST_FOLDER_TIMEOUT_S,
     Folder,
     Folders,
-    Level,
     Record,
-    Siblings,
-    Whose,
-    inode_of,
 )
+from tciafs.filesystem.identities import MADE, ROOT_INODE, TOPS, Level, Siblings, inode_of
 from tciafs.filesystem.listings import FolderListing, ImageFolder, Snapshot
 from tciafs.filesystem.nodes import Attributes, Child, Node
+from tciafs.filesystem.sources import Source, Sources
+from tciafs.filesystem.texts import Texts, collection_of_manifest
+from tciafs.hidden import VIEWS_FOLDER
 from tciafs.model import Collection, Patient, Series
-from tciafs.naming import Naming, legal_name, licence_text
+from tciafs.naming import Naming, legal_name
 
 if TYPE_CHECKING:
-    from tciafs.catalogue.answers import Listings
     from tciafs.filesystem.images import FoundImage, ImageListing, Images
 
 __all__ = ["Tree"]
@@ -41,22 +37,15 @@ FEWEST_TO_SHRINK = 10_000
 
 
 class Tree:
-    """All inodes that the kernel knows, and the way to those it does not know yet.
-
-    `metadata` makes the metadata.csv of the root; None: it has none.
-    """
+    """All inodes that the kernel knows, and the way to those it does not know yet."""
 
     def __init__(
-        self,
-        catalogue: "Listings",
-        images: "Images",
-        naming: Naming,
-        metadata: Callable[[], Awaitable[bytes]] | None = None,
+        self, sources: Sources, images: "Images", naming: Naming, texts: Texts | None = None
     ) -> None:
-        self._catalogue = catalogue
-        self._metadata = metadata
+        self.sources = sources
+        self._texts = texts or Texts()
         self._images = images
-        self.folders = Folders(catalogue, naming)
+        self.folders = Folders(naming)
         self._mounted_ns = time.time_ns()
         self.root = Node(ROOT_INODE, Level.ROOT, None, "", lookups=1)
         self.nodes: dict[int, Node] = {ROOT_INODE: self.root}
@@ -149,28 +138,45 @@ class Tree:
     # -- records ----------------------------------------------------------------------------------
 
     async def record(self, node: Node) -> Record | None:
-        """Return what the archive says of a node, of an image its series; None of the root and of
-        its metadata.csv.
+        """Return what the archive says of a node, of an image its series; None above the collections.
 
         Raises NoSuchName where the archive does not list it any more, or what the archive raises.
         """
-        if node.parent is None or node.level is Level.METADATA:
-            return None
         match node.level:
-            case Level.COLLECTION | Level.LICENCE:
+            case Level.COLLECTION | Level.LICENCE | Level.SERIES_TABLE:
                 return Collection(node.whose[0])
             case Level.PATIENT:
                 return Patient(*node.whose)
-            case Level.IMAGE:
-                return await self.record(node.parent)
-            case _:
+            case Level.STUDY | Level.SERIES:
+                assert node.parent is not None
                 return await self._listed_record(node, node.parent)
+            case Level.IMAGE:
+                return await self._series_of_image(node)
+            case _:
+                return None
 
     async def _listed_record(self, node: Node, parent: Node) -> Record:
         folder = await self._folder(parent)
         place = folder.place_of(node.inode)
         if place is None:
             raise NoSuchName(f"{self.path(node)} is not in the archive any more")
+        record: Record = folder.children[place]
+        return record
+
+    async def _series_of_image(self, node: Node) -> Record:
+        """Return the series of an image, which is one inode in the main tree and in all views."""
+        assert node.parent is not None
+        series = node.parent
+        assert series.parent is not None
+        if series.top.level is Level.ROOT:
+            return await self._listed_record(series, series.parent)
+        # A view may be gone by now, or not show the series any more.
+        main, whose = self.sources.main, series.whose
+        study = whose[:-1]
+        folder = await self.folders.get(main, main.inode(Level.STUDY, study), Level.STUDY, study)
+        place = folder.place_of(main.inode(Level.SERIES, whose))
+        if place is None:
+            raise NoSuchName(f"{self.path(series)} is not in the archive any more")
         record: Record = folder.children[place]
         return record
 
@@ -185,32 +191,54 @@ class Tree:
     async def child(self, parent: Node, name: str) -> Child:
         """Return what is called `name` in a folder. Raises NoSuchName, or what the archive raises.
 
-        In a series this waits until that image is in.
+        In a series this waits until that image is in, of a file that is made until it is.
         """
         if parent.level is Level.SERIES:
             found = await self._images.find(await self.series(parent), name)
             if found is None:
                 raise NoSuchName(f"{name!r} is not an image of {self.path(parent)}")
             return self.image_child(parent, Siblings(Level.IMAGE, parent.whose), found)
-        if (listed := await self._listed_child(parent, name)) is not None:
-            return listed
-        text = await self.text(parent)
+        if (folder := await self.child_folder(parent, name)) is not None:
+            return folder
+        level = self.made_level(parent, name)
+        text = await self._text(parent, level, name)
         # Made anew at each open, perhaps from a newer listing: its size must not be believed for long.
-        return self.made_child(parent, len(text), SHORTEST_FOLDER_TIMEOUT_S)
+        return self.made_child(parent, (level, name), len(text), SHORTEST_FOLDER_TIMEOUT_S)
 
-    async def _listed_child(self, parent: Node, name: str) -> Child | None:
-        """Return what is called `name` in a listing; None for what is made and in none."""
+    async def child_folder(self, parent: Node, name: str) -> Child | None:
+        """Return the folder called `name` in one above the images, listed or not; None: it has none.
+
+        Raises what the archive raises.
+        """
         folder = await self._folder(parent)
-        place = folder.place(name)
-        if place is not None:
+        if (place := folder.place(name)) is not None:
             return Snapshot(self, parent, folder).child(place)
-        if (made := self.made_in(parent)) is not None and name == made[1]:
+        views = self.sources.views
+        if views is None:
             return None
-        raise NoSuchName(f"{name!r} is not in {self.path(parent)}")
+        if parent.level is Level.ROOT and name == VIEWS_FOLDER:
+            return self._hidden_child(Level.VIEWS, (), name)
+        if parent.level is Level.KIND and views.finds((parent.key, name)):
+            return self._hidden_child(Level.VIEW, (VIEWS_FOLDER, parent.key), name)
+        if parent.level is Level.VIEWS:
+            folder = await self._collections(parent)
+            if (place := folder.place(name)) is not None:
+                return Snapshot(self, parent, folder).child(place)
+        return None
+
+    def _hidden_child(self, level: Level, above: tuple[str, ...], name: str) -> Child:
+        attributes = Attributes(True, 0, self._mounted_ns, LONGEST_FOLDER_TIMEOUT_S)
+        return Child(inode_of(level, (*above, name)), name, level, name, None, attributes)
 
     async def attributes(self, node: Node) -> Attributes:
         """Return what the kernel may know of a node; waits if its size is not known yet."""
-        if node.level in (Level.IMAGE, Level.LICENCE, Level.METADATA):
+        if node.level is Level.IMAGE:
+            assert node.parent is not None
+            found = await self._images.find(await self.series(node), node.key)
+            if found is None:
+                raise NoSuchName(f"{self.path(node)} is no image any more")
+            return self.image_attributes(node.parent, found)
+        if node.level in MADE:
             assert node.parent is not None
             return (await self.child(node.parent, node.key)).attributes
         folder = None if node.parent is None else self.folders.peek(node.parent.inode)
@@ -229,70 +257,46 @@ class Tree:
         """Return a listing of images as one of children of `series`."""
         return ImageFolder(self, series, listing)
 
+    async def _folder(self, node: Node) -> Folder:
+        return await self.folders.get(self.sources.of(node), node.inode, node.level, node.whose)
+
+    async def _collections(self, top: Node) -> Folder:
+        """Return the collections below a top: of the folder of views those that it does not list."""
+        if top.level is not Level.VIEWS:
+            return await self._folder(top)
+        main = self.sources.main
+        return await self.folders.get(self.sources.again, -ROOT_INODE, Level.ROOT, main.prefix)
+
+    # -- files that are made ----------------------------------------------------------------------
+
     def made_in(self, folder: Node) -> tuple[Level, str] | None:
-        """Return level and name of the file that is made in a folder and in no listing, None: it has none."""
-        if folder.level is Level.COLLECTION:
-            return Level.LICENCE, LICENCE_NAME
-        if folder.level is Level.ROOT and self._metadata is not None:
-            return Level.METADATA, METADATA_NAME
-        return None
+        """Return level and name of the file that is made and listed in a folder, None: it has none."""
+        return self._texts.listed_in(folder.level, self._source_of_files(folder))
+
+    def made_level(self, folder: Node, name: str) -> Level:
+        """Return the level of the file that is made under a name in a folder. Raises NoSuchName for none."""
+        level = self._texts.named(folder.level, self._source_of_files(folder), name)
+        if level is None:
+            raise NoSuchName(f"{name!r} is not in {self.path(folder)}")
+        return level
 
     async def text(self, node: Node) -> bytes:
-        """Return the text of a file that is made, by itself or its folder. Raises what the archive raises."""
-        if node.level in (Level.COLLECTION, Level.LICENCE):
-            return await self.licence(node)
-        assert self._metadata is not None
-        return await self._metadata()
+        """Return the text of a file that is made. Raises NoSuchName, or what the archive raises."""
+        assert node.parent is not None
+        return await self._text(node.parent, node.level, node.key)
 
-    async def licence(self, collection: Node) -> bytes:
-        """Return the text of a collection's LICENSE.
+    async def _text(self, folder: Node, level: Level, name: str) -> bytes:
+        collection = "" if folder.level in TOPS else folder.whose[0]
+        if level is Level.MANIFEST:
+            collections = await self._collections(folder)
+            place = collections.place(collection_of_manifest(name))
+            if place is None:
+                raise NoSuchName(f"{name!r} is not in {self.path(folder)}")
+            collection = collections.children[place].name
+        return await self._texts.text(level, self._source_of_files(folder), collection)
 
-        The licences are those of its first patient's series: asking for all series of a collection, to
-        show a file that `ls -l` only measures, would cost the archive too much.
-        """
-        name = collection.whose[0]
-        patients = (await self._catalogue.patients(name)).records
-        series: tuple[Series, ...] = ()
-        if patients:
-            first = min(patient.patient_id for patient in patients)
-            series = (await self._catalogue.series(name, first)).records
-        return licence_text(name, [(one.licence_name, one.licence_uri) for one in series]).encode()
-
-    async def keys(self, path: str) -> Whose:
-        """Return the keys of what is at a path, from the collection down to the series; () for all.
-
-        Raises NoSuchName, or what the archive raises.
-        """
-        return (await self._walked(self.root, [name for name in path.split("/") if name][:4])).whose
-
-    async def refresh(self, path: str) -> Whose:
-        """Have the archive asked again for the listing behind a path, and for those below it when needed.
-
-        Of a study or what is below it all of the patient is asked for: archives list no less. Returns the
-        keys of what was meant, from the collection down to the series; () for all. Raises NoSuchName, which
-        for what is below a patient means that it is not there now, or what the archive raises.
-        """
-        names = [name for name in path.split("/") if name]
-        node = await self._walked(self.root, names[:2])
-        collection, patient = (*node.whose, None, None)[:2]
-        self.folders.clear()
-        await self._catalogue.refresh(collection, patient)
-        return (await self._walked(node, names[2:4])).whose
-
-    async def _walked(self, node: Node, names: Sequence[str]) -> Node:
-        """Return the folder that names lead to by way of listings; what is no folder ends the way.
-
-        Raises NoSuchName.
-        """
-        for name in names:
-            child = await self._listed_child(node, name)
-            if child is None:
-                break
-            node = Node(child.inode, child.level, node, child.key)
-        return node
-
-    async def _folder(self, node: Node) -> Folder:
-        return await self.folders.get(node.inode, node.level, node.whose)
+    def _source_of_files(self, folder: Node) -> Source:
+        return self.sources.again if folder.level is Level.VIEWS else self.sources.of(folder)
 
     # -- children and their attributes ------------------------------------------------------------
 
@@ -306,13 +310,13 @@ class Tree:
         """Return what the kernel may know of an image."""
         return Attributes(False, found.size_bytes or 0, self.mtime_ns(series.day), found.timeout_s)
 
-    def made_child(self, folder: Node, size_bytes: int, timeout_s: float) -> Child:
-        """Return the file that is made in a folder that has one."""
-        made = self.made_in(folder)
-        assert made is not None
+    def made_child(self, folder: Node, made: tuple[Level, str], size_bytes: int, timeout_s: float) -> Child:
+        """Return a file that is made, given its level and name, as a child of its folder."""
         level, name = made
         attributes = Attributes(False, size_bytes, self._mounted_ns, timeout_s)
-        return Child(inode_of(level, folder.whose or (name,)), name, level, name, None, attributes)
+        # One that a collection has is told by it, others by their names.
+        whose = self._source_of_files(folder).prefix + (folder.whose or (name,))
+        return Child(inode_of(level, whose), name, level, name, None, attributes)
 
     def mtime_ns(self, day: int | None) -> int:
         """Return midnight UTC of a day as a file time, or when the archive was mounted."""

@@ -6,7 +6,7 @@ opened one in the series before it is enough to list the next, since `cp -r` wai
 two orders, that of the names and that of the inode numbers, in which cp goes; where a study ends, the
 patient's next one follows, and so on through the collection. Defined here and only here:
 what a trail is, and how far ahead of it is fetched. State changes in one task; `note` is quick, since it is
-called for each open. Handed a way and a store.
+called for each open. Handed the tree and a store.
 """
 
 import logging
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from tciafs.errors import TciafsError
-from tciafs.filesystem.folders import Whose
+from tciafs.filesystem.identities import Whose
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.way import Order, Way, by_inode, by_name
 
 if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
+    from tciafs.filesystem.tree import Tree
     from tciafs.model import Series
     from tciafs.store.store import Store
 
@@ -61,6 +62,7 @@ class _Trail:
     `steps`: how often it was seen to move; `opens`: it opened an image where it is.
     """
 
+    way: Way
     at: Whose
     orders: Sequence[Order] = field(default=(by_name, by_inode))
     steps: int = 0
@@ -70,14 +72,14 @@ class _Trail:
 class WalkAhead:
     """Watches which series are read, and fetches those that will be."""
 
-    def __init__(self, way: Way, store: "Store", guard: "Guard", config: AheadConfig) -> None:
-        self._way = way
+    def __init__(self, tree: "Tree", store: "Store", guard: "Guard", config: AheadConfig) -> None:
+        self._tree = tree
         self._store = store
         self._guard = guard
         self._config = config
         self._trails: list[_Trail] = []  # the one that moved last comes last
         self._latest: tuple[int, bool] | None = None
-        self._noted: deque[tuple[Whose, int, bool]] = deque(maxlen=MOST_NOTED)
+        self._noted: deque[tuple[Node, int, bool]] = deque(maxlen=MOST_NOTED)
         self._news = trio.Event()
 
     def note(self, series: Node, pid: int, *, opens: bool) -> None:
@@ -86,7 +88,7 @@ class WalkAhead:
         if seen == self._latest or not self._config.most_series or self._guard.is_crawler(pid):
             return
         self._latest = seen
-        self._noted.append((series.whose, pid, opens))
+        self._noted.append((series, pid, opens))
         self._news.set()
 
     async def run(self) -> None:
@@ -95,33 +97,35 @@ class WalkAhead:
             await self._news.wait()
             self._news = trio.Event()
             while self._noted:
-                whose, pid, opens = self._noted.popleft()
+                series, pid, opens = self._noted.popleft()
                 try:
-                    await self._follow(whose, pid, opens)
+                    way = Way(self._tree.folders, self._tree.sources.of(series))
+                    await self._follow(way, series.whose, pid, opens)
                 except TciafsError as error:
-                    log.info("nothing is fetched ahead behind series %s: %s", whose[-1], error)
+                    log.info("nothing is fetched ahead behind series %s: %s", series.key, error)
 
-    async def _follow(self, whose: Whose, pid: int, opens: bool) -> None:
+    async def _follow(self, way: Way, whose: Whose, pid: int, opens: bool) -> None:
         """Note that a reader is at a series, and fetch ahead of him if he is going somewhere."""
-        trail = await self._trail_to(whose, opens)
+        trail = await self._trail_to(way, whose, opens)
         if trail is None and not opens:
             return
-        trail = trail or _Trail(whose)
+        trail = trail or _Trail(way, whose)
         others = [each for each in self._trails if each is not trail]
         self._trails = [*others[1 - TRAILS :], trail]
         if trail.steps:
             await self._fetch_ahead(trail, pid)
 
-    async def _trail_to(self, whose: Whose, opens: bool) -> _Trail | None:
+    async def _trail_to(self, way: Way, whose: Whose, opens: bool) -> _Trail | None:
         """Return the trail that leads to a series, moved there; None if none does."""
-        for trail in reversed(self._trails):
+        prefix = way.source.prefix
+        for trail in reversed([each for each in self._trails if each.way.source.prefix == prefix]):
             if trail.at == whose:
                 trail.opens = trail.opens or opens
                 return trail
             if not (trail.opens or opens):
                 continue
             if orders := await self._orders_to(whose, trail):
-                trail.steps += bool(trail.steps or await self._is_complete(trail.at))
+                trail.steps += bool(trail.steps or await self._is_complete(trail))
                 trail.at, trail.orders, trail.opens = whose, orders, opens
                 return trail
         return None
@@ -131,7 +135,7 @@ class WalkAhead:
         places = dict.fromkeys(trail.orders, trail.at)
         for _ in range(STRIDE if trail.steps else 1):
             for order, at in list(places.items()):
-                if (series := await self._next(at, order)) is None:
+                if (series := await self._next(trail.way, at, order)) is None:
                     del places[order]
                 else:
                     places[order] = series.path
@@ -155,19 +159,19 @@ class WalkAhead:
         reach = min(REACH * trail.steps, self._config.most_series)
         while places and len(found) < reach:
             for order, at in list(places.items()):
-                if (series := await self._next(at, order)) is None:
+                if (series := await self._next(trail.way, at, order)) is None:
                     del places[order]
                 else:
                     places[order] = series.path
                     found.setdefault(series.series_uid, series)
         return list(found.values())[:reach]
 
-    async def _next(self, whose: Whose, order: Order) -> "Series | None":
+    async def _next(self, way: Way, whose: Whose, order: Order) -> "Series | None":
         """Return the series behind one in its collection."""
-        return await self._way.next(whose, order, within=whose[:1])
+        return await way.next(whose, order, within=whose[:1])
 
-    async def _is_complete(self, whose: Whose) -> bool:
-        if (series := await self._way.series(whose)) is None:
+    async def _is_complete(self, trail: _Trail) -> bool:
+        if (series := await trail.way.series(trail.at)) is None:
             return False
         # The reader may have its last image while it is still on its way to its place.
         download = self._store.peek_download(series)

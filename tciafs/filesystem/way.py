@@ -1,13 +1,16 @@
 """The way through folders from one series to the next: in a study, on to the patient's next one, and so on.
 
 Defined here and only here: the orders in which programs go through a folder. Asks for listings on the way,
-one after the other, and keeps nothing. Handed the folders.
+one after the other, and keeps nothing. Handed the folders and their source.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from tciafs.filesystem.folders import Folder, Folders, Level, Whose, inode_of
+from tciafs.filesystem.folders import Folder, Folders
+from tciafs.filesystem.identities import Level, Whose
+from tciafs.filesystem.sources import Source
 from tciafs.model import Series
 
 __all__ = ["Order", "Way", "by_inode", "by_name"]
@@ -32,11 +35,12 @@ def by_inode(folder: Folder, place: int | None) -> int | None:
     return None if (following := min(behind, default=None)) is None else folder.inodes.index(following)
 
 
+@dataclass(frozen=True, slots=True)
 class Way:
-    """The way through all folders of a mount."""
+    """The way through all folders of a source: of all that a mount shows, or of a view."""
 
-    def __init__(self, folders: Folders) -> None:
-        self._folders = folders
+    folders: Folders
+    source: Source
 
     async def next(self, whose: Whose, order: Order, within: Whose = ()) -> Series | None:
         """Return the series behind one, or the first one in what is no series; None at the end of `within`.
@@ -46,7 +50,7 @@ class Way:
         depth = min(len(whose), SERIES)
         while depth >= len(within):
             folder = await self._folder(whose[:depth])
-            place = _place_of(folder, whose, depth)
+            place = self._place_of(folder, whose, depth)
             is_gone = place is None and len(whose) > depth
             following = None if is_gone else order(folder, place)
             if following is None:
@@ -61,16 +65,15 @@ class Way:
     async def series(self, whose: Whose) -> Series | None:
         """Return a series, None if it is not there any more. Raises what the archive raises."""
         folder = await self._folder(whose[:SERIES])
-        place = _place_of(folder, whose, SERIES)
+        place = self._place_of(folder, whose, SERIES)
         return None if place is None else folder.children[place]
 
     async def _folder(self, whose: Whose) -> Folder:
         level = Level(len(whose))
-        return await self._folders.get(inode_of(level, whose), level, whose)
+        return await self.folders.get(self.source, self.source.inode(level, whose), level, whose)
 
-
-def _place_of(folder: Folder, whose: Whose, depth: int) -> int | None:
-    """Return where the key at a depth of `whose` stands in the folder; None if it does not, or is none."""
-    if len(whose) <= depth:
-        return None
-    return folder.place_of(inode_of(Level(depth + 1), whose[: depth + 1]))
+    def _place_of(self, folder: Folder, whose: Whose, depth: int) -> int | None:
+        """Return where the key at a depth of `whose` stands in the folder; None if it does not."""
+        if len(whose) <= depth:
+            return None
+        return folder.place_of(self.source.inode(Level(depth + 1), whose[: depth + 1]))

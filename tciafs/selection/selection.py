@@ -6,24 +6,26 @@ collection, listed once; for collections the archive's lists of values decide, a
 collection appears until its series have been listed. Used from the daemon's one thread.
 """
 
+import datetime as dt
 import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from tciafs.catalogue.answers import Answer, Replaced
 from tciafs.catalogue.asking import Questions
+from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question
 from tciafs.errors import DeadlinePassed, Offline, TciafsError
-from tciafs.model import Collection, Patient, Series, Study
+from tciafs.model import Change, Collection, Patient, Series, Study, Value
 from tciafs.selection.criteria import Criteria
-from tciafs.selection.manifests import Manifest
-from tciafs.selection.named import Found, find_named
+from tciafs.selection.named import Found, Lists, find_named
 from tciafs.selection.words import check_words
 
 if TYPE_CHECKING:
@@ -42,22 +44,31 @@ CHOOSING_WAIT_S = 120.0
 FAILED_AGAIN_S = 60.0
 """A collection of which it could not be learnt whether it has anything is asked about again after so long."""
 
+LONGEST_SINCE_DAYS = 400
+"""What was released is asked for as far back as this; TCIA releases some 50,000 series a year."""
+
 COLLECTIONS: Question = ("collections",)
 NAMED: Question = ("named",)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a user chose: what passes the criteria and, where lists are given, is in one of these."""
+    """What a user chose: what passes the criteria and, where lists are given, is in each of these.
+
+    What is missing of the first of these is said.
+    """
 
     criteria: Criteria = field(default_factory=Criteria)
-    manifests: tuple[Manifest, ...] = ()
-    carts: tuple[str, ...] = ()
+    lists: tuple[Lists, ...] = ()
 
     @property
     def has_lists(self) -> bool:
         """Whether series are named one by one."""
-        return bool(self.manifests or self.carts)
+        return bool(self.lists)
+
+    def __and__(self, other: "Choice") -> "Choice":
+        """Return what both leave."""
+        return Choice(self.criteria & other.criteria, self.lists + other.lists)
 
     @property
     def is_everything(self) -> bool:
@@ -98,6 +109,11 @@ class Selection:
         return same
 
     @property
+    def choice(self) -> Choice:
+        """What is chosen."""
+        return self._choice
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is missing of the lists, as far as it is known: sentences for a user."""
         found = self._known.get(NAMED)
@@ -110,7 +126,7 @@ class Selection:
     async def collections(self) -> Answer[Collection]:
         """Return the collections that have anything that was chosen."""
         if self._choice.has_lists:
-            found = await self._named()
+            found = await self.found()
             return Answer(tuple(map(Collection, sorted(found.places))), found.fresh_until)
         answer: Answer[Collection] = await self._shared(COLLECTIONS, self._choose_collections)
         return answer
@@ -118,9 +134,16 @@ class Selection:
     async def patients(self, collection: str) -> Answer[Patient]:
         """Return the patients of a collection who have anything that was chosen."""
         if self._choice.has_lists:
-            found = await self._named()
+            found = await self.found()
             patients = found.places.get(collection, {})
             return Answer(tuple(Patient(collection, each) for each in sorted(patients)), found.fresh_until)
+        released = await self._released()
+        if released is not None and not self._criteria.but_for_release.of_series:
+            patients_of = [each for each in released.records if each.collection == collection]
+            names = sorted(
+                {each.patient_id for each in patients_of if self._criteria.wants_patient(each.patient_id)}
+            )
+            return Answer(tuple(Patient(collection, each) for each in names), released.fresh_until)
         if self._criteria.of_series and not self._criteria.patients:
             return await self._catalogue.patients_with(collection, self._criteria.wants)
         answer = await self._catalogue.patients(collection)
@@ -144,9 +167,18 @@ class Selection:
     async def series(self, collection: str, patient: str) -> Answer[Series]:
         """Return the series of a patient that were chosen."""
         if self._choice.has_lists:
-            await self._named()
+            await self.found()
         answer = await self._catalogue.series(collection, patient)
         return replace(answer, records=tuple(filter(self._wants, answer.records)))
+
+    async def known_sum(self, collection: str, patient: str | None = None) -> Sum | None:
+        """Return what those series of a collection, or of a patient, come to that were chosen.
+
+        None: not known. Asks nothing.
+        """
+        if self._choice.has_lists and self._known.get(NAMED) is None:
+            return None
+        return await self._catalogue.known_sum(collection, patient, self._wants)
 
     async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:
         """Have the archive asked again, as `Catalogue.refresh` does."""
@@ -165,13 +197,15 @@ class Selection:
             return False
         return series.series_uid in found.places.get(series.collection, {}).get(series.patient_id, ())
 
-    async def _named(self) -> Found:
+    async def found(self) -> Found:
+        """Return where the series are that are named one by one. Raises what the archive raises."""
         found: Found = await self._shared(NAMED, self._find_named)
         return found
 
     async def _find_named(self) -> Found:
         choice = self._choice
-        found = await find_named(self._catalogue, choice.manifests, choice.carts, self._criteria.wants)
+        lists, *within = choice.lists
+        found = await find_named(self._catalogue, lists, within, self._criteria.wants)
         for each in found.remarks:
             log.warning("%s", each)
         return found
@@ -181,6 +215,10 @@ class Selection:
         answer = await self._catalogue.collections()
         candidates = [each for each in answer.records if self._criteria.wants_collection(each.name)]
         fresh_until, chosen = [answer.fresh_until], set[Collection]()
+        if (released := await self._released()) is not None:
+            lately = {each.collection for each in released.records}
+            candidates = [each for each in candidates if each.name in lately]
+            fresh_until.append(released.fresh_until)
 
         async def choose(waiting: Iterator[Collection]) -> None:
             for each in waiting:
@@ -216,6 +254,39 @@ class Selection:
             return has_any, fresh_until
         return bool(some.records), min(fresh_until, some.fresh_until)
 
+    async def _released(self) -> Answer[Change] | None:
+        """Return who has had something released since the day that is wanted, None: the archive cannot tell.
+
+        Nor is it asked of a day long ago, of which the answer would be long.
+        """
+        since = self._criteria.released_since
+        if since is None or (dt.date.today() - since).days > LONGEST_SINCE_DAYS:
+            return None
+        try:
+            return await self._catalogue.answer(("released", since.isoformat()))
+        except TciafsError as error:
+            log.info("what was released since %s could not be asked: %s", since, error)
+            return None
+
+    async def values(self, field_name: str) -> Answer[Value]:
+        """Return the values that a field of what was chosen has, and may be some more."""
+        if self._choice.has_lists:
+            found = await self.found()
+            return Answer(tuple(map(Value, sorted(found.values[field_name]))), found.fresh_until)
+        criteria, texts, fresh_until = self._criteria, set[str](), math.inf
+        modalities = () if field_name == "modality" else criteria.modalities
+        body_parts = () if field_name == "body_part" else criteria.body_parts
+        for asked in product(criteria.collections or ("",), modalities or ("",), body_parts or ("",)):
+            answer = await self._catalogue.answer(("values", asked[0], field_name, *asked[1:]))
+            texts |= {each.text for each in answer.records if each.text}
+            fresh_until = min(fresh_until, answer.fresh_until)
+        if wanted := criteria.words_of(field_name):
+            folded = {word.casefold() for word in wanted}
+            texts = {text for text in texts if text.casefold() in folded}
+        # Of a word in several spellings, which all mean the same series, the first one.
+        spellings = {text.casefold(): text for text in sorted(texts, reverse=True)}
+        return Answer(tuple(map(Value, sorted(spellings.values()))), fresh_until)
+
     async def _has_values(self, collection: str) -> tuple[bool, float]:
         """Return whether a collection has a series of a modality, a body part and a manufacturer wanted."""
         criteria, fresh_until, has_any = self._criteria, math.inf, not self._criteria.of_values
@@ -249,7 +320,7 @@ class Selection:
     def note(self, question: Question, before: Any, after: Any) -> None:
         """Take note of an answer that differs from the one before, and tell what of it is chosen."""
         kind, *whose = question
-        if kind in ("named", "cart", "values"):
+        if kind in ("named", "cart", "values", "released"):
             self._known.clear()
             self.on_replaced(COLLECTIONS, (), ())
         elif kind != "series":

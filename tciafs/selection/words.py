@@ -28,8 +28,7 @@ async def check_words(catalogue: "Catalogue", criteria: Criteria) -> None:
         known = [each.name for each in answer.records]
         _check("collection", criteria.collections, known, {name: name for name in known})
     for field in ("modality", "body_part", "manufacturer"):
-        words = {"modality": criteria.modalities, "body_part": criteria.body_parts}
-        if wanted := words.get(field, criteria.manufacturers):
+        if wanted := criteria.words_of(field):
             values = await catalogue.answer(("values", "", field, "", ""))
             known = [each.text for each in values.records]
             _check(field.replace("_", " "), wanted, known, {text.casefold(): text for text in known})

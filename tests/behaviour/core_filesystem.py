@@ -20,14 +20,14 @@ import pyfuse3
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
-from tciafs.filesystem.folders import ROOT_INODE
 from tciafs.filesystem.guard import Guard
+from tciafs.filesystem.identities import ROOT_INODE
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
-from tciafs.filesystem.way import Way
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool
@@ -233,10 +233,10 @@ async def core(url: str, folder: Path, how: Circumstances) -> AsyncIterator[Core
         Catalogue.running(archive, listings, lister=pool) as catalogue,
     ):
         images = Images(store)
-        tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
+        tree = Tree(Sources(catalogue), images, Naming.DESCRIPTIVE)
         presentation = Presentation(os.getuid(), os.getgid(), 0o022)
         guard = Guard(how.listing)
-        ahead = WalkAhead(Way(tree.folders), store, guard, AheadConfig(0, 0))
+        ahead = WalkAhead(tree, store, guard, AheadConfig(0, 0))
         operations = Operations(tree, images, store, guard, ahead, Interrupts(), presentation)
         files = CoreFileSystem(operations)
         try:

@@ -10,8 +10,9 @@ import pyfuse3
 import pytest
 import trio
 
-from tciafs.filesystem.folders import ROOT_INODE
+from tciafs.filesystem.identities import ROOT_INODE
 from tciafs.filesystem.operations import Operations
+from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tests.behaviour.core_filesystem import CoreFileSystem, core
 from tests.behaviour.filesystems import Circumstances
@@ -96,7 +97,7 @@ async def test_every_wait_ends_when_the_mount_goes_away(
         await trio.sleep_forever()
         raise AssertionError
 
-    monkeypatch.setattr(Tree, "licence", waits_for_ever)
+    monkeypatch.setattr(Texts, "text", waits_for_ever)
     words = {"lookup": (await files.inode("Phantom-Head", caller), b"LICENSE"), "open": (inode, os.O_RDONLY)}
     told: list[int] = []
 

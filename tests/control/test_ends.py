@@ -35,6 +35,8 @@ from tciafs.control.client import (
 )
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import KnownFolder, KnownPage, LocatedImage
+from tciafs.control.manifest_client import ask_add_manifest, ask_manifests, ask_remove_manifest
+from tciafs.control.manifest_values import AddedManifest, AddManifest, KeptManifest, ManifestPage
 from tciafs.control.place import listening, sockets
 from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
@@ -91,6 +93,8 @@ class FakeDaemon:
     pauses: list[bool] = field(default_factory=list)
     levels: list[str] = field(default_factory=list)
     pins: list[tuple[str, bool]] = field(default_factory=list)
+    manifest_parts: list[AddManifest] = field(default_factory=list)
+    manifests: list[KeptManifest] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
     open: trio.Event = field(default_factory=trio.Event)
 
@@ -113,6 +117,9 @@ class FakeDaemon:
             log_level=self.levels.append,
             pin=self.pin,
             evict=self.evict,
+            add_manifest=self.add_manifest,
+            manifests=self.list_manifests,
+            remove_manifest=self.remove_manifest,
             known=self.known,
             locate=self.locate,
         )
@@ -125,6 +132,17 @@ class FakeDaemon:
         if image is not None and image > 1:
             raise NoSuchName("no such image")
         return LocatedImage("/cache/pack", 10, 20, "1-2.dcm", 1 if image is None else image, 2)
+
+    async def add_manifest(self, part: AddManifest) -> AddedManifest | None:
+        self.manifest_parts.append(part)
+        return AddedManifest(2, ("one is missing",)) if part.is_whole else None
+
+    def list_manifests(self, after: str) -> ManifestPage:
+        behind = [each for each in self.manifests if each.name > after]
+        return ManifestPage(tuple(behind[:2]), more=len(behind) > 2)
+
+    async def remove_manifest(self, name: str) -> None:
+        self.manifests = [each for each in self.manifests if each.name != name]
 
     async def pin(self, path: str, pinned: bool) -> None:
         self.pins.append((path, pinned))
@@ -340,6 +358,24 @@ async def test_what_comes_before_the_server_is_loaded_is_answered_then() -> None
                 nursery.start_soon(serve, listener, daemon.commands)
                 assert (await in_thread(early.recv, 100)).startswith(b"HTTP/1.1 200")
                 nursery.cancel_scope.cancel()
+
+
+async def test_a_manifest_of_any_length_comes_in_parts_that_fit_into_a_request() -> None:
+    daemon = FakeDaemon()
+    uids = [f"{'1.' * 25}{number:014}" for number in range(2500)]
+    async with served(daemon):
+        added = await in_thread(ask_add_manifest, MOUNT, "mine", uids)
+    assert added == AddedManifest(2, ("one is missing",))
+    assert [uid for part in daemon.manifest_parts for uid in part.uids] == uids
+    assert [part.is_whole for part in daemon.manifest_parts] == [False, False, False, True]
+
+
+async def test_manifests_come_page_by_page_and_go_by_name() -> None:
+    kept = [KeptManifest(str(number), number) for number in range(5)]
+    async with served(FakeDaemon(manifests=list(kept))):
+        assert await in_thread(ask_manifests, MOUNT) == kept
+        await in_thread(ask_remove_manifest, MOUNT, "3")
+        assert len(await in_thread(ask_manifests, MOUNT)) == 4
 
 
 # Errors

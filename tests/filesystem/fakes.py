@@ -21,9 +21,9 @@ from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.operations import Operations, Presentation
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.walk_ahead import AheadConfig, WalkAhead
-from tciafs.filesystem.way import Way
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming
 from tciafs.store.store import Store, StoreConfig
@@ -132,12 +132,12 @@ async def running_core(
         trio.open_nursery() as nursery,
     ):
         images, interrupts = Images(store), Interrupts()
-        tree = Tree(catalogue, images, Naming.DESCRIPTIVE)
+        tree = Tree(Sources(catalogue), images, Naming.DESCRIPTIVE)
         view = KernelView(tree, images, Naming.DESCRIPTIVE, lambda *_: None, lambda _: None)
         catalogue.on_replaced = view.note
         presentation = Presentation(uid=1000, gid=100, umask=0o022)
         guard = Guard(mode, crawlers, budgets, names=lambda _pid: ("program",))
-        ahead = WalkAhead(Way(tree.folders), store, guard, AheadConfig(read_ahead, limit_bytes // 2))
+        ahead = WalkAhead(tree, store, guard, AheadConfig(read_ahead, limit_bytes // 2))
         nursery.start_soon(ahead.run)
         operations = Operations(tree, images, store, guard, ahead, interrupts, presentation)
         nursery.start_soon(interrupts.run)

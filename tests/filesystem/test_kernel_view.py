@@ -8,8 +8,9 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from tciafs.filesystem.folders import ROOT_INODE
+from tciafs.filesystem.identities import ROOT_INODE
 from tciafs.filesystem.kernel_view import KernelView
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming
@@ -53,7 +54,7 @@ class Kernel:
 def kernel() -> Kernel:
     catalogue: Any = FakeCatalogue(FakeArchive(CT))
     images: Any = FakeImages()
-    kernel = Kernel(Tree(catalogue, images, Naming.DESCRIPTIVE))
+    kernel = Kernel(Tree(Sources(catalogue), images, Naming.DESCRIPTIVE))
     kernel.view = KernelView(
         kernel.tree, images, Naming.DESCRIPTIVE, kernel.forget_entry, kernel.attributes.append
     )

@@ -19,6 +19,7 @@ from tciafs.model import Series
 from tciafs.naming import Naming
 from tciafs.selection.criteria import Criteria
 from tciafs.selection.manifests import Manifest
+from tciafs.selection.named import Lists
 from tciafs.selection.selection import Choice, Selection
 from tciafs.store.store import Store, StoreConfig
 from tests.fakes import FakeArchive, FakeFetcher
@@ -159,7 +160,7 @@ async def test_of_a_choice_only_what_was_chosen_is_known(tmp_path: Path) -> None
 
 
 async def test_of_a_manifest_what_was_found_is_known(tmp_path: Path) -> None:
-    choice = Choice(manifests=(Manifest("cohort", (MR.series_uid,)),))
+    choice = Choice(lists=(Lists((Manifest("cohort", (MR.series_uid,)),)),))
     archive = FakeArchive(*ALL)
     async with (
         Catalogue.running(archive, CatalogueConfig(tmp_path / "listings", ttl_s=60.0)) as catalogue,

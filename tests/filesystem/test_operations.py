@@ -20,8 +20,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from tciafs import errors
 from tciafs.errors import NoSuchName, SeriesDamaged, SlowDown, TciafsError, Unreachable
-from tciafs.filesystem.folders import ROOT_INODE
 from tciafs.filesystem.guard import Guard
+from tciafs.filesystem.identities import ROOT_INODE
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.operations import NEGATIVE_TIMEOUT_S, Operations
 from tciafs.model import Series

@@ -68,7 +68,7 @@ async def test_the_path_of_a_series_is_that_one(core: Core, prefetching: Prefetc
         node = core.tree.root
         for name in names:
             node = core.tree.remember(node, await core.tree.child(node, name))
-        folder = await core.tree.folders.get(node.inode, node.level, node.whose)
+        folder = await core.tree.folders.get(core.tree.sources.main, node.inode, node.level, node.whose)
         names.append(folder.names[{0: 0, 1: 0, 2: 1, 3: 1}[len(whose)]])
     page = await prefetching.listed("/" + "/".join(names), ())
     assert [each.path for each in page.series] == [PATHS[3]]
@@ -180,7 +180,7 @@ async def test_a_turn_of_too_many_is_misuse(prefetching: Prefetching) -> None:
 
 async def test_offline_says_so(tmp_path: Path) -> None:
     async with running_core(tmp_path, *SERIES) as core:
-        await core.tree.folders.get(1, core.tree.root.level, ())
+        await core.tree.folders.get(core.tree.sources.main, 1, core.tree.root.level, ())
         await prefetching_of(core, 1).listed("/", ())
     async with running_core(tmp_path, *SERIES, offline=True) as core:
         turn = await prefetching_of(core, 1).turn(wish(*PATHS[:1]))

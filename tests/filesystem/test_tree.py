@@ -11,16 +11,12 @@ from msgspec.structs import replace
 
 from tciafs.errors import NoSuchName, Unreachable
 from tciafs.filesystem import folders as folders_module
-from tciafs.filesystem.folders import (
-    LONGEST_FOLDER_TIMEOUT_S,
-    ROOT_INODE,
-    SHORTEST_FOLDER_TIMEOUT_S,
-    Level,
-    inode_of,
-)
+from tciafs.filesystem.folders import LONGEST_FOLDER_TIMEOUT_S, SHORTEST_FOLDER_TIMEOUT_S
+from tciafs.filesystem.identities import ROOT_INODE, Level, inode_of
 from tciafs.filesystem.images import FoundImage
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Child
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
 from tciafs.model import Series
 from tciafs.naming import Naming, patient_names
@@ -70,7 +66,7 @@ class World:
         self.images = FakeImages()
         catalogue: Any = self.catalogue
         images: Any = self.images
-        self.tree = Tree(catalogue, images, naming)
+        self.tree = Tree(Sources(catalogue), images, naming)
 
 
 def changed(series: Series, **fields: Any) -> Series:
@@ -401,7 +397,7 @@ async def test_each_collection_has_a_licence_last_in_its_listing() -> None:
     collection = await descend(world.tree, "Lung")
     assert [child.name for child in listed(await world.tree.listing(collection))][-1] == "LICENSE"
     licence = await world.tree.child(collection, "LICENSE")
-    text = (await world.tree.licence(collection)).decode()
+    text = (await world.tree.text(await descend(world.tree, "Lung", "LICENSE"))).decode()
     assert licence.level is Level.LICENCE
     assert licence.attributes.size_bytes == len(text.encode())
     assert "Lung collection is distributed under the CC BY 4.0 (https://example.org/by)" in text
@@ -429,7 +425,7 @@ async def test_the_size_of_a_licence_is_in_its_attributes_and_its_listing_has_th
     assert node.parent is not None
     *_, child = listed(await world.tree.listing(node.parent))
     assert child.inode == node.inode
-    assert (await world.tree.attributes(node)).size_bytes == len(await world.tree.licence(node))
+    assert (await world.tree.attributes(node)).size_bytes == len(await world.tree.text(node))
 
 
 async def test_a_patient_called_license_is_shown_and_no_file_hides_it() -> None:
@@ -451,9 +447,9 @@ async def test_only_collections_have_a_licence(depth: int) -> None:
 
 async def test_a_collection_without_patients_has_a_licence_that_says_nothing_is_specified() -> None:
     world = World(CT)
-    collection = await descend(world.tree, "Lung")
+    licence = await descend(world.tree, "Lung", "LICENSE")
     world.archive.holdings.clear()
-    assert b"Not Specified" in await world.tree.licence(collection)
+    assert b"Not Specified" in await world.tree.text(licence)
 
 
 # Times

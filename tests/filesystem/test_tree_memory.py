@@ -14,6 +14,7 @@ import gc, json, resource, sys, time
 from pathlib import Path
 import trio
 from tciafs.catalogue.catalogue import Answer
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming
@@ -54,7 +55,7 @@ async def list_all(tree, node):
     return children
 
 async def walk():
-    tree = Tree(Catalogue(), None, Naming.DESCRIPTIVE)
+    tree = Tree(Sources(Catalogue()), None, Naming.DESCRIPTIVE)
     before = resident()
     for collection in await list_all(tree, tree.root):
         for patient in await list_all(tree, collection):

@@ -7,6 +7,8 @@ from typing import Any, cast
 import pytest
 
 from tciafs.errors import NoSuchName, Unreachable
+from tciafs.filesystem.paths import Paths
+from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
 from tciafs.naming import Naming
 from tests.fakes import FakeArchive, make_series
@@ -35,7 +37,7 @@ def catalogue() -> Refreshed:
 
 @pytest.fixture
 def tree(catalogue: Refreshed) -> Tree:
-    return Tree(cast(Any, catalogue), cast(Any, None), Naming.CLASSIC)
+    return Tree(Sources(cast(Any, catalogue)), cast(Any, None), Naming.CLASSIC)
 
 
 async def test_a_folder_is_asked_for_again_when_the_clock_was_set_back(
@@ -68,14 +70,14 @@ async def test_a_folder_is_asked_for_again_when_the_clock_was_set_back(
 async def test_a_path_stands_for_the_listing_at_it(
     path: str, question: tuple[str | None, str | None], tree: Tree, catalogue: Refreshed
 ) -> None:
-    await tree.refresh(path)
+    await Paths(tree).refresh(path)
     assert (catalogue.refreshed, len(tree)) == ([question], 1)
 
 
 @pytest.mark.parametrize("path", ["/Brain", "/Brain/P1", "/LICENSE", "/Lung/P2", "/Lung/P2/1.2", "/.."])
 async def test_a_path_that_is_not_there_is_no_question(path: str, tree: Tree, catalogue: Refreshed) -> None:
     with pytest.raises(NoSuchName, match="is not in /"):
-        await tree.refresh(path)
+        await Paths(tree).refresh(path)
     assert catalogue.refreshed == []
 
 
@@ -84,7 +86,7 @@ async def test_what_is_below_a_patient_is_asked_for_before_it_is_said_not_to_be_
     path: str, tree: Tree, catalogue: Refreshed
 ) -> None:
     with pytest.raises(NoSuchName, match=r"'1.*9' is not in /Lung/P1"):
-        await tree.refresh(path)
+        await Paths(tree).refresh(path)
     assert catalogue.refreshed == [("Lung", "P1")]
 
 
@@ -93,7 +95,7 @@ async def test_the_tree_asks_the_catalogue_again_after_a_refresh(tree: Tree, cat
     asked = len(catalogue.archive.asked)
     await descend(tree, "Lung", "P1", "1.2", "1.2.3")
     assert len(catalogue.archive.asked) == asked
-    await tree.refresh("/")
+    await Paths(tree).refresh("/")
     await descend(tree, "Lung", "P1", "1.2", "1.2.3")
     assert len(catalogue.archive.asked) == 2 * asked
 
@@ -101,4 +103,4 @@ async def test_the_tree_asks_the_catalogue_again_after_a_refresh(tree: Tree, cat
 async def test_what_the_archive_answers_is_raised(tree: Tree, catalogue: Refreshed) -> None:
     catalogue.failure = Unreachable("no route")
     with pytest.raises(Unreachable, match="no route"):
-        await tree.refresh("/Lung")
+        await Paths(tree).refresh("/Lung")

@@ -8,7 +8,7 @@ from typing import Any
 from trio.testing import wait_all_tasks_blocked
 
 from tciafs.errors import Refused, Unreachable
-from tciafs.filesystem.folders import ROOT_INODE, Level, inode_of
+from tciafs.filesystem.identities import ROOT_INODE, Level, inode_of
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.tree import Tree
 from tciafs.model import Series
@@ -37,7 +37,7 @@ async def nodes_of(tree: Tree) -> dict[str, Node]:
     for _ in range(4):
         below = []
         for node in level:
-            folder = await tree.folders.get(node.inode, node.level, node.whose)
+            folder = await tree.folders.get(tree.sources.main, node.inode, node.level, node.whose)
             below += [tree.remember(node, await tree.child(node, name)) for name in folder.names]
         level = below
     return {node.key: node for node in level}

@@ -12,6 +12,7 @@ from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.model import Series
 from tciafs.selection.criteria import Criteria
 from tciafs.selection.manifests import Manifest
+from tciafs.selection.named import Lists
 from tciafs.selection.selection import Choice, Selection
 from tests.fakes import FakeArchive
 
@@ -42,7 +43,10 @@ def chosen(archive: FakeArchive, tmp_path: Path) -> Chosen:
         config = CatalogueConfig(tmp_path / "listings", ttl_s=86_400)
         async with (
             Catalogue.running(archive, config) as catalogue,
-            Selection.running(catalogue, Choice(Criteria(**wanted), manifests, carts)) as selection,
+            Selection.running(
+                catalogue,
+                Choice(Criteria(**wanted), (Lists(manifests, carts),) if manifests or carts else ()),
+            ) as selection,
         ):
             yield selection
 

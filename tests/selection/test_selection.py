@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from tciafs.errors import Misuse, Unreachable
 from tciafs.model import Collection, Patient, Series
 from tciafs.selection.manifests import Manifest
+from tciafs.selection.named import Lists
 from tciafs.selection.selection import Choice
 from tests.fakes import FakeArchive
 from tests.selection.conftest import (
@@ -193,4 +194,4 @@ async def test_a_refresh_asks_for_lists_again(chosen: Chosen, archive: FakeArchi
 
 def test_nothing_chosen_is_everything() -> None:
     assert Choice().is_everything
-    assert not Choice(carts=("shared",)).is_everything
+    assert not Choice(lists=(Lists(carts=("shared",)),)).is_everything

@@ -16,6 +16,7 @@ from pathlib import Path
 import platformdirs
 
 from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.idc_index import installed_index
 from tciafs.archives.login import ask_for_tokens, token_url
 from tciafs.archives.probe import Answer, addresses_of, ask_once, proxy_for
 from tciafs.credentials import LoginStore, login_for
@@ -32,6 +33,9 @@ CLOCK_TOLERANCE_S = 300.0
 NETWORK_FILE_SYSTEMS = frozenset(
     ["nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "glusterfs"]
 )
+IDC_QUESTION = "idc-open-data?list-type=2&max-keys=1"
+"""What anybody may ask the buckets of the Imaging Data Commons."""
+
 TOOL_TIMEOUT_S = 5.0
 
 
@@ -60,21 +64,37 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("archive", "the bundled sample, which needs no network")
         return
     limits = HttpLimits(connect_timeout_s=settings.connect_timeout, stall_timeout_s=settings.stall_timeout)
-    proxy = proxy_for(settings.url)
+    url, question = settings.url, None
+    if settings.archive == "idc":
+        url, question = settings.idc_url, IDC_QUESTION
+        yield _idc_index(settings)
+    proxy = proxy_for(url)
     if proxy is not None:
         yield Finding("proxy", f"{proxy}, as the environment says")
     else:
-        name = await _name(settings.url)
+        name = await _name(url)
         yield name
         if not name.is_good:
             return
-    answer = await _archive(settings.url, limits, proxy)
+    answer = await _archive(url, question, limits, proxy)
     if isinstance(answer, Finding):
         yield answer
         return
     yield _status(answer, proxy)
     yield _clock(answer)
-    yield await _login(settings, limits)
+    if settings.archive != "idc":  # which has no users
+        yield await _login(settings, limits)
+
+
+def _idc_index(settings: Settings) -> Finding:
+    try:
+        folder = settings.idc_index or installed_index()
+    except TciafsError as error:
+        said, _, remedy = str(error).partition(": ")
+        return Finding("index", said, remedy)
+    if not (folder / "idc_index.parquet").is_file():
+        return Finding("index", f"there is no idc_index.parquet in {folder}", "check --idc-index")
+    return Finding("index", f"of the Imaging Data Commons, in {folder}")
 
 
 def _fuse() -> Finding:
@@ -146,10 +166,10 @@ async def _name(url: str) -> Finding:
     return Finding("name", f"has {len(addresses)} address{'es' * (len(addresses) > 1)}: {addresses[0]}")
 
 
-async def _archive(url: str, limits: HttpLimits, proxy: str | None) -> Answer | Finding:
+async def _archive(url: str, question: str | None, limits: HttpLimits, proxy: str | None) -> Answer | Finding:
     """Return what the archive answered, or why it did not."""
     try:
-        return await ask_once(url, limits)
+        return await ask_once(url, limits, question)
     except TciafsError as error:
         said = str(error)
         if "certificate" in said and "not yet valid" in said:

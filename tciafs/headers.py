@@ -1,17 +1,20 @@
-"""What the beginning of an image says of it: its SOP Instance UID and its SOP Class."""
+"""What the beginning of an image says of it: its UIDs, its SOP Class, and what orders it in its series."""
 
 import threading
 import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-__all__ = ["HEADER_BYTES", "sop_class_in", "sop_instance_uid_in"]
+__all__ = ["HEADER_BYTES", "Beginning", "beginning_in", "sop_class_in", "sop_instance_uid_in"]
 
 HEADER_BYTES = 64 * 1024
 """How much of a file is enough: both elements lie in its first group after the file meta information."""
 
 SOP_CLASS_TAG = 0x0008_0016
 SOP_INSTANCE_UID_TAG = 0x0008_0018
+INSTANCE_NUMBER_TAG = 0x0020_0013
 
 _importing = threading.Lock()
 
@@ -23,6 +26,63 @@ def sop_instance_uid_in(header: bytes) -> str | None:
     its end.
     """
     return _text_in(header, "SOPInstanceUID", SOP_INSTANCE_UID_TAG) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """DICOM (0008,0018), (0020,000E), (0020,0010), (0020,0012) and (0020,0013) of an image; None: absent or
+    empty.
+    """
+
+    sop_instance_uid: str | None
+    series_uid: str | None
+    study_id: str | None
+    acquisition_number: int | None
+    instance_number: int | None
+
+
+def beginning_in(header: bytes, *, is_whole: bool) -> Beginning | None:
+    """Return what the beginning of an image says, None where that takes more of it.
+
+    What is no DICOM, or has no such elements at its end either (`is_whole`), says nothing: all is None.
+    """
+    behind: list[int] = []
+    read_partial = _import_reader()
+
+    def is_behind(next_tag: Any, _vr: str | None, _length: int) -> bool:
+        if int(next_tag) > INSTANCE_NUMBER_TAG:
+            behind.append(int(next_tag))
+        return bool(behind)
+
+    try:
+        found = read_partial(BytesIO(header), stop_when=is_behind, force=True)
+        if not behind and not is_whole:
+            return None
+        return Beginning(
+            _text_of(found, "SOPInstanceUID"),
+            _text_of(found, "SeriesInstanceUID"),
+            _text_of(found, "StudyID"),
+            _number_of(found, "AcquisitionNumber"),
+            _number_of(found, "InstanceNumber"),
+        )
+    except (
+        Exception
+    ):  # bytes that break off or are no DICOM make the parser raise whatever comes to its hands
+        return Beginning(None, None, None, None, None) if is_whole else None
+
+
+def _text_of(found: Any, keyword: str) -> str | None:
+    value = found.get(keyword)
+    if value is None or isinstance(value, str):
+        return str(value or "") or None  # pydicom's UID is a str of its own kind
+    return "\\".join(map(str, value)) if isinstance(value, Iterable) else str(value)
+
+
+def _number_of(found: Any, keyword: str) -> int | None:
+    try:
+        return int(_text_of(found, keyword) or "")
+    except ValueError:
+        return None
 
 
 def sop_class_in(header: bytes) -> tuple[str, str]:

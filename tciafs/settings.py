@@ -131,8 +131,8 @@ class Settings:
 
     archive: str = _setting(
         "nbia",
-        "Which archive: TCIA's NBIA server, or the bundled sample.",
-        **choice("nbia", "sample"),
+        "Which archive: TCIA's NBIA server, the Imaging Data Commons, or the bundled sample.",
+        **choice("nbia", "idc", "sample"),
     )
     url: str = _setting(
         "https://nbia.cancerimagingarchive.net/nbia-api/services",
@@ -141,6 +141,21 @@ class Settings:
         str,
     )
     api: str = _setting("auto", "API version; auto asks the server.", **choice("auto", "v4", "v1"))
+    idc_url: str = _setting(
+        "https://s3.us-east-1.amazonaws.com",
+        "Address of the buckets of the Imaging Data Commons.",
+        "URL",
+        str,
+    )
+    idc_index: Path | None = _setting(
+        "",
+        "Folder with the index of the Imaging Data Commons; default: the installed package idc-index-data.",
+        "FOLDER",
+        parse_path,
+    )
+    idc_all: bool = _setting(
+        "", "Show also what others than TCIA have published in the Imaging Data Commons.", "", parse_flag
+    )
     user: str | None = _setting(
         "", "Whose login to use; default: who is logged in (tciafs login), else a guest.", "NAME", parse_word
     )

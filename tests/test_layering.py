@@ -63,6 +63,16 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http_bulk": "",
         "archives.http_errors": "errors",
         "archives.http_limits": "",
+        "archives.idc": "errors model archives",
+        "archives.idc_images": "errors headers model naming archives.idc_memory archives.idc_table "
+        "archives.nbia_names archives.parallel archives.s3",
+        "archives.idc_index": "errors archives.idc_table",
+        "archives.idc_memory": "archives.s3",
+        "archives.idc_records": "model archives.idc_table",
+        "archives.idc_table": "errors",
+        "archives.parallel": "errors",
+        "archives.s3": "errors archives.http archives.http_asking archives.http_errors",
+        "archives.opening": "archives.http archives.idc archives.nbia",
         "archives.http_pace": "",
         "archives.json_rows": "errors",
         "archives.nbia_rows": "model",
@@ -118,9 +128,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.holder": "",
         "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors archives.http archives.nbia store.disk_errors store.download worker",
-        "worker.pool": "errors model archives.http archives.nbia store.download worker.messages",
-        "worker.messages": "model archives.nbia store.layout",
+        "worker": "errors archives.http archives.opening store.disk_errors store.download worker",
+        "worker.pool": "errors model archives.http archives.opening store.download worker.messages",
+        "worker.messages": "model archives.opening store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
         "worker.fetching": "errors model naming store.download store.layout store.pack worker.digests "
         "worker.headers worker.messages worker.rest",
@@ -169,7 +179,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
         "worker "
         "filesystem",
-        "filesystem.configs": "settings archives.http_limits archives.login archives.nbia "
+        "filesystem.configs": "settings archives.http_limits archives.idc archives.idc_index archives.login "
+        "archives.nbia archives.opening "
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
@@ -186,8 +197,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.report",
         "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
         "cli.words",
-        "doctor": "errors settings credentials archives.http_limits archives.login archives.probe "
-        "filesystem.mountpoint",
+        "doctor": "errors settings credentials archives.http_limits archives.idc_index archives.login "
+        "archives.probe filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
         "cli.keeping": "control.client control.report cli.daemons cli.output",
@@ -215,12 +226,13 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     library: names(rooms)
     for library, rooms in {
         "pyfuse3": "filesystem.operations filesystem.mount",
-        # nbia names the type of a transport that it passes on
+        # nbia and idc name the type of a transport that they pass on
         "httpx": "archives.http archives.http_asking archives.http_bulk archives.http_errors archives.probe "
-        "archives.login archives.nbia control.client",
+        "archives.idc archives.login archives.nbia control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",
-        "sqlite3": "catalogue.table store",
+        "sqlite3": "archives.idc_memory archives.idc_table catalogue.table store",
+        "duckdb": "archives.idc_index sample",
         "pydicom": "worker.headers headers sample",
         "numpy": "sample",
         "starlette": "control.server sample",
@@ -240,7 +252,8 @@ WITHOUT_TRIO = names(
     "archives.http_body "
     "archives.http_errors archives.http_pace "
     "archives.http_asking archives.http_limits archives.json_rows archives.nbia_rows archives.nbia_listings "
-    "archives.nbia_images archives.nbia_names "
+    "archives.nbia_images archives.nbia_names archives.idc_index archives.idc_memory archives.idc_records "
+    "archives.idc_table archives.s3 "
     "control.values control.known_values control.commands control.place control.client control.failed_table "
     "control.report "
     "control.metrics control.speeds "
@@ -254,7 +267,7 @@ WITHOUT_TRIO = names(
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 
-HEAVY = names("trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich prometheus_client")
+HEAVY = names("duckdb trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich prometheus_client")
 """What `tciafs --help` must not wait for."""
 
 

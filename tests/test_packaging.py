@@ -80,7 +80,14 @@ def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"test", "bench", "fuzz", "idc-sample", "keyring"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "test",
+        "bench",
+        "fuzz",
+        "idc",
+        "idc-sample",
+        "keyring",
+    }
     assert metadata.get_payload() == (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 

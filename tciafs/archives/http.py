@@ -17,10 +17,16 @@ import stamina
 import trio
 
 from tciafs import __version__
-from tciafs.archives.http_asking import Asking, checked_url, open_client
+from tciafs.archives.http_asking import Asking, Span, checked_url, open_client
 from tciafs.archives.http_body import Inflater
 from tciafs.archives.http_bulk import BulkTransport
-from tciafs.archives.http_errors import FOREIGN, RequestRejected, proxy_asks_for_user, translate
+from tciafs.archives.http_errors import (
+    FOREIGN,
+    RequestRejected,
+    printable_line,
+    proxy_asks_for_user,
+    translate,
+)
 from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
 from tciafs.archives.http_pace import Pace
 from tciafs.errors import (
@@ -43,7 +49,6 @@ T_co = TypeVar("T_co", covariant=True)
 Piece = TypeVar("Piece")
 
 _EXCERPT_SIZE_BYTES = 4096
-_EXCERPT_LENGTH = 200
 _MAX_REDIRECTS = 5
 _TOKEN_REFUSED = (401, 403)
 
@@ -82,14 +87,6 @@ class RowReader(Protocol[T_co]):
     def finish(self) -> Sequence[T_co]:
         """Return the rows that are left, once the body has come to its end."""
         ...
-
-
-def _printable(text: str) -> str:
-    """Return a line fit for a message, whatever a server wrote."""
-    if text.lstrip().startswith("<"):
-        return "a web page"
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line[:_EXCERPT_LENGTH]
 
 
 class HttpClient:
@@ -135,17 +132,19 @@ class HttpClient:
         params: Mapping[str, str],
         reader: Callable[[], Reader[T]],
         form: Mapping[str, str] | None = None,
+        span: Span | None = None,
     ) -> T:
         """Return what a reader makes of the answer of `path`, asking again where that may help.
 
-        A `form` is sent by POST, for questions that are too long for an address.
+        A `form` is sent by POST, for questions that are too long for an address. A `span` is a part of the
+        body.
 
         Each attempt has a new reader; an answer that it cannot read counts as a failed attempt.
         Raises AccessDenied, RequestRejected, UnreadableAnswer, Unreachable, DeadlinePassed or
         SlowDown.
         """
         with self._within(self._limits.listing_timeout_s, trio.current_time(), _asked(path)):
-            return await self._caller(self._pause, self._fetch_once, path, params, reader, form)
+            return await self._caller(self._pause, self._fetch_once, path, params, reader, form, span)
 
     @asynccontextmanager
     async def stream_rows(
@@ -164,8 +163,10 @@ class HttpClient:
             yield await stack.enter_async_context(unwound(rows))
 
     @asynccontextmanager
-    async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open one answer of any length, not compressed for transfer, and never retried.
+    async def stream(
+        self, path: str, params: Mapping[str, str], span: Span | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open one answer of any length, or a part of it, not compressed for transfer, and never retried.
 
         The start has `start_timeout_s`, each piece the stall deadline, the whole has none. Entering and
         iterating raise what `fetch` raises.
@@ -173,7 +174,7 @@ class HttpClient:
         begun, asked = trio.current_time(), _asked(path)
         async with AsyncExitStack() as stack:
             with self._within(self._limits.start_timeout_s, begun, asked):
-                answer = self._answer(path, params, "identity", client=self._bulk_client)
+                answer = self._answer(path, params, "identity", client=self._bulk_client, span=span)
                 response = await stack.enter_async_context(answer)
             yield await stack.enter_async_context(unwound(self._pieces(response, asked)))
 
@@ -188,8 +189,10 @@ class HttpClient:
         params: Mapping[str, str],
         reader: Callable[[], Reader[T]],
         form: Mapping[str, str] | None,
+        span: Span | None,
     ) -> T:
-        async with self._answer(path, params, "gzip", form=form) as response:
+        encoding = "gzip" if span is None else "identity"  # else it were a part of what is compressed
+        async with self._answer(path, params, encoding, form=form, span=span) as response:
             reading = reader()
             with self._complaining(_asked(path)):
                 async with unwound(self._inflated(response, _asked(path))) as pieces:
@@ -220,15 +223,18 @@ class HttpClient:
         *,
         client: httpx.AsyncClient | None = None,
         form: Mapping[str, str] | None = None,
+        span: Span | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Ask, and yield the answer once its status is good; its body is still to come."""
         asked, client = _asked(path), client or self._client
         async with self._connection(asked):
-            asking = Asking(path, params, encoding, form)
+            asking = Asking(path, params, encoding, form, span)
             response = await self._authorized(client, asking)
             log.info("%s answered %s with status %d", self.host, asking, response.status_code)
             async with aclosing(response):
                 await self._check(response, asked)
+                if span is not None and not span.is_in(response):
+                    raise UnreadableAnswer(f"{self.host} answered {asked} with another part of it")
                 yield response
 
     async def _authorized(self, client: httpx.AsyncClient, asking: Asking) -> httpx.Response:
@@ -311,7 +317,7 @@ class HttpClient:
                     start += piece
                     if len(start) >= _EXCERPT_SIZE_BYTES:
                         break
-        return _printable(start[:_EXCERPT_SIZE_BYTES].decode(errors="replace"))
+        return printable_line(start[:_EXCERPT_SIZE_BYTES].decode(errors="replace"))
 
     async def _check(self, response: httpx.Response, asked: str) -> None:
         """Raise the error that the status of `response` stands for; return if it is good."""

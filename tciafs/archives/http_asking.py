@@ -12,7 +12,29 @@ import httpx
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.errors import Misuse
 
-__all__ = ["Asking", "checked_url", "open_client"]
+__all__ = ["Asking", "Span", "checked_url", "open_client"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a body: the bytes from `first` on, `size_bytes` of them or up to its end (RFC 9110, section
+    14).
+    """
+
+    first: int
+    size_bytes: int | None = None
+
+    @property
+    def header(self) -> str:
+        """What the request says."""
+        return f"bytes={self.first}-" + (
+            "" if self.size_bytes is None else str(self.first + self.size_bytes - 1)
+        )
+
+    def is_in(self, response: httpx.Response) -> bool:
+        """Return whether an answer is that part, and not the whole or another one."""
+        said: str = response.headers.get("Content-Range", "")
+        return response.status_code == httpx.codes.PARTIAL_CONTENT and said.startswith(f"bytes {self.first}-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +45,7 @@ class Asking:
     params: Mapping[str, str]
     encoding: str
     form: Mapping[str, str] | None
+    span: Span | None = None
 
     def __str__(self) -> str:
         """Return it for the log: what an archive is asked is no secret, and who asks is not told."""
@@ -36,6 +59,8 @@ class Asking:
         headers = {"Accept-Encoding": self.encoding}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        if self.span is not None:
+            headers["Range"] = self.span.header
         method, data = ("GET", None) if self.form is None else ("POST", dict(self.form))
         return client.build_request(method, self.path, params=dict(self.params), headers=headers, data=data)
 

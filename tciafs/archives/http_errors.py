@@ -10,11 +10,13 @@ import httpx
 
 from tciafs.errors import DeadlinePassed, TciafsError, Unreachable, UnreadableAnswer
 
-__all__ = ["ABSENT", "FOREIGN", "RequestRejected", "proxy_asks_for_user", "translate"]
+__all__ = ["ABSENT", "FOREIGN", "RequestRejected", "printable_line", "proxy_asks_for_user", "translate"]
 
 
 ABSENT = (404, 405, 410, 501)
 """How servers say that what was asked for, such as a version of an API, is not there."""
+
+_EXCERPT_LENGTH = 200
 
 
 class RequestRejected(UnreadableAnswer):
@@ -113,3 +115,11 @@ def _certificate_failure(error: BaseException | None) -> ssl.SSLCertVerification
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def printable_line(text: str) -> str:
+    """Return a line fit for a message, whatever a server wrote."""
+    if text.lstrip().startswith("<"):
+        return "a web page"
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line[:_EXCERPT_LENGTH]

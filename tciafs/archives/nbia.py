@@ -6,16 +6,15 @@ to the caller for series, who knows what has arrived.
 """
 
 import copy
-import dataclasses
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 import httpx
+import msgspec
 import trio
 
 from tciafs.archives.http import USER_AGENT, Bearer, HttpClient, Reader
@@ -58,8 +57,7 @@ _UNKNOWN_PARAMETER = ("invalid query parameter", "invalid form parameter")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class NbiaConfig:
+class NbiaConfig(msgspec.Struct, frozen=True, tag=True):
     """How to reach an NBIA server: plain values without secrets, which JSON can carry to a worker.
 
     `url` is the address of the services; a final slash or API version is tolerated. `api` None
@@ -70,7 +68,7 @@ class NbiaConfig:
     url: str = DEFAULT_URL
     api: Api | None = None
     retries: int = 4
-    limits: HttpLimits = field(default_factory=HttpLimits)
+    limits: HttpLimits = msgspec.field(default_factory=HttpLimits)
     user_agent: str = USER_AGENT
     logged_in: bool = False
 
@@ -110,7 +108,7 @@ class NbiaArchive:
     @property
     def config(self) -> NbiaConfig:
         """The configuration with what has been learnt of `api`: a worker need not ask again."""
-        return dataclasses.replace(self._config, api=self._api)
+        return msgspec.structs.replace(self._config, api=self._api)
 
     async def collections(self) -> tuple[Collection, ...]:
         """Return the collections that this user may see (getCollectionValues).

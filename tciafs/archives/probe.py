@@ -58,8 +58,8 @@ async def addresses_of(url: str) -> list[str]:
     return sorted({str(address[0]) for *_, address in found})
 
 
-async def ask_once(url: str, limits: HttpLimits) -> Answer:
-    """Return how the archive at an address answers the question for its collections.
+async def ask_once(url: str, limits: HttpLimits, question: str | None = None) -> Answer:
+    """Return how the archive at an address answers a question, None: the one of NBIA for its collections.
 
     Raises what a request raises where there is no answer at all: Unreachable or DeadlinePassed, with the
     reason in words.
@@ -69,6 +69,8 @@ async def ask_once(url: str, limits: HttpLimits) -> Answer:
     versions = [""] if address.path.endswith(("/v1", "/v4")) else ["v4/", "v1/"]
     try:
         async with httpx.AsyncClient(timeout=timeout, headers={"User-Agent": USER_AGENT}) as client:
+            if question is not None:
+                return await _asked(client, f"{address}/{question}")
             answer = await _asked(client, f"{address}/{versions[0]}getCollectionValues")
             if answer.status in ABSENT and len(versions) > 1:
                 answer = await _asked(client, f"{address}/{versions[1]}getCollectionValues")

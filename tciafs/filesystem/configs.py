@@ -1,4 +1,7 @@
-"""What the settings of a mount mean to each room. Pure functions, but for the budgets, which read a file."""
+"""What the settings of a mount mean to each room.
+
+Pure functions, but for the budgets, which read a file, and the index of IDC, which is made ready.
+"""
 
 import hashlib
 import os
@@ -7,10 +10,14 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import platformdirs
+import trio
 
 from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.idc import IdcConfig
+from tciafs.archives.idc_index import ensure_table, installed_index
 from tciafs.archives.login import Session
 from tciafs.archives.nbia import Api, NbiaConfig
+from tciafs.archives.opening import ArchiveConfig
 from tciafs.catalogue.catalogue import CatalogueConfig
 from tciafs.filesystem.budgets import Budgets
 from tciafs.filesystem.operations import Presentation
@@ -19,12 +26,13 @@ from tciafs.settings import Settings
 from tciafs.store.store import StoreConfig
 
 __all__ = [
+    "address_of",
     "ahead_config",
+    "archive_config",
     "budgets_of",
     "catalogue_config",
     "fuse_options",
     "http_limits",
-    "nbia_config",
     "presentation_of",
     "store_config",
 ]
@@ -60,8 +68,19 @@ def http_limits(settings: Settings) -> HttpLimits:
     )
 
 
-def nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaConfig:
-    """Return how to reach the archive at `url`, as a guest or in a session."""
+def address_of(settings: Settings) -> str:
+    """Return where the archive of the settings is."""
+    return settings.idc_url if settings.archive == "idc" else settings.url
+
+
+async def archive_config(settings: Settings, url: str, session: Session | None) -> ArchiveConfig:
+    """Return how to reach the archive at `url`, as a guest or in a session.
+
+    The index of IDC is made ready for that, which takes half a minute the first time. Raises Unusable.
+    """
+    if settings.archive == "idc":
+        table = await trio.to_thread.run_sync(_idc_table, settings)
+        return IdcConfig(str(table), url, settings.retries, http_limits(settings))
     return NbiaConfig(
         url=url,
         api=None if settings.api == "auto" else cast(Api, settings.api),
@@ -69,6 +88,11 @@ def nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaCo
         limits=http_limits(settings),
         logged_in=session is not None,
     )
+
+
+def _idc_table(settings: Settings) -> Path:
+    index = settings.idc_index or installed_index()
+    return ensure_table(index, cache_folder(settings) / "idc", everything=settings.idc_all)
 
 
 def store_config(settings: Settings) -> StoreConfig:
@@ -83,11 +107,13 @@ def store_config(settings: Settings) -> StoreConfig:
     )
 
 
-def catalogue_config(settings: Settings, session: Session | None) -> CatalogueConfig:
+def catalogue_config(settings: Settings, archive: ArchiveConfig, session: Session | None) -> CatalogueConfig:
     """Return where listings are kept, and how long they are believed."""
     # Series are the same wherever they come from, since their UIDs are; listings are one server's, and
     # what one user may see of it.
-    whose = settings.archive if settings.archive == "sample" else settings.url.rstrip("/")
+    whose = settings.archive if settings.archive == "sample" else archive.url.rstrip("/")
+    if isinstance(archive, IdcConfig):
+        whose += f"\n{Path(archive.table).name}"  # another release of the index lists other things
     if session is not None:
         whose += f"\n{session.user}"
     name = hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()

@@ -11,16 +11,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pyfuse3
 import trio
 
 from tciafs.archives.login import Session
-from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue
 from tciafs.catalogue.table import Question
@@ -32,12 +33,13 @@ from tciafs.filesystem.budgets import Budgets, MeteredFetcher
 from tciafs.filesystem.choosing import choice_in_words, chosen_by
 from tciafs.filesystem.commands import commands_of
 from tciafs.filesystem.configs import (
+    address_of,
     ahead_config,
+    archive_config,
     budgets_of,
     catalogue_config,
     fuse_options,
     http_limits,
-    nbia_config,
     presentation_of,
     store_config,
 )
@@ -96,7 +98,7 @@ MAX_REQUESTS = 1024
 class _Sources:
     """Where names and bytes come from, and who may have them."""
 
-    archive: NbiaArchive
+    archive: AnyArchive
     session: Session | None
     store: Store
     catalogue: Catalogue
@@ -115,7 +117,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
     mount point, FUSE or the cache folder cannot be used.
     """
     async with AsyncExitStack() as stack:
-        url = settings.url
+        url = address_of(settings)
         if settings.archive == "sample":
             url = await stack.enter_async_context(_sample_archive())
         sources = await _sources(stack, settings, url)
@@ -139,7 +141,7 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
 async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sources:
     """Open all that is below the file system; the stack closes it."""
     session = await open_session(settings, http_limits(settings))
-    archive = NbiaArchive(nbia_config(settings, url, session), bearer=session)
+    archive = open_archive(await archive_config(settings, url, session), bearer=session)
     stack.push_async_callback(archive.aclose)
     strict = settings.verify == "strict"
     pool = await stack.enter_async_context(
@@ -150,7 +152,7 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
         Store.running(store_config(settings), MeteredFetcher(pool, budgets))
     )
     catalogue = await stack.enter_async_context(
-        Catalogue.running(archive, catalogue_config(settings, session), lister=pool)
+        Catalogue.running(archive, catalogue_config(settings, archive.config, session), lister=pool)
     )
     choice = await trio.to_thread.run_sync(chosen_by, settings)
     selection = await stack.enter_async_context(Selection.running(catalogue, choice))
@@ -318,9 +320,9 @@ def _load_server() -> Callable[[socket.socket, Commands], Awaitable[None]]:
     return serve
 
 
-async def _why_silent(config: NbiaConfig) -> str:
+async def _why_silent(config: ArchiveConfig) -> str:
     """Return why the archive has not answered: what a single try says, while others are repeated behind."""
-    archive = NbiaArchive(replace(config, retries=0))
+    archive = open_archive(msgspec.structs.replace(config, retries=0))
     try:
         with trio.move_on_after(SECOND_LOOK_S):
             await archive.collections()

@@ -18,7 +18,8 @@ from typing import NoReturn
 import trio
 
 from tciafs.sample import bulk, content, folder, traps
-from tciafs.sample.holdings import Collection, Holdings
+from tciafs.sample.as_idc import write_as_idc
+from tciafs.sample.holdings import Collection, Holdings, Keys
 from tciafs.sample.index_collections import collections_of_index
 from tciafs.sample.index_reader import IndexMissing, installed_index, read_index
 from tciafs.sample.login import Logins
@@ -51,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--huge-images", type=_positive, metavar="N", help="add HUGE: one series of N tiny images")
     add("--idc-index", type=Path, nargs="?", const=INSTALLED, metavar="FILE", help=IDC_INDEX)
     add("--idc-collection", action="append", default=[], metavar="NAME", help="of the index only this one")
+    add(
+        "--write-idc",
+        type=Path,
+        metavar="FOLDER",
+        help="only write all of it as the Imaging Data Commons has it",
+    )
     add("--until-eof", action="store_true", help="end when standard input ends")
     return parser
 
@@ -126,6 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, _end)
     if options.until_eof:
         threading.Thread(target=_end_at_eof, daemon=True).start()
+    if options.write_idc is not None:
+        shown = Holdings(_collections(options)).series(Keys(), restricted=False)
+        write_as_idc(options.write_idc, shown)
+        return
     try:
         server = _server(options)
     except IndexMissing as error:

@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from tciafs.archives.http import Bearer
-from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Grant
@@ -61,8 +61,8 @@ class Worker:
         self._tell = tell
         self._bearer = bearer
         self._grow_to = grow_to or _refuse_to_grow
-        self._config: NbiaConfig | None = None
-        self._archive: NbiaArchive | None = None
+        self._config: ArchiveConfig | None = None
+        self._archive: AnyArchive | None = None
 
     async def serve(self, commands: trio.MemoryReceiveChannel[Command]) -> None:
         """Carry out commands until there are no more."""
@@ -95,7 +95,7 @@ class Worker:
             case ListCollection():
                 await self._list(archive, command)
 
-    async def _list(self, archive: NbiaArchive, command: ListCollection) -> None:
+    async def _list(self, archive: AnyArchive, command: ListCollection) -> None:
         # diskcache takes a while to import, which only a worker that lists should pay.
         from tciafs.worker.listing import list_collection
 
@@ -106,12 +106,11 @@ class Worker:
         pause_s = failure.retry_after_s if isinstance(failure, SlowDown) else None
         self._tell(Failed(_name_across_the_pipe(failure), str(failure), pause_s))
 
-    async def _archive_for(self, config: NbiaConfig) -> NbiaArchive:
+    async def _archive_for(self, config: ArchiveConfig) -> AnyArchive:
         if self._archive is None or config != self._config:
             if self._archive is not None:
                 await self._archive.aclose()
-            bearer = self._bearer if config.logged_in else None
-            self._archive, self._config = NbiaArchive(config, bearer=bearer), config
+            self._archive, self._config = open_archive(config, bearer=self._bearer), config
         return self._archive
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from tciafs.archives.nbia import NbiaConfig
+from tciafs.archives.opening import ArchiveConfig
 from tciafs.model import Series
 from tciafs.store.layout import PackedImage
 
@@ -52,7 +52,7 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
 
     series: Series
     pack: str
-    archive: NbiaConfig
+    archive: ArchiveConfig
     retries: int
     first_wait_s: float
     granted_bytes: int
@@ -82,7 +82,7 @@ class ListCollection(msgspec.Struct, frozen=True, tag=True):
     collection: str
     folder: str
     asked_at: float
-    archive: NbiaConfig
+    archive: ArchiveConfig
     log_level: int = logging.WARNING
 
 

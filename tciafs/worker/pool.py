@@ -18,7 +18,7 @@ import trio
 from trio.abc import ReceiveStream, SendStream
 
 from tciafs.archives.http import Bearer
-from tciafs.archives.nbia import NbiaConfig
+from tciafs.archives.opening import ArchiveConfig
 from tciafs.errors import NoSpace, TciafsError, error_named
 from tciafs.model import Series
 from tciafs.store.download import Announcements, Grant
@@ -59,7 +59,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        archive: Callable[[], NbiaConfig],
+        archive: Callable[[], ArchiveConfig],
         retries: int,
         first_wait_s: float,
         bearer: Bearer | None,
@@ -77,7 +77,7 @@ class WorkerPool:
     @asynccontextmanager
     async def running(
         cls,
-        archive: Callable[[], NbiaConfig],
+        archive: Callable[[], ArchiveConfig],
         retries: int,
         first_wait_s: float = 1.0,
         bearer: Bearer | None = None,

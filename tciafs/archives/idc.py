@@ -1,0 +1,181 @@
+"""The NCI Imaging Data Commons as an Archive: listings from its index, which is on local disk, images from
+S3.
+
+What TCIA published, under TCIA's names. Of listings only those of studies ask the network, and only once for
+each study: the StudyID that is part of a study's name is in no index, but in the headers of its images.
+Defined here and only here: that, and which question is answered by what. One IdcArchive serves many trio
+tasks at once.
+"""
+
+import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from tciafs.archives.http import USER_AGENT, HttpClient
+from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.idc_images import IdcImages, names_of, vouching
+from tciafs.archives.idc_memory import IdcMemory
+from tciafs.archives.idc_records import series_record, speakers, study_record
+from tciafs.archives.idc_table import IdcTable, IndexedSeries
+from tciafs.archives.parallel import all_of
+from tciafs.archives.s3 import Buckets
+from tciafs.errors import UnreadableAnswer
+from tciafs.model import Change, Collection, Delivery, ImageKey, Member, Patient, Series, Study, Value
+
+__all__ = ["DEFAULT_URL", "MEMORY_NAME", "IdcArchive", "IdcConfig"]
+
+DEFAULT_URL = "https://s3.us-east-1.amazonaws.com"
+MEMORY_NAME = "learnt.sqlite"
+
+STUDIES_AT_ONCE = 24
+PATIENTS_IN_A_BATCH = 200
+CONNECTIONS = 24
+
+
+class IdcConfig(msgspec.Struct, frozen=True, tag=True):
+    """How to reach IDC: plain values, which JSON can carry to a worker.
+
+    `table` is the file that `idc_index.ensure_table` made; what headers said is remembered beside it. `url`
+    is the server of the buckets, `retries` are the attempts after the first.
+    """
+
+    table: str
+    url: str = DEFAULT_URL
+    retries: int = 4
+    limits: HttpLimits = msgspec.field(default_factory=HttpLimits)
+    user_agent: str = USER_AGENT
+
+
+class IdcArchive:
+    """IDC; see `model.Archive`. `transport` replaces the network in tests."""
+
+    def __init__(self, config: IdcConfig, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Open the table; nothing is sent. Raises Unusable, or Misuse for an address that cannot work."""
+        self.config = config
+        self._table = IdcTable(Path(config.table))
+        self._memory = IdcMemory(Path(config.table).with_name(MEMORY_NAME))
+        self._http = HttpClient(
+            config.url,
+            # Buckets are made for many requests at once, and each of ours is small.
+            replace(config.limits, connections=max(CONNECTIONS, config.limits.connections)),
+            retries=config.retries,
+            user_agent=config.user_agent,
+            transport=transport,
+        )
+        self._images = IdcImages(Buckets(self._http), self._memory)
+
+    async def collections(self) -> tuple[Collection, ...]:
+        """Return all collections."""
+        return tuple(map(Collection, self._table.collections()))
+
+    async def patients(self, collection: str) -> tuple[Patient, ...]:
+        """Return the patients of a collection."""
+        return tuple(Patient(collection, each) for each in self._table.patients(collection))
+
+    async def studies(self, collection: str, patient: str) -> tuple[Study, ...]:
+        """Return the studies of a patient: one request or two for each study that nobody listed before."""
+        return tuple(await self._studies(collection, [(patient, self._table.series(collection, patient))]))
+
+    async def series(self, collection: str, patient: str) -> tuple[Series, ...]:
+        """Return the series of a patient."""
+        return tuple(
+            series_record(collection, patient, each) for each in self._table.series(collection, patient)
+        )
+
+    @asynccontextmanager
+    async def every_study(self, collection: str) -> AsyncIterator[AsyncIterator[Sequence[Study]]]:
+        """Give all studies of a collection, in batches; what was learnt stays if a later one fails."""
+        async with aclosing(self._study_batches(collection)) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def every_series(self, collection: str) -> AsyncIterator[AsyncIterator[Sequence[Series]]]:
+        """Give all series of a collection, in batches."""
+        async with aclosing(self._series_batches(collection)) as batches:
+            yield batches
+
+    async def changes(self, since: dt.date) -> tuple[Change, ...]:
+        """Return who has had series in a later release, each once; this index is of one release."""
+        return tuple(Change(*each) for each in self._table.released_after(since))
+
+    async def named(self, *series_uids: str) -> tuple[Series, ...]:
+        """Return the series among these that there are."""
+        return tuple(series_record(*row) for uid in series_uids for row in self._table.named(uid))
+
+    async def cart(self, name: str) -> tuple[Series, ...]:
+        """Raise UnreadableAnswer: shared carts are NBIA's."""
+        raise UnreadableAnswer(f"the Imaging Data Commons has no shared carts, such as {name!r}")
+
+    async def values(self, collection: str, field: str, modality: str, body_part: str) -> tuple[Value, ...]:
+        """Return the values of a field."""
+        asked = {"collection": collection, "modality": modality, "body_part": body_part}
+        wanted = [(name, text) for name, text in asked.items() if text]
+        return tuple(map(Value, self._table.values(field, wanted)))
+
+    def images(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Fetch the images of a series, side by side and in the order of their names."""
+        return self._images.deliveries(self._place_of(series))
+
+    @property
+    def single_images(self) -> "IdcArchive":
+        """How to get at the images of a series one by one."""
+        return self
+
+    deflates_whole_series = False
+
+    async def image_uids(self, series: Series) -> Sequence[str]:
+        """Return the SOP Instance UIDs of a series."""
+        return [each.sop_instance_uid for each in await self._images.known(self._place_of(series))]
+
+    def image(self, series: Series, sop_instance_uid: str) -> AbstractAsyncContextManager[Member]:
+        """Fetch one image."""
+        return self._images.one(self._place_of(series), sop_instance_uid)
+
+    def names(self, images: Sequence[ImageKey]) -> Sequence[str]:
+        """Return the names that `images` gives."""
+        return names_of(images)
+
+    async def check_of(self, series: Series) -> Callable[[Sequence[str]], bool] | None:
+        """Return what compares MD5s with those in the bucket; None where it has none."""
+        return vouching(await self._images.known(self._place_of(series)))
+
+    async def aclose(self) -> None:
+        """Close all connections and files."""
+        await self._http.aclose()
+        self._table.close()
+        self._memory.close()
+
+    def _place_of(self, series: Series) -> IndexedSeries:
+        """Return where a series is. Raises UnreadableAnswer for one that this index does not have."""
+        for _collection, _patient, found in self._table.named(series.series_uid):
+            return found
+        raise UnreadableAnswer(f"the index has no series {series.series_uid} any more")
+
+    async def _studies(
+        self, collection: str, patients: Sequence[tuple[str, Iterable[IndexedSeries]]]
+    ) -> list[Study]:
+        """Return the studies of some patients, with StudyIDs that are learnt if need be, many at once."""
+        found = [(patient, each) for patient, series in patients for each in speakers(series).values()]
+        study_ids = self._memory.study_ids([each.uuid for _, each in found])
+        unknown = [each for _, each in found if each.uuid not in study_ids]
+        if unknown:
+            told = await all_of(unknown, self._images.study_id, most=STUDIES_AT_ONCE)
+            learnt = {each.uuid: study_id for each, study_id in zip(unknown, told, strict=True)}
+            self._memory.keep_study_ids(learnt)
+            study_ids.update(learnt)
+        return [study_record(collection, patient, each, study_ids[each.uuid]) for patient, each in found]
+
+    async def _study_batches(self, collection: str) -> AsyncGenerator[Sequence[Study], None]:
+        patients = self._table.every_patient(collection)
+        while some := list(islice(patients, PATIENTS_IN_A_BATCH)):
+            yield await self._studies(collection, some)
+
+    async def _series_batches(self, collection: str) -> AsyncGenerator[Sequence[Series], None]:
+        for patient, series in self._table.every_patient(collection):
+            yield [series_record(collection, patient, each) for each in series]

@@ -1,0 +1,186 @@
+"""The images of a series in IDC's buckets: which objects they are, in which order, and their bytes.
+
+The bucket's listing has sizes and MD5s, but names that say nothing; what orders images lies in the first
+kilobytes of each object, which are asked for by range, many at once, and remembered for ever. Names are those
+that NBIA gives where its rule decides, and else those of `naming`: of images that share an instance number
+NBIA's depend on an order in its database that nobody else knows. Defined here and only here: that, and what
+is checked of a series.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from tciafs.archives.idc_memory import IdcMemory, KnownImage
+from tciafs.archives.idc_table import IndexedSeries
+from tciafs.archives.nbia_names import retriever_names
+from tciafs.archives.parallel import all_of, opened_ahead
+from tciafs.archives.s3 import Buckets, StoredObject
+from tciafs.errors import SeriesDamaged, UnreadableAnswer
+from tciafs.headers import Beginning, beginning_in
+from tciafs.model import Checksums, Delivery, ImageKey, Member
+from tciafs.naming import image_names
+
+__all__ = ["IdcImages", "names_of", "vouching"]
+
+HEADER_BYTES = (4 << 10, 32 << 10, 256 << 10)
+"""How much of an object is asked for until its header is there; then all. The numbers lie within 4 kB mostly.
+"""
+
+HEADERS_AT_ONCE = 16
+OBJECTS_AT_ONCE = 12
+IN_ONE_PIECE_BYTES = 1 << 20
+"""What is smaller is asked for as a whole, and again where that fails; a larger one comes in a stream."""
+
+
+class IdcImages:
+    """The images of series, from buckets; what headers say is kept in `memory`."""
+
+    def __init__(self, buckets: Buckets, memory: IdcMemory) -> None:
+        self._buckets = buckets
+        self._memory = memory
+
+    async def study_id(self, series: IndexedSeries) -> str | None:
+        """Return the StudyID in the header of the first object of a series; None: there is none."""
+        first = await self._buckets.first(series.bucket, f"{series.uuid}/")
+        return None if first is None else (await self._beginning(series, first)).study_id
+
+    async def known(self, series: IndexedSeries) -> Sequence[KnownImage]:
+        """Return the images of a series in the order of their names, checked against the index.
+
+        Raises SeriesDamaged where they are not what the index says.
+        """
+        if (remembered := self._memory.images(series.uuid)) is not None:
+            return remembered
+        objects = await self._buckets.objects(series.bucket, f"{series.uuid}/")
+        if len(objects) != series.image_count:
+            raise SeriesDamaged(
+                f"series {series.series_uid} has {len(objects)} of {series.image_count} images in its bucket"
+            )
+        headers = await all_of(objects, partial(self._beginning, series), most=HEADERS_AT_ONCE)
+        images = [_known(series, *pair) for pair in zip(objects, headers, strict=True)]
+        if len({image.sop_instance_uid for image in images}) < len(images):
+            raise SeriesDamaged(f"two images of series {series.series_uid} have one SOP Instance UID")
+        named = dict(zip(names_of(list(map(key_of, images))), images, strict=True))
+        images = [named[name] for name in sorted(named)]
+        self._memory.keep_images(series.uuid, images)
+        return images
+
+    @asynccontextmanager
+    async def deliveries(self, series: IndexedSeries) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Fetch the images of a series side by side, to be read one after the other, by their names."""
+        images = await self.known(series)
+        opener = partial(self._opened, series)
+        async with opened_ahead([each.stored for each in images], opener, most=OBJECTS_AT_ONCE) as bodies:
+            yield _Deliveries(images, bodies)
+
+    @asynccontextmanager
+    async def one(self, series: IndexedSeries, sop_instance_uid: str) -> AsyncIterator[Member]:
+        """Fetch one image. Raises UnreadableAnswer where the series has no such image."""
+        for image in await self.known(series):
+            if image.sop_instance_uid == sop_instance_uid:
+                async with self._opened(series, image.stored) as chunks:
+                    yield Member(None, image.stored.size_bytes, chunks)
+                return
+        raise UnreadableAnswer(f"series {series.series_uid} has no image {sop_instance_uid}")
+
+    @asynccontextmanager
+    async def _opened(
+        self, series: IndexedSeries, stored: StoredObject
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        if stored.size_bytes <= IN_ONE_PIECE_BYTES:
+            yield _Sized(stored, _Once(await self._buckets.part(series.bucket, stored)))
+            return
+        async with self._buckets.stream(series.bucket, stored) as chunks:
+            yield _Sized(stored, chunks)
+
+    async def _beginning(self, series: IndexedSeries, stored: StoredObject) -> Beginning:
+        for size_bytes in HEADER_BYTES:
+            if size_bytes >= stored.size_bytes:
+                break
+            header = await self._buckets.part(series.bucket, stored, size_bytes)
+            if (found := beginning_in(header, is_whole=False)) is not None:
+                return found
+        # The deflated transfer syntax, or a header with very much in it.
+        whole = await self._buckets.part(series.bucket, stored)
+        found = beginning_in(whole, is_whole=True)
+        assert found is not None
+        return found
+
+
+def key_of(image: KnownImage) -> ImageKey:
+    """Return what orders an image."""
+    return ImageKey(image.acquisition_number, image.instance_number, image.sop_instance_uid)
+
+
+def names_of(keys: Sequence[ImageKey]) -> Sequence[str]:
+    """Return the names of all images of a series: NBIA's where its rule decides."""
+    return retriever_names(keys) or image_names(keys)
+
+
+def vouching(images: Sequence[KnownImage]) -> Callable[[Sequence[str]], bool] | None:
+    """Return what says whether images with these MD5s are a series'; None where the bucket has no MD5s."""
+    told = [image.stored.md5 for image in images]
+    if None in told:
+        return None
+    expected = sorted(md5 for md5 in told if md5 is not None)
+    return lambda md5s: sorted(md5s) == expected
+
+
+def _known(series: IndexedSeries, stored: StoredObject, header: Beginning) -> KnownImage:
+    """Return an image whose header says that it is of this series. Raises SeriesDamaged where it is not."""
+    if not header.sop_instance_uid or header.series_uid != series.series_uid:
+        raise SeriesDamaged(f"an object of series {series.series_uid} is no image of it")
+    return KnownImage(stored, header.sop_instance_uid, header.acquisition_number, header.instance_number)
+
+
+class _Deliveries(AsyncIterator[Delivery]):
+    """The checksums of a series, where the bucket has them, then its images."""
+
+    def __init__(self, images: Sequence[KnownImage], bodies: AsyncIterator[AsyncIterator[bytes]]) -> None:
+        named = list(zip(names_of(list(map(key_of, images))), images, strict=True))
+        self._named = iter(named)
+        self._bodies = bodies
+        pairs = tuple((name, image.stored.md5) for name, image in named if image.stored.md5 is not None)
+        self._checksums = Checksums(pairs) if len(pairs) == len(named) else None
+
+    async def __anext__(self) -> Delivery:
+        checksums, self._checksums = self._checksums, None
+        if checksums is not None:
+            return checksums
+        name, image = next(self._named, (None, None))
+        if name is None or image is None:
+            raise StopAsyncIteration
+        return Member(name, image.stored.size_bytes, await anext(self._bodies))
+
+
+class _Sized(AsyncIterator[bytes]):
+    """The chunks of an object; raises UnreadableAnswer where they are not as many bytes as it was listed
+    with.
+    """
+
+    def __init__(self, stored: StoredObject, chunks: AsyncIterator[bytes]) -> None:
+        self._left_bytes = stored.size_bytes
+        self._chunks = chunks
+
+    async def __anext__(self) -> bytes:
+        with suppress(StopAsyncIteration):
+            chunk = await anext(self._chunks)
+            self._left_bytes -= len(chunk)
+            if self._left_bytes >= 0:
+                return chunk
+        if self._left_bytes:
+            raise UnreadableAnswer("an object has another size than its bucket lists")
+        raise StopAsyncIteration
+
+
+class _Once(AsyncIterator[bytes]):
+    """One chunk; an iterator and no generator, so that leaving early is harmless."""
+
+    def __init__(self, chunk: bytes) -> None:
+        self._chunks = iter((chunk,))
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration

@@ -1,0 +1,170 @@
+"""From the index of the NCI Imaging Data Commons, as the package idc-index-data brings it, to a table of
+ours.
+
+`python -m tciafs.archives.idc_index` is the process that reads the parquet files once, since that takes
+hundreds of megabytes; `ensure_table` starts it and returns the finished table. A table is made anew for
+another release of the index. Defined here and only here: what reads parquet, which columns and rows are
+taken, where the index is. Blocks for seconds.
+"""
+
+import datetime as dt
+import fcntl
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tciafs.archives.idc_table import FORMAT, IndexedSeries, Row, write_table
+from tciafs.errors import TciafsError, Unusable
+
+__all__ = ["ensure_table", "installed_index"]
+
+INSTALL = "pip install 'tciafs[idc]'"
+PUBLISHED_BY_TCIA = "10.7937/"
+FILES = ("idc_index", "collections_index", "version_metadata_index")
+ROWS_AT_ONCE = 20_000
+MEMORY = "600MB"
+"""What the reader of parquet may take for itself; it sorts on disk what is more."""
+
+QUERY = """
+select
+    coalesce(collections.collection_name, series.collection_id),
+    series.PatientID, series.SeriesInstanceUID, series.StudyInstanceUID,
+    coalesce(series.aws_bucket, split_part(series.series_aws_url, '/', 3)),
+    series.crdc_series_uuid, series.instanceCount,
+    cast(round(series.series_size_MB * 1000000) as bigint),
+    series.StudyDate, series.StudyDescription, series.Modality, try_cast(series.SeriesNumber as double),
+    series.SeriesDescription, series.BodyPartExamined, series.Manufacturer, series.ManufacturerModelName,
+    series.analysis_result_id, series.source_DOI, series.license_short_name,
+    begun.version_timestamp, revised.version_timestamp
+from read_parquet($idc_index) series
+left join read_parquet($collections_index) collections using (collection_id)
+left join read_parquet($version_metadata_index) begun on begun.idc_version = series_init_idc_version
+left join read_parquet($version_metadata_index) revised on revised.idc_version = series_revised_idc_version
+where starts_with(lower(coalesce(series.source_DOI, '')), $doi)
+order by 1, 2, 4, 3
+"""
+
+
+def installed_index() -> Path:
+    """Return the folder of the installed package idc-index-data. Raises Unusable where there is none."""
+    try:
+        spec = importlib.util.find_spec("idc_index_data")
+    except ValueError:  # something by this name is there that nobody can find
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise Unusable(f"the index of the Imaging Data Commons is not installed: {INSTALL}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def ensure_table(index: Path, folder: Path, *, everything: bool) -> Path:
+    """Return the table of the index in the folder `index`, made now if that was not done yet.
+
+    Tables are in `folder`; only the last one of each kind is kept. `everything` takes what others than TCIA
+    published too. Raises Unusable where the index is not there or cannot be read.
+    """
+    kind = "all" if everything else "tcia"
+    path = folder / f"index-{kind}-{_mark(index)}.sqlite"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / "index.lock"):
+        if path.exists():
+            return path
+        _make(index, path, kind)
+        for old in folder.glob(f"index-{kind}-*.sqlite"):
+            if old != path:
+                old.unlink(missing_ok=True)
+    return path
+
+
+def _make(index: Path, path: Path, kind: str) -> None:
+    incoming = path.with_suffix(f".{os.getpid()}.new")
+    # -P: what happens to lie in the working folder is not imported.
+    command = [sys.executable, "-P", "-m", "tciafs.archives.idc_index", str(index), str(incoming), kind]
+    try:
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode:
+            said = done.stderr.strip().rpartition("\n")[2]
+            raise Unusable(f"the index of the Imaging Data Commons could not be read: {said}")
+        incoming.rename(path)
+    finally:
+        with suppress(FileNotFoundError):
+            incoming.unlink()
+
+
+def _mark(index: Path) -> str:
+    """Return what differs between two releases of the index: sizes and times of its files, and our format."""
+    digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=8)
+    for name in FILES:
+        try:
+            found = (index / f"{name}.parquet").stat()
+        except OSError as error:
+            raise Unusable(f"{index} holds no index of the Imaging Data Commons: {error}") from error
+        digest.update(f" {found.st_size} {found.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Let two mounts that start together make one table."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _rows(index: Path, *, everything: bool) -> Iterator[Row]:
+    try:
+        import duckdb  # heavy, optional, and needed for this only
+    except ModuleNotFoundError as error:
+        raise Unusable(f"duckdb, which reads the index, is not installed: {INSTALL}") from error
+    names: dict[str, Any] = {name: str(index / f"{name}.parquet") for name in FILES}
+    try:
+        with duckdb.connect(config={"memory_limit": MEMORY, "threads": 2}) as database:
+            answer = database.execute(QUERY, {**names, "doi": "" if everything else PUBLISHED_BY_TCIA})
+            while rows := answer.fetchmany(ROWS_AT_ONCE):
+                for row in rows:
+                    if (read := _row(*row)) is not None:
+                        yield read
+    except duckdb.Error as error:
+        raise Unusable(str(error).partition("\n")[0]) from error
+
+
+def _row(collection: str | None, patient_id: str | None, *told: Any) -> Row | None:
+    """Return a row of the index; None for one that names no series, which nobody could show."""
+    days = {place: _day(told[place]) for place in (6, 17, 18)}
+    columns = [days.get(place, value) for place, value in enumerate(told)]
+    series_uid, study_uid, bucket, uuid, count, size_bytes, *others = columns
+    if not (collection and patient_id and series_uid and study_uid and bucket and uuid and count):
+        return None
+    found = IndexedSeries(series_uid, study_uid, bucket, uuid, count, size_bytes or 0, *others)
+    return collection, patient_id, found
+
+
+def _day(text: str | None) -> dt.date | None:
+    try:
+        return None if text is None else dt.date.fromisoformat(text[:10])
+    except ValueError:
+        return None
+
+
+def main() -> None:
+    """Write the table of an index: its folder, the new file, "all" or "tcia"."""
+    index, path, kind = sys.argv[1:]
+    try:
+        count = write_table(Path(path), _rows(Path(index), everything=kind == "all"), {"kind": kind})
+        if not count:
+            raise Unusable(f"there is no series in {index}")
+    except (TciafsError, OSError, ValueError, msgspec.MsgspecError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -144,7 +144,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.nodes": "filesystem.identities",
         "filesystem.sources": "errors hidden filesystem.identities filesystem.nodes",
         "filesystem.texts": "hidden naming filesystem.identities filesystem.sources",
-        "filesystem.paths": "errors filesystem.identities filesystem.nodes filesystem.sources",
+        "filesystem.paths": "errors filesystem.identities filesystem.nodes filesystem.sources "
+        "filesystem.texts",
         "filesystem.manifests": "errors hidden naming control.manifest_values filesystem.identities "
         "filesystem.status selection.manifests selection.views",
         "filesystem.listings": "filesystem.folders filesystem.identities filesystem.nodes",
@@ -169,12 +170,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.tuning": "",
         "filesystem.signals": "logs",
         "filesystem.requests": "",
-        "filesystem.provenance": "errors headers model store",
+        "filesystem.provenance": "errors headers model catalogue.sums store",
+        "filesystem.attributes": "model filesystem.folders filesystem.identities filesystem.nodes "
+        "filesystem.provenance",
         "filesystem.status": "tciafs store control.values",
-        "filesystem.operations": "errors model request_ids filesystem.requests filesystem.folders "
-        "filesystem.guard filesystem.handles filesystem.identities "
-        "filesystem.images filesystem.listings filesystem.nodes filesystem.provenance filesystem.reading "
-        "filesystem.tree",
+        "filesystem.operations": "errors request_ids filesystem.attributes filesystem.requests "
+        "filesystem.guard "
+        "filesystem.handles filesystem.identities filesystem.images filesystem.listings filesystem.nodes "
+        "filesystem.reading filesystem.tree",
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
         "worker "

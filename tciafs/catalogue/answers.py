@@ -95,8 +95,11 @@ class Listings(Protocol):
         """Return the series of a patient."""
         ...
 
-    async def known_sum(self, collection: str, patient: str | None = None) -> Sum | None:
-        """Return what the series of a collection, or of a patient, come to; None: not known. Asks nothing."""
+    async def known_sum(self, collection: str, patient: str = "", study_uid: str = "") -> Sum | None:
+        """Return what the series of a collection, a patient or a study come to.
+
+        None: not known. Asks nothing.
+        """
         ...
 
     async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:

@@ -270,18 +270,23 @@ class Catalogue:
         return Answer(tuple(questions[each] for each in chosen), patients.fresh_until)
 
     async def known_sum(
-        self, collection: str, patient: str | None = None, wants: Callable[[Series], bool] = lambda _: True
+        self,
+        collection: str,
+        patient: str = "",
+        study_uid: str = "",
+        wants: Callable[[Series], bool] = lambda _: True,
     ) -> Sum | None:
-        """Return what the wanted series of a collection, or of a patient, come to; None: not known.
+        """Return what the wanted series of a collection, a patient or a study come to; None: not known.
 
         Nothing is asked: that takes their listings, however old, and of a collection all of them.
         """
-        if patient is not None:
+        if patient:
             listing = await self._remembered.get(("series", collection, patient))
             if listing is None:
                 return None
             total = Sum()
-            total.add_patient(filter(wants, listing.records))
+            meant = [each for each in listing.records if study_uid in ("", each.study_uid)]
+            total.add_patient(filter(wants, meant))
             return total
         patients = await self._remembered.get(("patients", collection))
         if patients is None or not await self.is_listed_whole(collection):

@@ -11,38 +11,30 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
-import trio
 
 from tciafs import request_ids
 from tciafs.errors import NoSuchName, ReadOnly, TciafsError
-from tciafs.filesystem.folders import Record
+from tciafs.filesystem.attributes import ExtendedAttributes
 from tciafs.filesystem.handles import Handles, OpenFile, OpenFolder, Text
 from tciafs.filesystem.identities import MADE, Level
 from tciafs.filesystem.images import may_be_image
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Attributes, Node
-from tciafs.filesystem.provenance import (
-    SOP_INSTANCE_UID,
-    sop_instance_uid,
-    xattrs_of_failure,
-    xattrs_of_record,
-    xattrs_of_state,
-)
 from tciafs.filesystem.reading import Reader
 from tciafs.filesystem.requests import Requests
 from tciafs.filesystem.tree import Tree
-from tciafs.model import Series
 
 if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
     from tciafs.filesystem.images import Images
     from tciafs.filesystem.interrupts import Interrupts
     from tciafs.filesystem.walk_ahead import WalkAhead
+    from tciafs.model import Series
     from tciafs.store.store import Store
 
 __all__ = ["Operations", "Presentation"]
@@ -114,6 +106,7 @@ class Operations(pyfuse3.Operations):
         self._ahead = ahead
         self._interrupts = interrupts
         self._presentation = presentation
+        self._extended = ExtendedAttributes(tree, store, guard)
         self._handles = Handles()
         self._requests = Requests(tree, self._handles)
         self._reader = Reader()
@@ -170,7 +163,7 @@ class Operations(pyfuse3.Operations):
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         return not mode & os.W_OK
 
-    def _admit(self, pid: int, series: Series) -> None:
+    def _admit(self, pid: int, series: "Series") -> None:
         """Let a process have a series fetched, which the log tells. Raises Refused."""
         self._guard.admit(pid, series)
         log.info("process %d has %s fetched", pid, "/".join(series.path))
@@ -299,47 +292,20 @@ class Operations(pyfuse3.Operations):
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         node = self._tree.node(inode)
         with self._interrupts.watching(ctx.pid):
-            record = await self._tree.record(node)
-        names = [_encoded(name) for name in self._xattrs(node, record)]
-        if node.level is Level.IMAGE and isinstance(record, Series) and self._store.state(record) == "local":
-            names.append(_encoded(SOP_INSTANCE_UID))
-        return names
+            names = await self._extended.names(node)
+        return [_encoded(name) for name in names]
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if not name.startswith(b"user."):
             # ls asks each file for security labels, until it hears that there is no such thing.
             raise pyfuse3.FUSEError(errno.ENOTSUP)
-        node, wanted = self._tree.node(inode), _decoded(name)
+        node = self._tree.node(inode)
         with self._interrupts.watching(ctx.pid):
-            record = await self._tree.record(node)
-        if wanted == SOP_INSTANCE_UID:
-            value = await self._sop_instance_uid(node, record)
-        else:
-            value = self._xattrs(node, record).get(wanted)
+            value = await self._extended.value(node, _decoded(name))
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return _encoded(value)
-
-    def _xattrs(self, node: Node, record: Record | None) -> Mapping[str, str]:
-        attributes = {} if record is None else dict(xattrs_of_record(record))
-        if isinstance(record, Series):
-            refused = self._guard.why_refused(record)
-            attributes.update(xattrs_of_state(self._store, record, refused))
-        elif failure := self._tree.folders.failure_of(node.inode):
-            attributes.update(xattrs_of_failure(failure))
-        return attributes
-
-    async def _sop_instance_uid(self, node: Node, record: Record | None) -> str | None:
-        image = None
-        if node.level is Level.IMAGE and isinstance(record, Series):
-            image = self._store.open_local(record, node.key)
-        if image is None:
-            return None
-        try:
-            return await trio.to_thread.run_sync(sop_instance_uid, image)
-        finally:
-            image.close()
 
     # -- errors -----------------------------------------------------------------------------------
 

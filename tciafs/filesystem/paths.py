@@ -6,10 +6,11 @@ Goes by listings alone, and leaves no inode behind. Handed the tree.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tciafs.errors import Misuse
+from tciafs.errors import Misuse, NoSuchName
 from tciafs.filesystem.identities import TOPS, Level, Whose
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.sources import Source
+from tciafs.filesystem.texts import collection_of_manifest
 
 if TYPE_CHECKING:
     from tciafs.filesystem.tree import Tree
@@ -62,15 +63,18 @@ class Paths:
     async def _walked(self, node: Node, names: Sequence[str], last: Level) -> tuple[Node, Sequence[str]]:
         """Return the folder that names lead to, on a level at most, and the names that are left.
 
-        What is no folder ends the way.
+        What is no folder ends the way; a manifest of a collection stands for it.
         """
         for place, name in enumerate(names):
             if node.level is last:
                 return node, names[place:]
             child = await self._tree.child_folder(node, name)
             if child is None:
-                self._tree.made_level(node, name)  # or there is no such name
-                return node, ()
+                if self._tree.made_level(node, name) is not Level.MANIFEST:  # or there is no such name
+                    return node, ()
+                child = await self._tree.child_folder(node, collection_of_manifest(name))
+                if child is None or child.level is not Level.COLLECTION:
+                    raise NoSuchName(f"{name!r} is not in {self._tree.path(node)}")
             node = Node(child.inode, child.level, node, child.key)
         return node, ()
 

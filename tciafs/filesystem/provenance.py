@@ -9,6 +9,7 @@ import datetime as dt
 import zlib
 from collections.abc import Mapping
 
+from tciafs.catalogue.sums import Sum
 from tciafs.errors import TciafsError
 from tciafs.headers import HEADER_BYTES, sop_instance_uid_in
 from tciafs.model import Collection, Patient, Series, Study
@@ -16,13 +17,19 @@ from tciafs.store.open_packs import OpenImage
 from tciafs.store.store import Store
 
 __all__ = [
+    "COSTS",
+    "SOP_INSTANCE_UID",
     "sop_instance_uid",
+    "xattrs_of_costs",
     "xattrs_of_failure",
     "xattrs_of_record",
     "xattrs_of_state",
 ]
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
+
+COSTS = tuple(f"user.tciafs.{each}" for each in ("series", "images", "size", "noncommercial"))
+"""What lies below a folder: series, images and bytes as listed, and how many series are NonCommercial."""
 
 
 def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[str, str]:
@@ -62,6 +69,13 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
                 "FileSize": _text(record.size_bytes),
             }
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
+
+
+def xattrs_of_costs(known: Sum) -> Mapping[str, str]:
+    """Return what series come to; without bytes where the archive lists none for some of them."""
+    size_bytes = None if known.unsized else known.size_bytes
+    numbers = (known.series, known.images, size_bytes, known.restricted or None)
+    return {name: str(number) for name, number in zip(COSTS, numbers, strict=True) if number is not None}
 
 
 def _iso(day: dt.date | None) -> str | None:

@@ -71,7 +71,7 @@ async def test_a_handler_never_ends_in_anything_but_a_bare_fuse_error(
         raise ExceptionGroup("a nursery's", [pyfuse3.FUSEError(errno.ENOENT), ValueError("a mistake")])
 
     monkeypatch.setattr(Tree, "child", fails)
-    expect_log(r"ERROR tciafs\.filesystem\.operations: lookup //name failed in an unexpected way")
+    expect_log(r"ERROR tciafs\.filesystem\.operations: lookup /name failed in an unexpected way")
     with pytest.raises(pyfuse3.FUSEError) as failed:
         await files.operations.lookup(ROOT_INODE, b"name", files.new_caller())
     assert failed.value.errno == errno.EIO

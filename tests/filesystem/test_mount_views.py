@@ -223,3 +223,40 @@ def test_views_are_read_only_and_end_where_they_end(sample: RunningSample) -> No
             assert not (view / name).exists()
             assert not (view / "CT" / name).exists()
         assert os.listxattr(view) == []
+
+
+def test_what_lies_in_a_folder_is_in_its_attributes_once_it_was_listed(sample: RunningSample) -> None:
+    names = ("series", "images", "size")
+    expected = expected_series(sample, "Phantom-Head")
+    ct = next(each for each in expected if each.row["Modality"] == "CT")
+    study = Path(ct.path).parent
+
+    def costs(folder: Path) -> list[int]:
+        return [int(os.getxattr(folder, f"user.tciafs.{name}")) for name in names]
+
+    whole = [
+        len(expected),
+        sum(each.image_count for each in expected),
+        sum(each.row["FileSize"] for each in expected),
+    ]
+    with mounted(sample.url) as mount:
+        before = sample.tally()
+        assert not [name for name in os.listxattr(mount.path / study.parent) if name == "user.tciafs.size"]
+        assert sample.tally()["getSeries"] == before["getSeries"]
+        os.listdir(mount.path / study)
+        assert costs(mount.path / study) == whole
+        assert costs(mount.path / study.parent) == whole
+        view = mount.path / ".tciafs" / "by-modality" / "CT" / study
+        assert costs(view) == [1, ct.image_count, ct.row["FileSize"]]
+        echo = mount.path / "Phantom-Echo-NC"
+        (echo / "series.csv").read_bytes()
+        patient = echo / min(set(os.listdir(echo)) - {"LICENSE"})
+        assert int(os.getxattr(patient, "user.tciafs.noncommercial")) > 0
+
+
+def test_a_manifest_in_a_mount_stands_for_its_collection(sample: RunningSample) -> None:
+    with mounted(sample.url) as mount:
+        assert program("pin", mount.path / "Phantom-Head.tcia").returncode == 0
+        expected = len(expected_series(sample, "Phantom-Head"))
+        assert f"{expected} series fetched" in program("prefetch", mount.path / "Phantom-Head.tcia").stdout
+        assert program("pin", mount.path / "Nothing.tcia").returncode == 1

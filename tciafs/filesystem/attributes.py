@@ -1,0 +1,94 @@
+"""Extended attributes of what is in a mount: which there are, and their values.
+
+Answers come from what is known, and from the header of an image that is here: none of them asks the archive
+for more than a folder that is shown took, and none starts a download. Handed the tree, the store and the
+guard; `provenance` has the names.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from tciafs.filesystem.folders import Record
+from tciafs.filesystem.identities import Level
+from tciafs.filesystem.nodes import Node
+from tciafs.filesystem.provenance import (
+    COSTS,
+    SOP_INSTANCE_UID,
+    sop_instance_uid,
+    xattrs_of_costs,
+    xattrs_of_failure,
+    xattrs_of_record,
+    xattrs_of_state,
+)
+from tciafs.model import Series
+
+if TYPE_CHECKING:
+    from tciafs.filesystem.guard import Guard
+    from tciafs.filesystem.tree import Tree
+    from tciafs.store.store import Store
+
+__all__ = ["ExtendedAttributes"]
+
+SUMMED = (Level.COLLECTION, Level.PATIENT, Level.STUDY)
+SUM_KEPT_S = 2.0
+"""Who asks for the attributes of a folder asks for each of them alone."""
+
+
+class ExtendedAttributes:
+    """The extended attributes of all nodes. Both methods raise NoSuchName, and what the archive raises."""
+
+    def __init__(self, tree: "Tree", store: "Store", guard: "Guard") -> None:
+        self._tree = tree
+        self._store = store
+        self._guard = guard
+        self._summed: tuple[int, float, Mapping[str, str]] = (0, 0.0, {})
+
+    async def names(self, node: Node) -> list[str]:
+        """Return the names of the attributes that a node has."""
+        record = await self._tree.record(node)
+        names = [*self._of_record(node, record), *await self._costs(node)]
+        if node.level is Level.IMAGE and isinstance(record, Series) and self._store.state(record) == "local":
+            names.append(SOP_INSTANCE_UID)
+        return names
+
+    async def value(self, node: Node, name: str) -> str | None:
+        """Return the value of an attribute, None where a node has none of that name."""
+        record = await self._tree.record(node)
+        if name == SOP_INSTANCE_UID:
+            return await self._sop_instance_uid(node, record)
+        if name in COSTS:
+            return (await self._costs(node)).get(name)
+        return self._of_record(node, record).get(name)
+
+    def _of_record(self, node: Node, record: Record | None) -> Mapping[str, str]:
+        attributes = {} if record is None else dict(xattrs_of_record(record))
+        if isinstance(record, Series):
+            refused = self._guard.why_refused(record)
+            attributes.update(xattrs_of_state(self._store, record, refused))
+        elif failure := self._tree.folders.failure_of(node.inode):
+            attributes.update(xattrs_of_failure(failure))
+        return attributes
+
+    async def _costs(self, node: Node) -> Mapping[str, str]:
+        """Return what lies below a folder, as far as that has been listed."""
+        if node.level not in SUMMED:
+            return {}
+        inode, until, costs = self._summed
+        if inode != node.inode or trio.current_time() >= until:
+            known = await self._tree.sources.of(node).listings.known_sum(*node.whose)
+            costs = {} if known is None else xattrs_of_costs(known)
+            self._summed = (node.inode, trio.current_time() + SUM_KEPT_S, costs)
+        return costs
+
+    async def _sop_instance_uid(self, node: Node, record: Record | None) -> str | None:
+        image = None
+        if node.level is Level.IMAGE and isinstance(record, Series):
+            image = self._store.open_local(record, node.key)
+        if image is None:
+            return None
+        try:
+            return await trio.to_thread.run_sync(sop_instance_uid, image)
+        finally:
+            image.close()

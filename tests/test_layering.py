@@ -189,35 +189,42 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # The process and its commands.
         "daemon": "errors settings logs filesystem.mount",
         "cli": "tciafs errors cli",
-        "cli.words": "errors setting_kinds settings",
+        "cli.words": "cli.completing errors setting_kinds settings",
         "cli.output": "",
+        "cli.completing": "errors control.report filesystem.mountpoint",
         "cli.agreeing": "errors naming settings agreement cli.output",
-        "cli.citing": "citations control.report cli.exporting cli.output",
-        "cli.measuring": "hidden control.report cli.daemons cli.exporting cli.output",
-        "cli.manifests": "errors selection.manifests control.manifest_client control.report cli.daemons "
+        "cli.citing": "cli.completing citations control.report cli.exporting cli.output",
+        "cli.measuring": "cli.completing hidden control.report cli.daemons cli.exporting cli.output",
+        "cli.manifests": "cli.completing errors selection.manifests control.manifest_client "
+        "control.report cli.daemons "
         "cli.output",
-        "cli.exporting": "errors export.folders export.mounted export.tars cli.daemons cli.output "
+        "cli.exporting": "cli.completing errors export.folders export.mounted export.tars cli.daemons "
+        "cli.output "
         "control.report",
-        "cli.mounting": "errors settings daemon filesystem.mountpoint control.place cli.agreeing cli.output "
+        "cli.mounting": "cli.completing errors settings daemon filesystem.mountpoint control.place "
+        "cli.agreeing cli.output "
         "cli.words",
         "doctor": "errors settings credentials archives.http_limits archives.idc_index archives.login "
         "archives.probe filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",
         "cli.logins": "errors settings credentials archives.http_limits archives.login cli.output",
-        "cli.keeping": "control.client control.report cli.daemons cli.output",
-        "cli.verifying": "errors control.client control.report control.values cli.daemons cli.output",
-        "cli.prefetching": "errors selection.manifests filesystem.mountpoint control.client control.report "
+        "cli.keeping": "cli.completing control.client control.report cli.daemons cli.output",
+        "cli.verifying": "cli.completing errors control.client control.report control.values cli.daemons "
+        "cli.output",
+        "cli.prefetching": "cli.completing errors selection.manifests filesystem.mountpoint "
+        "control.client control.report "
         "control.series_values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
-        "cli.configuring": "settings control.report cli.output cli.words",
-        "cli.metering": "errors control.client control.metrics cli.daemons cli.output",
+        "cli.configuring": "cli.completing settings control.report cli.output cli.words",
+        "cli.metering": "cli.completing errors control.client control.metrics cli.daemons cli.output",
         "cli.watching": "errors control.client control.report control.speeds cli.daemons cli.output "
         "cli.watch_view",
         "cli.watch_view": "control.report",
-        "cli.daemons": "errors control.client control.report filesystem.mountpoint cli.output",
-        "cli.statuses": "control.client control.failed_table control.report cli.daemons cli.output "
+        "cli.daemons": "cli.completing errors control.client control.report filesystem.mountpoint cli.output",
+        "cli.statuses": "cli.completing control.client control.failed_table control.report cli.daemons "
+        "cli.output "
         "cli.watching",
-        "cli.log_levels": "settings control.client cli.daemons",
+        "cli.log_levels": "cli.completing settings control.client cli.daemons",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",

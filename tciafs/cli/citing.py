@@ -2,6 +2,7 @@
 
 import click
 
+from tciafs.cli.completing import PATH
 from tciafs.cli.exporting import series_at
 from tciafs.cli.output import say
 
@@ -9,7 +10,7 @@ __all__ = ["cite"]
 
 
 @click.command()
-@click.argument("paths", type=click.UNPROCESSED, nargs=-1, metavar="[PATH...]")
+@click.argument("paths", type=PATH, nargs=-1, metavar="[PATH...]")
 @click.option(
     "--format",
     "form",

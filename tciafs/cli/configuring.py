@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tciafs.cli.completing import Words
 from tciafs.cli.output import say, styled
 from tciafs.cli.words import given_in, setting_options
 from tciafs.settings import Declaration, Given, Settings, config_path, declarations, settings_from, unknown
@@ -35,7 +36,7 @@ class _Setting:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("names", type=Words(*(each.name for each in declarations())), nargs=-1, metavar="[NAME...]")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON; sizes in bytes, times in seconds.")
 @setting_options
 def config(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
+from tciafs.cli.completing import MOUNT_POINT, PATH
 from tciafs.cli.output import fail, say, sentence
 from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 
@@ -44,14 +45,14 @@ class Answered(Generic[A]):
 
 
 @click.command()
-@click.argument("mountpoint", type=click.UNPROCESSED)
+@click.argument("mountpoint", type=MOUNT_POINT)
 def pause(mountpoint: str) -> None:
     """Have all downloads of MOUNTPOINT stand still; what is cached stays readable."""
     _pause(mountpoint, paused=True)
 
 
 @click.command()
-@click.argument("mountpoint", type=click.UNPROCESSED)
+@click.argument("mountpoint", type=MOUNT_POINT)
 def resume(mountpoint: str) -> None:
     """Let the downloads of MOUNTPOINT go on."""
     _pause(mountpoint, paused=False)
@@ -65,7 +66,7 @@ def _pause(mountpoint: str, *, paused: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.UNPROCESSED, default=".")
+@click.argument("path", type=PATH, default=".")
 def refresh(path: str) -> None:
     """Ask the archive again for the listings at PATH in a mount (default: the current folder)."""
     mount, inside = mount_around(path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import PATH
 from tciafs.cli.output import say
 from tciafs.errors import TciafsError, Unusable
 
@@ -17,7 +18,7 @@ __all__ = ["export", "series_at"]
 
 
 @click.command()
-@click.argument("paths", type=click.UNPROCESSED, nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--to",
     required=True,

@@ -4,6 +4,7 @@ from functools import partial
 
 import click
 
+from tciafs.cli.completing import PATH
 from tciafs.cli.daemons import asked, mount_around
 from tciafs.cli.output import say
 
@@ -11,7 +12,7 @@ __all__ = ["evict", "pin", "unpin"]
 
 
 @click.command()
-@click.argument("path", type=click.UNPROCESSED)
+@click.argument("path", type=PATH)
 def pin(path: str) -> None:
     """Keep what is at PATH in the cache for good, once it is there; nothing is downloaded now.
 
@@ -21,7 +22,7 @@ def pin(path: str) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.UNPROCESSED)
+@click.argument("path", type=PATH)
 def unpin(path: str) -> None:
     """Let what is at PATH make room for others again, all below it too."""
     _pin(path, pinned=False)
@@ -37,7 +38,7 @@ def _pin(path: str, *, pinned: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.UNPROCESSED)
+@click.argument("path", type=PATH)
 def evict(path: str) -> int:
     """Drop the images at PATH from the cache, except what is pinned or open; names and sizes stay.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import MOUNT_POINT
 from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
 from tciafs.settings import LOG_LEVELS
 
@@ -16,7 +17,7 @@ __all__ = ["log_level"]
 
 @click.command()
 @click.argument("level", type=click.Choice(LOG_LEVELS))
-@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
+@click.argument("mountpoint", type=MOUNT_POINT, required=False)
 def log_level(level: "LevelName", mountpoint: str | None) -> int:
     """Have the daemon of MOUNTPOINT log so much from now on, until it ends (default: all your mounts)."""
     mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()

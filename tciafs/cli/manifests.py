@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import MOUNT_POINT
 from tciafs.cli.daemons import asked, mount_around, mounts_of_user
 from tciafs.cli.output import say
 from tciafs.errors import Misuse
@@ -24,7 +25,7 @@ def manifest() -> None:
 _mount_option = click.option(
     "--mount",
     "mountpoint",
-    type=click.UNPROCESSED,
+    type=MOUNT_POINT,
     metavar="MOUNTPOINT",
     help="The mount that is meant, where you have several.",
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import PATH
 from tciafs.cli.exporting import series_at
 from tciafs.cli.output import say
 from tciafs.hidden import parted
@@ -41,7 +42,7 @@ class _Sum:
 
 
 @click.command()
-@click.argument("paths", type=click.UNPROCESSED, nargs=-1, metavar="[PATH...]")
+@click.argument("paths", type=PATH, nargs=-1, metavar="[PATH...]")
 @click.option(
     "-d",
     "--depth",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import MOUNT_POINT
 from tciafs.cli.daemons import asked_quietly, mount_around, mounts_of_user
 from tciafs.cli.output import fail, sentence
 from tciafs.errors import Unusable
@@ -18,7 +19,7 @@ __all__ = ["metrics"]
 
 
 @click.command()
-@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
+@click.argument("mountpoint", type=MOUNT_POINT, required=False)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, readable=False),

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tciafs.cli.agreeing import ensure_agreed
+from tciafs.cli.completing import FOLDER, MOUNT_POINT
 from tciafs.cli.output import say
 from tciafs.cli.words import demo_options, mountpoint_in, setting_options, settings_of
 from tciafs.errors import Unusable
@@ -20,7 +21,7 @@ __all__ = ["demo", "mount", "umount"]
 @click.command()
 @click.argument(
     "words",
-    type=click.Path(readable=False),
+    type=FOLDER,
     nargs=-1,
     required=True,
     metavar="MOUNTPOINT",
@@ -39,10 +40,10 @@ def mount(
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), required=False)
+@click.argument("mountpoint", type=FOLDER, required=False)
 @demo_options
 def demo(
-    mountpoint: Path | None,
+    mountpoint: str | None,
     foreground: bool,
     config: Path | None,
     mount_options: tuple[str, ...],
@@ -53,7 +54,7 @@ def demo(
     Default: a new folder below the one for temporary files. The folder stays after tciafs umount.
     """
     settings = settings_of(mount_options, config, options | {"archive": "sample"})
-    folder = mountpoint or Path(tempfile.mkdtemp(prefix="tciafs-demo-"))
+    folder = Path(tempfile.mkdtemp(prefix="tciafs-demo-") if mountpoint is None else mountpoint)
     is_served = False
     try:
         _make_folder(folder)
@@ -68,13 +69,13 @@ def demo(
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False))
-def umount(mountpoint: Path) -> None:
+@click.argument("mountpoint", type=MOUNT_POINT)
+def umount(mountpoint: str) -> None:
     """Unmount MOUNTPOINT; also clears a mount whose daemon died."""
     from tciafs.control.place import clear
     from tciafs.filesystem.mountpoint import unmount
 
-    place = unmount(mountpoint)
+    place = unmount(Path(mountpoint))
     clear(place)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from tciafs.cli.completing import MOUNT_POINT, PATH
 from tciafs.cli.daemons import asked, mount_around, mounts_of_user
 from tciafs.cli.output import fail, say, sentence
 from tciafs.errors import Misuse, TciafsError
@@ -36,11 +37,11 @@ ENDINGS = frozenset(["NoSpace", "Refused", "Offline"])
 
 
 @click.command()
-@click.argument("words", type=click.UNPROCESSED, nargs=-1, required=True, metavar="PATH|MANIFEST...")
+@click.argument("words", type=PATH, nargs=-1, required=True, metavar="PATH|MANIFEST...")
 @click.option(
     "--mount",
     "mountpoint",
-    type=click.UNPROCESSED,
+    type=MOUNT_POINT,
     metavar="MOUNTPOINT",
     help="Where to fetch what manifests name; default: your only mount.",
 )
@@ -55,7 +56,7 @@ def prefetch(words: tuple[str, ...], mountpoint: str | None) -> int:
 
 
 @click.command()
-@click.argument("paths", type=click.UNPROCESSED, nargs=-1, metavar="[PATH...]")
+@click.argument("paths", type=PATH, nargs=-1, metavar="[PATH...]")
 def retry(paths: tuple[str, ...]) -> int:
     """Fetch once more, now, the series at PATH that failed, and no others (default: in all your mounts).
 

@@ -10,6 +10,7 @@ import click
 from tciafs import __version__
 from tciafs.cli.agreeing import agree
 from tciafs.cli.citing import cite
+from tciafs.cli.completing import completion
 from tciafs.cli.configuring import config
 from tciafs.cli.daemons import pause, refresh, resume
 from tciafs.cli.examining import doctor
@@ -77,6 +78,7 @@ for command in (
     export,
     cite,
     config,
+    completion,
     manifest,
 ):
     commands.add_command(command)

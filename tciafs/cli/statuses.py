@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import MOUNT_POINT
 from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
 from tciafs.cli.output import say
 
@@ -16,7 +17,7 @@ __all__ = ["status"]
 
 
 @click.command()
-@click.argument("mountpoint", type=click.UNPROCESSED, required=False)
+@click.argument("mountpoint", type=MOUNT_POINT, required=False)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing it, each second anew; q ends it.")
 @click.option(

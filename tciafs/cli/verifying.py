@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tciafs.cli.completing import PATH
 from tciafs.cli.daemons import asked, mount_around, mounts_of_user
 from tciafs.cli.output import fail, say, sentence
 from tciafs.errors import TciafsError
@@ -26,7 +27,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 @click.command()
-@click.argument("path", type=click.UNPROCESSED, required=False)
+@click.argument("path", type=PATH, required=False)
 @click.option("--quiet", is_flag=True, help="Name damaged series only.")
 def verify(path: str | None, quiet: bool) -> int:
     """Read what is on disk of PATH again and compare it with what was written (default: all your mounts).

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
+from click.types import UnprocessedParamType
 
+from tciafs.cli.completing import FOLDER, PATH, Words
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import joined_names
 from tciafs.settings import Declaration, Given, Settings, declarations, given_settings, settings_from
@@ -36,6 +39,9 @@ class MountOrCommand(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ctx.resilient_parsing:  # somebody presses TAB, and may not have come to the end of the word
+            named = self.get_command(ctx, args[0])
+            return super().resolve_command(ctx, args if named else ["mount", *args])
         if self.get_command(ctx, args[0]) is None:
             self._doubt(ctx, args[0])
             return super().resolve_command(ctx, ["mount", *args])
@@ -46,6 +52,13 @@ class MountOrCommand(click.Group):
         close = difflib.get_close_matches(word, self.list_commands(ctx), n=1, cutoff=0.75)
         if close and "/" not in word and not os.path.lexists(word):
             raise Misuse(f"{word} is neither a command nor a folder; did you mean tciafs {close[0]}?")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands a first word may become, else the options of mounting, or a folder."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-") and (mount := self.get_command(ctx, "mount")) is not None:
+            return found + mount.shell_complete(ctx, incomplete)
+        return found or [CompletionItem(incomplete, type="dir")]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = args or ["--help"]
@@ -69,7 +82,7 @@ def _with_settings(command: F, settings: Sequence[Declaration]) -> F:
     for each in reversed(settings):
         text = each.help + (f"  [default: {each.default_text}]" if each.default_text else "")
         # An option that is given any flag_value, None too, would no longer need its value.
-        kind: dict[str, Any] = {"metavar": each.metavar}
+        kind: dict[str, Any] = {"metavar": each.metavar, "type": _type_of(each)}
         if each.is_flag:
             kind = {"is_flag": True, "flag_value": "true"}
         elif each.is_list:
@@ -89,6 +102,11 @@ def _with_settings(command: F, settings: Sequence[Declaration]) -> F:
         help="Configuration file (TOML).",
     )(command)
     return click.option("-f", "--foreground", is_flag=True, help="Stay; do not become a daemon.")(command)
+
+
+def _type_of(setting: Declaration) -> UnprocessedParamType:
+    """Return what completes a setting; its text is read later, wherever it comes from."""
+    return {"FOLDER": FOLDER, "FILE": PATH}.get(setting.metavar) or Words(*setting.choices)
 
 
 def _as_one_text(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> str | None:

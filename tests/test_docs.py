@@ -1,7 +1,7 @@
 """The documentation held against the program: settings, errors, rooms, links, and the commands it shows.
 
-`python -m tests.test_docs` writes the table of settings into docs/configuration.md anew; the format of that
-table is defined here and only here. Nothing is mounted and nothing is asked of a network.
+`python -m tests.test_docs` writes the table of settings into docs/configuration.md anew, and the manual
+page; the format of that table is defined here and only here. Nothing is mounted, and no network asked.
 """
 
 import ast
@@ -21,6 +21,7 @@ from tciafs import cli, errors
 from tciafs.errors import TciafsError
 from tciafs.settings import Declaration, declarations, load_settings
 from tests.filesystem.faults import SERIES_FAULTS
+from tests.man_page import MAN_PAGE, man_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("systemd/*.md")])
@@ -328,5 +329,11 @@ def test_make_targets_exist(page: Path) -> None:
     assert named <= targets
 
 
+def test_the_manual_page_says_what_the_command_line_knows() -> None:
+    is_current = MAN_PAGE.read_text("utf-8") == man_page()
+    assert is_current, f"docs/tciafs.1 is out of date; refresh it with: {REFRESH}"
+
+
 if __name__ == "__main__":
     write_settings_table()
+    MAN_PAGE.write_text(man_page(), "utf-8")

@@ -1,6 +1,7 @@
 """The doctor: each thing that can be wrong is named, with what to do about it."""
 
 import datetime as dt
+import json
 import os
 import re
 import socket
@@ -263,3 +264,10 @@ def test_the_command_says_it_line_by_line(sample: RunningSample, tmp_path: Path)
     assert bad.returncode == 1
     assert "FAIL  cache folder" in bad.stdout
     assert "\n                    choose another with --cache-dir\n" in bad.stdout
+    script = program("doctor", "--json", "--url", sample.url, "--cache-dir", tmp_path / "file" / "cache")
+    found = {each["what"]: each for each in map(json.loads, script.stdout.splitlines())}
+    assert script.returncode == 1
+    assert (found["cache folder"]["ok"], found["cache folder"]["remedy"]) == (
+        False,
+        "choose another with --cache-dir",
+    )

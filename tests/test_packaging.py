@@ -23,7 +23,7 @@ PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_tex
 ]
 CONSTRAINTS = (REPOSITORY / ".ci/constraints.txt").read_text(encoding="utf-8")
 REFUSE = re.compile(r"__pycache__|\.pyc$|_cache/|\.venv/|^demo/|\.git/")
-IMPORTED_AS = {"hypercorn[trio]": "hypercorn"}
+IMPORTED_AS = {"hypercorn[trio]": "hypercorn", "prometheus-client": "prometheus_client"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,10 @@ def files_below(folder: str) -> set[str]:
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: dict[str, bytes]) -> None:
     information = f"tciafs-{__version__}.dist-info/"
-    assert {name for name in wheel if not name.startswith(information)} == files_below("tciafs")
+    manual = f"tciafs-{__version__}.data/data/share/man/man1/tciafs.1"
+    ours = {name for name in wheel if not name.startswith(information)}
+    assert ours == files_below("tciafs") | {manual}
+    assert wheel[manual] == (REPOSITORY / "docs/tciafs.1").read_bytes()
     assert "tciafs/py.typed" in wheel
     own = {name.removeprefix(information) for name in wheel if name.startswith(information)}
     assert own == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}

@@ -13,7 +13,11 @@ __all__ = ["agree", "ensure_agreed"]
 
 @click.command()
 def agree() -> None:
-    """Agree to TCIA's data usage policy, once for all your mounts."""
+    """Agree to TCIA's data usage policy, once for all your mounts.
+
+    \b
+      tciafs agree
+    """
     from tciafs import agreement
     from tciafs.naming import DATA_USAGE_POLICY_URL
 

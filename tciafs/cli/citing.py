@@ -22,6 +22,10 @@ def cite(paths: tuple[str, ...], form: str) -> None:
     """Print the citations of the data at PATH in a mount (default: the current folder), with their licences.
 
     Takes listings and no images. Authors and titles are at each DOI; archives do not list them.
+
+    \b
+      tciafs cite /mnt/tcia/LIDC-IDRI
+      tciafs cite --format bibtex /mnt/cohort
     """
     from tciafs.citations import FORMS, data_sets
     from tciafs.control.report import printable

@@ -50,6 +50,11 @@ def config(
     """Show what each setting is, and where that comes from (default: all of them).
 
     Takes the options of a mount, and shows what a mount with these options would use.
+
+    \b
+      tciafs config                           all settings
+      tciafs config --cache-size 200G cache_size downloads
+      tciafs config --json cache_dir
     """
     given = given_in(mount_options, config, options)
     settings = list(_settings(given, settings_from(given), _meant(names)))

@@ -47,14 +47,22 @@ class Answered(Generic[A]):
 @click.command()
 @click.argument("mountpoint", type=MOUNT_POINT)
 def pause(mountpoint: str) -> None:
-    """Have all downloads of MOUNTPOINT stand still; what is cached stays readable."""
+    """Have all downloads of MOUNTPOINT stand still; what is cached stays readable.
+
+    \b
+      tciafs pause /mnt/tcia
+    """
     _pause(mountpoint, paused=True)
 
 
 @click.command()
 @click.argument("mountpoint", type=MOUNT_POINT)
 def resume(mountpoint: str) -> None:
-    """Let the downloads of MOUNTPOINT go on."""
+    """Let the downloads of MOUNTPOINT go on.
+
+    \b
+      tciafs resume /mnt/tcia
+    """
     _pause(mountpoint, paused=False)
 
 
@@ -68,7 +76,12 @@ def _pause(mountpoint: str, *, paused: bool) -> None:
 @click.command()
 @click.argument("path", type=PATH, default=".")
 def refresh(path: str) -> None:
-    """Ask the archive again for the listings at PATH in a mount (default: the current folder)."""
+    """Ask the archive again for the listings at PATH in a mount (default: the current folder).
+
+    \b
+      tciafs refresh /mnt/tcia                what collections are there
+      tciafs refresh /mnt/tcia/LIDC-IDRI
+    """
     mount, inside = mount_around(path)
     from tciafs.control.client import ask_refresh
     from tciafs.control.report import printable

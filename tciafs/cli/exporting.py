@@ -43,6 +43,10 @@ def export(paths: tuple[str, ...], to: Path, form: str | None, per: str) -> int:
 
     Folders and names are those of the mount, with metadata.csv and each collection's LICENSE. What is there
     already is not fetched again, so an export that broke off is begun again by the same command.
+
+    \b
+      tciafs export /mnt/tcia/LIDC-IDRI/LIDC-IDRI-0001 --to ~/data
+      tciafs export /mnt/cohort --to ~/data --archive tar.xz --per patient
     """
     from tciafs.export.folders import copy_into_folders
     from tciafs.export.tars import write_tars

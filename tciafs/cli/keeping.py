@@ -17,6 +17,9 @@ def pin(path: str) -> None:
     """Keep what is at PATH in the cache for good, once it is there; nothing is downloaded now.
 
     PATH is a collection, a patient, a study, a series or an image, which means its series.
+
+    \b
+      tciafs pin /mnt/tcia/LIDC-IDRI/LIDC-IDRI-0001
     """
     _pin(path, pinned=True)
 
@@ -24,7 +27,11 @@ def pin(path: str) -> None:
 @click.command()
 @click.argument("path", type=PATH)
 def unpin(path: str) -> None:
-    """Let what is at PATH make room for others again, all below it too."""
+    """Let what is at PATH make room for others again, all below it too.
+
+    \b
+      tciafs unpin /mnt/tcia/LIDC-IDRI        and all patients there
+    """
     _pin(path, pinned=False)
 
 
@@ -43,6 +50,9 @@ def evict(path: str) -> int:
     """Drop the images at PATH from the cache, except what is pinned or open; names and sizes stay.
 
     The exit code is 1 if something at PATH had to stay.
+
+    \b
+      tciafs evict /mnt/tcia/LIDC-IDRI
     """
     mount, inside = mount_around(path)
     from tciafs.control.client import ask_evict

@@ -19,7 +19,12 @@ __all__ = ["log_level"]
 @click.argument("level", type=click.Choice(LOG_LEVELS))
 @click.argument("mountpoint", type=MOUNT_POINT, required=False)
 def log_level(level: "LevelName", mountpoint: str | None) -> int:
-    """Have the daemon of MOUNTPOINT log so much from now on, until it ends (default: all your mounts)."""
+    """Have the daemon of MOUNTPOINT log so much from now on, until it ends (default: all your mounts).
+
+    \b
+      tciafs log-level debug /mnt/tcia
+      tciafs log-level warning
+    """
     mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
     from tciafs.control.client import ask_log_level
 

@@ -31,6 +31,10 @@ def login(user: str | None, url: str | None, config: Path | None) -> None:
     Asks for the password, and keeps a token and not the password: in the desktop's keyring if there is
     one, else in a file that only you can read. Mount again afterwards. A server that mounts by itself
     has its password in a file instead: --password-file of tciafs mount.
+
+    \b
+      tciafs login
+      tciafs login --user ada
     """
     from tciafs.credentials import LoginStore
 
@@ -50,7 +54,11 @@ def login(user: str | None, url: str | None, config: Path | None) -> None:
 @_URL
 @_CONFIG
 def logout(url: str | None, config: Path | None) -> None:
-    """Forget the login that is kept for the archive."""
+    """Forget the login that is kept for the archive.
+
+    \b
+      tciafs logout
+    """
     from tciafs.credentials import LoginStore
 
     _services_url, server = _server(url, config)

@@ -38,7 +38,12 @@ _mount_option = click.option(
 )
 @_mount_option
 def add(file: Path, name: str | None, mountpoint: str | None) -> None:
-    """Give the manifest FILE to a mount, which keeps it; one of the same name is replaced."""
+    """Give the manifest FILE to a mount, which keeps it; one of the same name is replaced.
+
+    \b
+      tciafs manifest add cohort.tcia
+      tciafs manifest add cohort.csv --name study-7
+    """
     from tciafs.selection.manifests import read_manifest
 
     mount = the_mount(mountpoint)
@@ -59,7 +64,11 @@ def add(file: Path, name: str | None, mountpoint: str | None) -> None:
 @manifest.command("list")
 @_mount_option
 def list_(mountpoint: str | None) -> None:
-    """List the manifests of a mount, and how many series each of them names."""
+    """List the manifests of a mount, and how many series each of them names.
+
+    \b
+      tciafs manifest list
+    """
     mount = the_mount(mountpoint)
     from tciafs.control.manifest_client import ask_manifests
     from tciafs.control.report import printable
@@ -72,7 +81,11 @@ def list_(mountpoint: str | None) -> None:
 @click.argument("name")
 @_mount_option
 def remove(name: str, mountpoint: str | None) -> None:
-    """Drop the manifest NAME and its folder; what was fetched stays in the cache."""
+    """Drop the manifest NAME and its folder; what was fetched stays in the cache.
+
+    \b
+      tciafs manifest remove cohort
+    """
     mount = the_mount(mountpoint)
     from tciafs.control.manifest_client import ask_remove_manifest
     from tciafs.control.report import printable

@@ -1,5 +1,7 @@
 """How much lies under a path, and how much of it is here: from listings alone, before anything is fetched."""
 
+import dataclasses
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -50,24 +52,33 @@ class _Sum:
     default=1,
     help="A line for each folder so far below PATH.  [default: 1]",
 )
-def du(paths: tuple[str, ...], depth: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each folder, sizes in bytes.")
+def du(paths: tuple[str, ...], depth: int, as_json: bool) -> None:
     """Show how much lies at PATH in a mount, and how much of it is here (default: the current folder).
 
     Takes listings and no images. A size with a + is more: the archive lists none for some of the series.
+
+    \b
+      tciafs du /mnt/tcia/LIDC-IDRI           a line for each patient
+      tciafs du -d 0 /mnt/tcia/*              one for each collection
+      tciafs du --json /mnt/tcia/LIDC-IDRI    for a script, sizes in bytes
     """
     from tciafs.control.report import printable
 
-    lines = [HEADINGS]
-    for path in paths or (".",):
-        lines += _measured(path, depth)
+    measured = [each for path in paths or (".",) for each in _measured(path, depth)]
+    if as_json:
+        for path, total in measured:
+            say(json.dumps({"path": path, **dataclasses.asdict(total)}))
+        return
+    lines = [HEADINGS, *(_line(total, path) for path, total in measured)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(HEADINGS) - 1)]
     for *numbers, name in lines:
         aligned = "  ".join(number.rjust(width) for number, width in zip(numbers, widths, strict=True))
         say(f"{aligned}  {printable(name)}".rstrip())
 
 
-def _measured(path: str, depth: int) -> list[tuple[str, str, str, str, str]]:
-    """Return a line for each folder at a depth below a path, in their order, and one for the path."""
+def _measured(path: str, depth: int) -> "list[tuple[str, _Sum]]":
+    """Return each folder at a depth below a path, in their order, and then the path, with what lies there."""
     from tciafs.cli.daemons import mount_around
 
     _mount, inside = mount_around(path)
@@ -78,7 +89,7 @@ def _measured(path: str, depth: int) -> list[tuple[str, str, str, str, str]]:
         for level in range(len(base.parts) + 1, min(len(base.parts) + depth, DEEPEST) + 1):
             below["/".join(series.location.parts[len(base.parts) : level])].add(series)
     shown = path.rstrip("/") or path
-    return [*(_line(each, f"{shown}/{name}") for name, each in sorted(below.items())), _line(total, shown)]
+    return [*((f"{shown}/{name}", each) for name, each in sorted(below.items())), (shown, total)]
 
 
 def _line(each: _Sum, name: str) -> tuple[str, str, str, str, str]:

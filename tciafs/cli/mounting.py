@@ -34,7 +34,16 @@ def mount(
     mount_options: tuple[str, ...],
     **options: str | None,
 ) -> None:
-    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers."""
+    """Mount the archive at MOUNTPOINT, an empty folder. Returns once it answers.
+
+    \b
+      tciafs /mnt/tcia                        the word mount may be left out
+      tciafs --collection LIDC-IDRI --modality CT /mnt/ct
+      tciafs --manifest cohort.tcia /mnt/cohort
+      tciafs --offline /mnt/tcia              only what is cached
+      tciafs -o cache_size=200G,allow_other /mnt/tcia
+      tciafs --foreground --log-level debug /mnt/tcia
+    """
     mountpoint = mountpoint_in(words, mount_options)
     _mount(mountpoint, settings_of(mount_options, config, options), foreground)
 
@@ -52,6 +61,10 @@ def demo(
     """Mount the bundled sample archive at MOUNTPOINT, which is made if need be.
 
     Default: a new folder below the one for temporary files. The folder stays after tciafs umount.
+
+    \b
+      tciafs demo                             in a new folder, which it names
+      tciafs demo ~/demo
     """
     settings = settings_of(mount_options, config, options | {"archive": "sample"})
     folder = Path(tempfile.mkdtemp(prefix="tciafs-demo-") if mountpoint is None else mountpoint)
@@ -71,7 +84,11 @@ def demo(
 @click.command()
 @click.argument("mountpoint", type=MOUNT_POINT)
 def umount(mountpoint: str) -> None:
-    """Unmount MOUNTPOINT; also clears a mount whose daemon died."""
+    """Unmount MOUNTPOINT; also clears a mount whose daemon died.
+
+    \b
+      tciafs umount /mnt/tcia
+    """
     from tciafs.control.place import clear
     from tciafs.filesystem.mountpoint import unmount
 

@@ -51,6 +51,11 @@ def prefetch(words: tuple[str, ...], mountpoint: str | None) -> int:
     PATH is a collection, patient, study or series; MANIFEST is a .tcia manifest, a table with a column of
     series UIDs, or an .s5cmd list. Series that are here already are passed over, so the same command goes on
     where it was stopped. Ctrl-C stops; those under way come to their end.
+
+    \b
+      tciafs prefetch /mnt/tcia/LIDC-IDRI/LIDC-IDRI-0001
+      tciafs prefetch cohort.tcia
+      tciafs prefetch --mount /mnt/tcia cohort.tcia
     """
     return _fetch([_wanted(word, mountpoint) for word in words])
 
@@ -61,6 +66,10 @@ def retry(paths: tuple[str, ...]) -> int:
     """Fetch once more, now, the series at PATH that failed, and no others (default: in all your mounts).
 
     tciafs status shows them, and why they failed. Ctrl-C stops.
+
+    \b
+      tciafs retry
+      tciafs retry /mnt/tcia/LIDC-IDRI
     """
     places = [mount_around(path) for path in paths] or [(mount, "/") for mount in mounts_of_user()]
     return _fetch([_Wanted(mount, partial(_failed, mount, inside), again=True) for mount, inside in places])

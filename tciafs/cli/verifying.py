@@ -14,7 +14,7 @@ import click
 
 from tciafs.cli.completing import PATH
 from tciafs.cli.daemons import asked, mount_around, mounts_of_user
-from tciafs.cli.output import fail, say, sentence
+from tciafs.cli.output import fail, say, sentence, styled
 from tciafs.errors import TciafsError
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ def verify(path: str | None, quiet: bool) -> int:
     """Read what is on disk of PATH again and compare it with what was written (default: all your mounts).
 
     A damaged series is dropped, and fetched again when somebody reads it; nothing is downloaded now.
+
+    \b
+      tciafs verify                           all that is cached
+      tciafs verify --quiet /mnt/tcia/LIDC-IDRI
     """
     places = [mount_around(path)] if path is not None else [(mount, "/") for mount in mounts_of_user()]
     check, exit_code = _Check(quiet), 0
@@ -85,8 +89,9 @@ class _Check:
                     said = f"DAMAGED, {printable(turn.damage)}; fetched again when it is next read"
                     self.damaged += 1
         self.checked += 1
-        if not self.quiet or said.startswith("DAMAGED"):
-            say(f"{name}: {said}")
+        is_damaged = said.startswith("DAMAGED")
+        if not self.quiet or is_damaged:
+            say(f"{name}: {styled(said, fg='red', bold=True) if is_damaged else said}")
 
     def _turns(self, mount: "Ours", series: "CachedSeries") -> "Iterator[CheckTurn]":
         from tciafs.control.client import ask_check

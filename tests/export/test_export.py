@@ -2,6 +2,7 @@
 
 import csv
 import filecmp
+import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -193,6 +194,10 @@ def test_how_much_lies_under_a_path_is_said_without_fetching_an_image(
     of_ct = ["7.6M", "0B", "60", "1", str(mount.path / ct.path)]
     assert of_ct in lines
     assert (total[1], total[3:]) == ("0B", ["4", str(mount.path / "Phantom-Head")])
+    lines_of_json = program("du", "--json", mount.path / "Phantom-Head").stdout.splitlines()
+    *_, whole = (json.loads(line) for line in lines_of_json)
+    assert (whole["path"], whole["series"], whole["here_bytes"]) == (str(mount.path / "Phantom-Head"), 4, 0)
+    assert whole["size_bytes"] > ct.size_bytes
     assert not sample.requests("getImage")
     assert (mount.path / ct.path / "1-01.dcm").read_bytes()
     until(lambda: "7.6M  7.6M" in program("du", mount.path / ct.path).stdout, "the series on disk")

@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import Any
 import click
 import msgspec
 
-from tciafs import logs
+from tciafs import logs, systemd
 from tciafs.errors import TciafsError, error_named
 from tciafs.settings import Settings
 
@@ -38,18 +37,22 @@ END_TIMEOUT_S = 5.0
 """How long a daemon that is told to end may take to unmount."""
 
 
-def run_in_foreground(settings: Settings, mountpoint: Path) -> None:
+def run_in_foreground(settings: Settings, mountpoint: Path, handed: int | None = None) -> None:
     """Mount and serve until unmounted; log to stderr, and to the log file if one is set.
 
-    Under systemd (Type=notify) the readiness goes to its socket. Raises TciafsError.
+    Under systemd (Type=notify) the readiness goes to its socket. `handed` is the descriptor of a mount that
+    was made for this process. Raises TciafsError.
     """
     logs.start_logging(settings, in_background=False)
 
     def ready(message: str) -> None:
         click.echo(message.encode(errors="surrogateescape"))
-        _notify_systemd(f"READY=1\nSTATUS={' '.join(message.splitlines())}")
+        systemd.say_ready(message)
 
-    _serve(settings, mountpoint, ready)
+    try:
+        _serve(settings, mountpoint, ready, handed)
+    finally:
+        systemd.notify("STOPPING=1")
 
 
 def start(settings: Settings, mountpoint: Path) -> str:
@@ -125,7 +128,9 @@ def main() -> None:
         raise
 
 
-def _serve(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
+def _serve(
+    settings: Settings, mountpoint: Path, ready: Callable[[str], None], handed: int | None = None
+) -> None:
     import trio
 
     from tciafs.filesystem.mount import run_mount
@@ -134,7 +139,7 @@ def _serve(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -
     # All readers wait for the collector, and what was imported stays: to look through that takes it 9 ms.
     gc.freeze()
     try:
-        trio.run(partial(run_mount, settings, mountpoint, ready))
+        trio.run(partial(run_mount, settings, mountpoint, ready, handed))
     except BaseExceptionGroup as group:
         # Nurseries wrap what ends them; the user's mistake is somewhere inside.
         if (known := _first_known(group)) is not None:
@@ -176,20 +181,6 @@ def _decode_path(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
     raise NotImplementedError(kind)
-
-
-def _notify_systemd(state: str) -> None:
-    """Send a state to systemd if it started us, as well as it goes; see sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-            notify.sendto(state.encode(errors="surrogateescape"), address)
-    except OSError as error:
-        log.warning("systemd could not be told: %s", error)
 
 
 if __name__ == "__main__":

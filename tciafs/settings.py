@@ -59,7 +59,7 @@ T = TypeVar("T")
 LOG_LEVELS = ("error", "warning", "info", "debug")
 
 IGNORED_MOUNT_OPTIONS = re.compile(
-    r"rw|ro|defaults|(no)?(auto|user|users|owner|group|suid|dev|exec|fail|iversion|mand)|_netdev|(x-|comment=).*"
+    r"rw|ro|defaults|(no)?(auto|user|users|owner|group|suid|dev|exec|fail|iversion|mand)|_netdev|nosymfollow|([xX]-|comment=).*"
     r"|(no)?(atime|diratime|relatime|strictatime|lazytime)|async|sync|dirsync|silent|loud"
 )
 """What mount(8) and /etc/fstab put among the options that is not for us; the mount is read-only anyway."""

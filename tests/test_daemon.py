@@ -394,7 +394,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Mounts become ready at once and end."""
     mounted: list[Path] = []
 
-    def serve(_settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
+    def serve(_settings: Settings, mountpoint: Path, ready: Callable[[str], None], _handed: None) -> None:
         mounted.append(mountpoint)
         ready(f"{mountpoint}: ready")
 

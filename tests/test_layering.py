@@ -168,6 +168,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.status filesystem.way",
         "filesystem.mountpoint": "errors",
         "filesystem.tuning": "",
+        "filesystem.attaching": "errors filesystem.mountpoint filesystem.tuning",
         "filesystem.signals": "logs",
         "filesystem.requests": "",
         "filesystem.provenance": "errors headers model catalogue.sums store",
@@ -180,14 +181,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.reading filesystem.tree",
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
-        "worker "
-        "filesystem",
+        "systemd worker filesystem",
         "filesystem.configs": "settings archives.http_limits archives.idc archives.idc_index archives.login "
         "archives.nbia archives.opening "
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
-        "daemon": "errors settings logs filesystem.mount",
+        "daemon": "errors settings logs systemd filesystem.mount",
+        "systemd": "",
         "cli": "tciafs errors cli",
         "cli.words": "cli.completing errors setting_kinds settings",
         "cli.output": "",
@@ -201,9 +202,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.exporting": "cli.completing errors export.folders export.mounted export.tars cli.daemons "
         "cli.output "
         "control.report",
-        "cli.mounting": "cli.completing errors settings daemon filesystem.mountpoint control.place "
-        "cli.agreeing cli.output "
+        "cli.mounting": "cli.completing errors settings systemd daemon filesystem.mountpoint control.place "
+        "cli.agreeing cli.output cli.words",
+        "cli.serving": "errors systemd filesystem.attaching filesystem.configs filesystem.mountpoint "
         "cli.words",
+        "cli.mount_helper": "errors settings daemon filesystem.mountpoint cli.agreeing cli.output",
         "doctor": "errors settings credentials archives.http_limits archives.idc_index archives.login "
         "archives.probe filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",

@@ -106,14 +106,16 @@ def _make_folder(folder: Path) -> None:
 
 
 def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
-    from tciafs import daemon
+    from tciafs import daemon, systemd
     from tciafs.filesystem.mountpoint import prepare
 
     try:
         ensure_agreed(settings)
-        mountpoint = prepare(mountpoint)
+        handed = systemd.take_mount() if foreground else None
+        if handed is None:
+            mountpoint = prepare(mountpoint)
         if foreground:
-            daemon.run_in_foreground(settings, mountpoint)
+            daemon.run_in_foreground(settings, mountpoint, handed)
         else:
             say(daemon.start(settings, mountpoint))
     except Exception:

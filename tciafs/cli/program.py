@@ -24,6 +24,7 @@ from tciafs.cli.metering import metrics
 from tciafs.cli.mounting import demo, mount, umount
 from tciafs.cli.output import fail, sentence
 from tciafs.cli.prefetching import prefetch, retry
+from tciafs.cli.serving import attach
 from tciafs.cli.statuses import status
 from tciafs.cli.verifying import verify
 from tciafs.cli.words import MountOrCommand
@@ -80,6 +81,7 @@ for command in (
     config,
     completion,
     manifest,
+    attach,
 ):
     commands.add_command(command)
 

@@ -23,6 +23,9 @@ TEMPORARY = Path("/tmp")
 """Not $TMPDIR, which may be another one for the command than it was for the daemon."""
 
 RUNTIME = Path("/run/user")
+RUNTIME_OF_SERVICES = Path("/run")
+"""Where systemd makes RuntimeDirectory=tciafs, and says so to the service alone: its user has no session."""
+
 LONGEST_ADDRESS_BYTES = 107
 """sun_path of unix(7), less its final NUL."""
 
@@ -30,7 +33,8 @@ LONGEST_ADDRESS_BYTES = 107
 def sockets(mountpoint: Path) -> list[Path]:
     """Return where the socket of a mount may be, the likeliest first; a daemon that was killed leaves it."""
     name = _name(mountpoint)
-    return [folder / name for folder in _folders() if not _objection(folder) and (folder / name).is_socket()]
+    folders = [*_folders(), RUNTIME_OF_SERVICES / "tciafs"]
+    return [folder / name for folder in folders if not _objection(folder) and (folder / name).is_socket()]
 
 
 @contextmanager

@@ -54,7 +54,7 @@ from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.session import open_session
 from tciafs.filesystem.signals import Signals
 from tciafs.filesystem.sources import Sources
-from tciafs.filesystem.status import About, Rooms
+from tciafs.filesystem.status import About, Rooms, in_a_line
 from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
@@ -68,6 +68,7 @@ from tciafs.selection.table import Tables
 from tciafs.selection.views import Views
 from tciafs.settings import Settings
 from tciafs.store.store import Store
+from tciafs.systemd import keep_alive
 from tciafs.worker.pool import WorkerPool
 
 __all__ = ["run_mount"]
@@ -110,11 +111,14 @@ class _Sources:
     guard: Guard
 
 
-async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str], None]) -> None:
+async def run_mount(
+    settings: Settings, mountpoint: Path, ready: Callable[[str], None], handed: int | None = None
+) -> None:
     """Mount and serve until unmounted or told to end by a signal; see `signals`.
 
-    `ready` is called with a sentence for the user once the mount answers. Raises Unusable where the
-    mount point, FUSE or the cache folder cannot be used.
+    `ready` is called with a sentence for the user once the mount answers. `handed` is the descriptor of a
+    mount that was made for this process and that others unmount. Raises Unusable where the mount point,
+    FUSE or the cache folder cannot be used.
     """
     async with AsyncExitStack() as stack:
         url = address_of(settings)
@@ -125,12 +129,13 @@ async def run_mount(settings: Settings, mountpoint: Path, ready: Callable[[str],
         nursery = await stack.enter_async_context(trio.open_nursery())
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(Signals.received())
-        stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url)))
+        stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url), handed))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
         commands = _commands(settings, url, mountpoint, sources, files)
         for task in (files.interrupts.run, files.view.run, files.ahead.run):
             nursery.start_soon(task)
+        nursery.start_soon(keep_alive, partial(in_a_line, sources.store))
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
         announce = partial(_announce, sources, mountpoint, ready)
         nursery.start_soon(_announce_and_obey, announce, listener, commands)
@@ -232,12 +237,16 @@ def _pass_on_changes(sources: _Sources, tables: Tables, view: KernelView) -> Non
 
 
 @contextmanager
-def _mounted(operations: Operations, mountpoint: Path, options: set[str]) -> Iterator[None]:
+def _mounted(
+    operations: Operations, mountpoint: Path, options: set[str], handed: int | None
+) -> Iterator[None]:
     mounted = mountpoints.mounted_at(mountpoint)
-    if mounted is not None and mounted.type == mountpoints.FUSE_TYPE:
+    if handed is None and mounted is not None and mounted.type == mountpoints.FUSE_TYPE:
         raise Unusable(f"{mountpoint} has got another tciafs mounted meanwhile")
+    # libfuse serves what is mounted already where it is given a descriptor for a mount point.
+    place = mountpoint if handed is None else f"/dev/fd/{handed}"
     try:
-        pyfuse3.init(operations, str(mountpoint), options)
+        pyfuse3.init(operations, str(place), options)
     except RuntimeError as error:
         hint = " (allow_other needs user_allow_other in /etc/fuse.conf)" if "allow_other" in options else ""
         raise Unusable(f"{mountpoint} could not be mounted: {error}{hint}") from error

@@ -133,7 +133,7 @@ def distribution_of(requirement: str) -> str:
 
 def pinned() -> dict[str, str]:
     lines = [line for line in CONSTRAINTS.splitlines() if not line.startswith("#")]
-    return dict(line.split("==") for line in lines)
+    return dict(line.replace("_", "-").split("==") for line in lines)
 
 
 def test_all_that_is_declared_is_pinned() -> None:

@@ -22,6 +22,8 @@ __all__ = [
     "Collection",
     "Delivery",
     "ImageKey",
+    "Layouts",
+    "ListedImage",
     "Member",
     "Patient",
     "Series",
@@ -181,6 +183,24 @@ class SingleImages(Protocol):
         ...
 
 
+class ListedImage(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An image as `Archive.images` will bring it: its name, checked already, and its size."""
+
+    name: str
+    size_bytes: int
+
+
+class Layouts(Protocol):
+    """What an archive may be able to do besides: name the images of a series without bringing them.
+
+    Raises what the methods of Archive raise.
+    """
+
+    async def layout(self, series: Series) -> Sequence[ListedImage]:
+        """Return the images of a series in the order of `Archive.images`, for a small part of its bytes."""
+        ...
+
+
 class Archive(Protocol):
     """Somebody's image archive.
 
@@ -247,6 +267,11 @@ class Archive(Protocol):
     @property
     def single_images(self) -> SingleImages | None:
         """How to get at the images of a series one by one; None: only whole series are to be had."""
+        ...
+
+    @property
+    def layouts(self) -> Layouts | None:
+        """How to name the images of a series in advance; None: names come with them."""
         ...
 
     async def aclose(self) -> None:

@@ -20,6 +20,7 @@ from tciafs.model import (
     Checksums,
     Collection,
     Delivery,
+    Layouts,
     Member,
     Patient,
     Series,
@@ -112,6 +113,7 @@ class FakeArchive:
         self._failures: defaultdict[str, deque[Exception]] = defaultdict(deque)
         self._tries: dict[str, deque[Sequence[Brought]]] = {}
         self.single_images: SingleImages | None = None
+        self.layouts: Layouts | None = None
 
     def fail(self, question: str, *errors: Exception) -> None:
         """Answer the next questions of a kind ("collections", "images" ...) with these errors."""

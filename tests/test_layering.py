@@ -125,6 +125,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.recovery": "errors store.disk store.layout store.ledger store.pack store.places",
         "store.open_packs": "errors store.disk store.layout",
         "store.room": "errors model store.disk store.shelf",
+        "store.surveys": "errors model store.failures store.layout store.shelf",
         "store.holder": "",
         "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.

@@ -26,7 +26,18 @@ from tciafs.archives.idc_table import IdcTable, IndexedSeries
 from tciafs.archives.parallel import all_of
 from tciafs.archives.s3 import Buckets
 from tciafs.errors import UnreadableAnswer
-from tciafs.model import Change, Collection, Delivery, ImageKey, Member, Patient, Series, Study, Value
+from tciafs.model import (
+    Change,
+    Collection,
+    Delivery,
+    ImageKey,
+    ListedImage,
+    Member,
+    Patient,
+    Series,
+    Study,
+    Value,
+)
 
 __all__ = ["DEFAULT_URL", "MEMORY_NAME", "IdcArchive", "IdcConfig"]
 
@@ -126,6 +137,15 @@ class IdcArchive:
     def single_images(self) -> "IdcArchive":
         """How to get at the images of a series one by one."""
         return self
+
+    @property
+    def layouts(self) -> "IdcArchive":
+        """How to name the images of a series in advance."""
+        return self
+
+    async def layout(self, series: Series) -> Sequence[ListedImage]:
+        """Return names and sizes of the images, from the bucket's listing and their first kilobytes."""
+        return self._images.named(await self._images.known(self._place_of(series)))
 
     deflates_whole_series = False
 

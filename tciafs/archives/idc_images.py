@@ -18,7 +18,7 @@ from tciafs.archives.parallel import all_of, opened_ahead
 from tciafs.archives.s3 import Buckets, StoredObject
 from tciafs.errors import SeriesDamaged, UnreadableAnswer
 from tciafs.headers import Beginning, beginning_in
-from tciafs.model import Checksums, Delivery, ImageKey, Member
+from tciafs.model import Checksums, Delivery, ImageKey, ListedImage, Member
 from tciafs.naming import image_names
 
 __all__ = ["IdcImages", "names_of", "vouching"]
@@ -65,6 +65,12 @@ class IdcImages:
         images = [named[name] for name in sorted(named)]
         self._memory.keep_images(series.uuid, images)
         return images
+
+    @staticmethod
+    def named(images: Sequence[KnownImage]) -> list[ListedImage]:
+        """Return all images of a series, in order, with their names."""
+        names = names_of(list(map(key_of, images)))
+        return [ListedImage(name, each.stored.size_bytes) for name, each in zip(names, images, strict=True)]
 
     @asynccontextmanager
     async def deliveries(self, series: IndexedSeries) -> AsyncIterator[AsyncIterator[Delivery]]:

@@ -213,6 +213,11 @@ class NbiaArchive:
         """How to get at the images of a series one by one."""
         return self._single_images
 
+    @property
+    def layouts(self) -> None:
+        """Names come with the images, in the ZIP."""
+        return None
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()

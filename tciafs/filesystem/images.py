@@ -2,8 +2,9 @@
 
 Four states, in order of preference: the layout is known (names and sizes are final); it is coming in
 (names as they arrive, ending when the whole is verified); one image of known size (name and size are
-certain without a download); nothing known but the count (a look starts the download, a walk gets
-provisional names). Defined here and only here: that choice, and what a provisional name stands for.
+certain without a download); nothing known but the count (a look has the archive name the images, where it
+can, or starts the download; a walk gets provisional names). Defined here and only here: that choice, and
+what a provisional name stands for.
 """
 
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import trio
 
 from tciafs.model import Series
@@ -82,6 +84,10 @@ class Images:
         known = self._store.peek(series) is not None or _lone_image(series) is not None
         return not known and may_be_image(name) and self._store.peek_download(series) is None
 
+    def as_far_as_named(self, series: Series) -> Series:
+        """Return what to admit a look at names and sizes as: of no bytes where these come without images."""
+        return msgspec.structs.replace(series, size_bytes=None) if self._surveys(series) else series
+
     def opening_fetches(self, series: Series) -> bool:
         """Return whether `open` would begin a download."""
         return self._store.state(series) not in ("local", "arriving")
@@ -98,6 +104,8 @@ class Images:
             return lone if name == lone.name else None
         if not may_be_image(name):
             return None
+        if self._surveys(series):
+            return await self._find_known(await self._store.surveys.ensure(series), name)
         download = self._store.fetch(series)
         image = await download.wait_for(name, self._store.patience_s)
         if image is not None:
@@ -158,7 +166,9 @@ class Images:
         return None
 
     def look(self, series: Series) -> ImageListing:
-        """Return the listing of a series somebody looks at: fetched, and listed as it comes in."""
+        """Return the listing of a series somebody looks at: named in advance, or listed as it comes in."""
+        if self._surveys(series):
+            return _Surveyed(self._store, series)
         return _Arriving(self._store.fetch(series), self._store.patience_s)
 
     def walk(self, series: Series) -> ImageListing | None:
@@ -166,6 +176,10 @@ class Images:
         if series.image_count is None:
             return None
         return _Provisional(provisional_image_names(series.image_count), lambda: self._known_images(series))
+
+    def _surveys(self, series: Series) -> bool:
+        """Return whether the archive is to name the images: it can, and they are not on their way already."""
+        return self._store.surveys.are_to_be_had and self._store.peek_download(series) is None
 
     def names_once_shown(self, series: Series) -> Sequence[str]:
         """Return the names under which the kernel may have images of a series, as it was."""
@@ -254,6 +268,22 @@ class _Known:
             return None
         image = self._images[place]
         return FoundImage(image.name, image.size_bytes, FINAL_S)
+
+
+class _Surveyed:
+    """The images of a series that the archive names in advance, once it has."""
+
+    def __init__(self, store: "Store", series: Series) -> None:
+        self._store = store
+        self._series = series
+        self._known: _Known | None = None
+
+    async def wait_for(self, place: int) -> None:
+        if self._known is None:
+            self._known = _Known((await self._store.surveys.ensure(self._series)).layout)
+
+    def at(self, place: int) -> FoundImage | None:
+        return None if self._known is None else self._known.at(place)
 
 
 class _Provisional:

@@ -156,6 +156,8 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     store = await stack.enter_async_context(
         Store.running(store_config(settings), MeteredFetcher(pool, budgets))
     )
+    if archive.layouts is not None and not settings.offline:
+        store.surveys.surveyor = pool
     catalogue = await stack.enter_async_context(
         Catalogue.running(archive, catalogue_config(settings, archive.config, session), lister=pool)
     )

@@ -126,7 +126,7 @@ class Operations(pyfuse3.Operations):
                     self._guard.touches_image(ctx.pid)
                     series = await self._tree.series(parent)
                     if self._images.finding_fetches(series, wanted):
-                        self._admit(ctx.pid, series)
+                        self._admit(ctx.pid, self._images.as_far_as_named(series))
                 child = await self._tree.child(parent, wanted)
         except NoSuchName:
             return _negative_entry()
@@ -150,7 +150,7 @@ class Operations(pyfuse3.Operations):
         if node.level is Level.IMAGE:
             series = await self._tree.series(node)
             if self._images.finding_fetches(series, node.key):
-                self._admit(pid, series)
+                self._admit(pid, self._images.as_far_as_named(series))
         return await self._tree.attributes(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -204,7 +204,7 @@ class Operations(pyfuse3.Operations):
         if images is None and self._guard.lists_unknown_series(pid) and (walk := self._images.walk(series)):
             return self._tree.images(node, walk)
         if images is None:
-            self._admit(pid, series)
+            self._admit(pid, self._images.as_far_as_named(series))
             images = self._images.look(series)
         self._ahead.note(node, pid, opens=False)
         return self._tree.images(node, images)

@@ -89,7 +89,7 @@ def _text(number: int | None) -> str | None:
 def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = None) -> Mapping[str, str]:
     """Return what tciafs knows of the bytes of a series: state, checks passed, last error or refusal."""
     attributes = {"user.tciafs.state": store.state(series)}
-    if known := store.peek(series):
+    if (known := store.peek(series)) and known.layout.checks:
         attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
     failed = store.failures.find(series)
     if failure := failed.failure if failed is not None else refused:

@@ -129,6 +129,18 @@ class Shelf:
         """Keep the layout of a pack that was just published: to decode it again would only take time."""
         self._remember(KnownSeries(layout, self._ledger.pack_bytes(layout.series_uid)))
 
+    def record_layout(self, layout: Layout) -> None:
+        """Write down names and sizes of a series whose bytes are not here; blocking.
+
+        Not while those of another version are, whose row this would be.
+        """
+        if not self._is_frozen and not self._ledger.pack_bytes(layout.series_uid):
+            self._ledger.record(layout, 0)
+
+    def remember_layout(self, layout: Layout) -> KnownSeries:
+        """Return what is known of such a series from now on, as long as nothing of it comes in."""
+        return self._remember(KnownSeries(layout, 0))
+
     def _remember(self, known: KnownSeries) -> KnownSeries:
         self._forget(known.layout.series_uid)
         self._known[known.layout.series_uid] = known

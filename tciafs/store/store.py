@@ -32,6 +32,7 @@ from tciafs.store.open_packs import OpenImage
 from tciafs.store.pausing import Pausing
 from tciafs.store.room import Reservation, Room
 from tciafs.store.shelf import KnownSeries, Shelf
+from tciafs.store.surveys import Surveys
 from tciafs.store.turns import Turn, Turns
 
 __all__ = ["Store", "StoreConfig", "Usage"]
@@ -98,6 +99,7 @@ class Store:
         self.checker = Checker(shelf, self._room)
         self.holdings = Holdings(shelf)
         self.keeper = Keeper(shelf, self._room, self.checker)
+        self.surveys = Surveys(shelf, failures, self._disk, config.patience_s)
 
     @classmethod
     @asynccontextmanager

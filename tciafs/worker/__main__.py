@@ -26,6 +26,7 @@ from tciafs.worker.messages import (
     Command,
     Failed,
     Fetch,
+    Finished,
     Frames,
     Granted,
     ListCollection,
@@ -33,6 +34,8 @@ from tciafs.worker.messages import (
     NeedsRoom,
     NotGranted,
     Report,
+    Survey,
+    Surveyed,
     TokenGiven,
     TokenWanted,
     ToWorker,
@@ -94,6 +97,11 @@ class Worker:
                 )
             case ListCollection():
                 await self._list(archive, command)
+            case Survey(series):
+                if archive.layouts is None:
+                    raise TciafsError("this archive names no images in advance")
+                self._tell(Surveyed(list(await archive.layouts.layout(series))))
+                self._tell(Finished())
 
     async def _list(self, archive: AnyArchive, command: ListCollection) -> None:
         # diskcache takes a while to import, which only a worker that lists should pay.

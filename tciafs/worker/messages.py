@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from tciafs.archives.opening import ArchiveConfig
-from tciafs.model import Series
+from tciafs.model import ListedImage, Series
 from tciafs.store.layout import PackedImage
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "Progress",
     "Report",
     "RowReplaced",
+    "Survey",
+    "Surveyed",
     "ToWorker",
     "TokenGiven",
     "TokenWanted",
@@ -86,7 +88,15 @@ class ListCollection(msgspec.Struct, frozen=True, tag=True):
     log_level: int = logging.WARNING
 
 
-Command: TypeAlias = Fetch | ListCollection
+class Survey(msgspec.Struct, frozen=True, tag=True):
+    """Daemon to worker: name the images of a series without bringing them."""
+
+    series: Series
+    archive: ArchiveConfig
+    log_level: int = logging.WARNING
+
+
+Command: TypeAlias = Fetch | ListCollection | Survey
 
 
 class TokenGiven(msgspec.Struct, frozen=True, tag=True):
@@ -101,7 +111,13 @@ class TokenGiven(msgspec.Struct, frozen=True, tag=True):
 
 
 Answer: TypeAlias = TokenGiven | Granted | NotGranted
-ToWorker: TypeAlias = Fetch | ListCollection | TokenGiven | Granted | NotGranted
+ToWorker: TypeAlias = Fetch | ListCollection | Survey | TokenGiven | Granted | NotGranted
+
+
+class Surveyed(msgspec.Struct, frozen=True, tag=True):
+    """Worker to daemon: all images of the series, in order."""
+
+    images: list[ListedImage]
 
 
 class Arrived(msgspec.Struct, frozen=True, tag=True):
@@ -169,7 +185,16 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Report: TypeAlias = (
-    Arrived | Progress | NeedsRoom | Verified | RowReplaced | TokenWanted | Logged | Finished | Failed
+    Arrived
+    | Surveyed
+    | Progress
+    | NeedsRoom
+    | Verified
+    | RowReplaced
+    | TokenWanted
+    | Logged
+    | Finished
+    | Failed
 )
 
 

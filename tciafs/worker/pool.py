@@ -8,7 +8,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -20,7 +20,7 @@ from trio.abc import ReceiveStream, SendStream
 from tciafs.archives.http import Bearer
 from tciafs.archives.opening import ArchiveConfig
 from tciafs.errors import NoSpace, TciafsError, error_named
-from tciafs.model import Series
+from tciafs.model import ListedImage, Series
 from tciafs.store.download import Announcements, Grant
 from tciafs.worker.messages import (
     Answer,
@@ -38,6 +38,8 @@ from tciafs.worker.messages import (
     Progress,
     Report,
     RowReplaced,
+    Survey,
+    Surveyed,
     TokenGiven,
     TokenWanted,
     Verified,
@@ -149,6 +151,17 @@ class WorkerPool:
 
         command = ListCollection(kind, collection, str(folder), asked_at, self._archive(), _log_level())
         await self._have_carried_out(command, pass_on)
+
+    async def survey(self, series: Series) -> Sequence[ListedImage]:
+        """See `store.Surveyor.survey`."""
+        images: list[ListedImage] = []
+
+        async def pass_on(report: Report) -> None:
+            if isinstance(report, Surveyed):
+                images.extend(report.images)
+
+        await self._have_carried_out(Survey(series, self._archive(), _log_level()), pass_on)
+        return images
 
     async def _have_carried_out(self, command: Command, pass_on: PassOn) -> None:
         """Give a command to a process. Raises TciafsError when it fails."""

@@ -11,7 +11,7 @@ import pytest
 from tciafs.sample.__main__ import main as sample_archive
 from tciafs.sample.as_idc import BUCKET
 from tests.dicom_files import small_dicom
-from tests.mounting import Mount, mounted, program, run, status_of
+from tests.mounting import Mount, mounted, program, run, status_of, until
 from tests.s3 import RunningS3, needs_s3, running_s3
 from tests.sample.running import RunningSample, running_sample
 
@@ -100,10 +100,32 @@ def test_a_study_has_the_study_id_of_its_images(mount: Mount) -> None:
 
 def test_what_came_agrees_with_the_bucket(mount: Mount) -> None:
     (series,) = (mount.path / "Phantom-Head" / "HEAD-001").glob("*/2.000000*")
+    assert program("prefetch", series).returncode == 0
     assert len(os.listdir(series)) == 60
     assert os.getxattr(series, "user.tciafs.verified") == b"crc32,count,size,md5"
     assert os.getxattr(series, "user.tcia.DataDescriptionURI") == b"https://doi.org/10.7937/sample.head"
     assert program("verify", series).returncode == 0
+
+
+def test_a_look_has_sizes_without_images_and_reading_brings_the_same(
+    s3: RunningS3, written: Path, tmp_path: Path
+) -> None:
+    with mounted("http://127.0.0.1:9", *options(s3, written), folder=tmp_path) as mount:
+        (series,) = (mount.path / "Phantom-Brain-MR").glob("*/*/*")
+        before = {each.name: each.stat().st_size for each in series.iterdir()}
+        assert os.getxattr(series, "user.tciafs.state") == b"evicted"
+        assert status_of(mount)["cache"]["series"] == 0
+        assert len(before) > 20
+        assert {name: len((series / name).read_bytes()) for name in before} == before
+        assert {each.name: each.stat().st_size for each in series.iterdir()} == before
+        until(lambda: os.getxattr(series, "user.tciafs.state") == b"local", "the series in its place")
+
+
+def test_names_of_two_acquisitions_are_known_without_images(s3: RunningS3, written: Path) -> None:
+    with mounted("http://127.0.0.1:9", *options(s3, written, "--listing", "exact")) as mount:
+        (series,) = (mount.path / "Numbering_Traps" / "CONTINUED").glob("*/*")
+        assert os.listdir(series) == ["1-1.dcm", "1-2.dcm", "1-3.dcm", "2-1.dcm", "2-2.dcm", "2-3.dcm"]
+        assert os.getxattr(series, "user.tciafs.state") == b"evicted"
 
 
 def test_dcmtk_reads_it(mount: Mount) -> None:

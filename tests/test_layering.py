@@ -225,10 +225,16 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.watch_view",
         "cli.watch_view": "control.report",
         "cli.daemons": "cli.completing errors control.client control.report filesystem.mountpoint cli.output",
-        "cli.statuses": "cli.completing control.client control.failed_table control.report cli.daemons "
-        "cli.output "
-        "cli.watching",
+        "cli.statuses": "cli.completing control.client control.failed_table control.report cli.browsing "
+        "cli.daemons cli.output cli.watching",
         "cli.log_levels": "cli.completing settings control.client cli.daemons",
+        "cli.browsing": "cli.output web.server",
+        # The web page: made by the command that serves it.
+        "web.pictures": "",
+        "web.pages": "control.known_values control.report control.speeds control.values",
+        "web.guarded": "",
+        "web.server": "errors control.client control.known_values control.speeds web.guarded web.pages "
+        "web.pictures",
         "__main__": "cli",
         # An independent witness.
         "sample": "sample",
@@ -247,10 +253,12 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "diskcache": "catalogue.table",
         "sqlite3": "archives.idc_memory archives.idc_table catalogue.table store",
         "duckdb": "archives.idc_index sample",
-        "pydicom": "worker.headers headers sample",
-        "numpy": "sample",
-        "starlette": "control.server sample",
-        "hypercorn": "control.server sample",
+        "pydicom": "worker.headers headers web.pictures sample",
+        "numpy": "web.pictures sample",
+        "starlette": "control.server web.guarded web.server sample",
+        "hypercorn": "control.server web.server sample",
+        "jinja2": "web.pages",
+        "PIL": "web.pictures",
         "prometheus_client": "control.metrics",
         "isal": "archives.unzip catalogue.table store.pack worker.fetching store.checking",
         "stamina": "archives.http worker.fetching",
@@ -270,7 +278,7 @@ WITHOUT_TRIO = names(
     "archives.idc_table archives.s3 "
     "control.values control.known_values control.commands control.place control.client control.failed_table "
     "control.report "
-    "control.metrics control.speeds "
+    "control.metrics control.speeds web.pages web.pictures "
     "store.disk store.failures store.holder store.layout store.pack store.ledger store.open_packs "
     "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "
     "worker.rest worker.headers worker.digests selection.manifests selection.criteria catalogue.answers "
@@ -281,7 +289,9 @@ WITHOUT_TRIO = names(
 )
 """Pure functions, values, and what blocks: all of it can be used and tested without an event loop."""
 
-HEAVY = names("duckdb trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich prometheus_client")
+HEAVY = names(
+    "duckdb trio pyfuse3 httpx pydicom numpy diskcache hypercorn starlette rich prometheus_client jinja2 PIL"
+)
 """What `tciafs --help` must not wait for."""
 
 

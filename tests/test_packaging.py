@@ -93,6 +93,7 @@ def test_the_metadata_says_what_it_is(metadata: Message) -> None:
         "idc",
         "idc-sample",
         "keyring",
+        "web",
     }
     assert metadata.get_payload() == (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -111,8 +112,8 @@ def test_the_source_distribution_can_be_tested_and_holds_no_refuse(sources: set[
     } <= sources
 
 
-IN_EXTRAS = {"duckdb", "keyring"}
-"""What only those import who asked for it: the sample with the index of a whole archive, a desktop's user."""
+IN_EXTRAS = {"duckdb", "jinja2", "keyring", "markupsafe", "PIL"}
+"""What only those import who asked for it: an index of a whole archive, a desktop's user, a page."""
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

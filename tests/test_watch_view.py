@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from tciafs.cli.watch_view import left_text, view
+from tciafs.cli.watch_view import view
+from tciafs.control.report import left_text
 from tciafs.control.speeds import Speeds
 from tciafs.control.values import (
     CacheStatus,

@@ -20,6 +20,7 @@ __all__ = ["status"]
 @click.argument("mountpoint", type=MOUNT_POINT, required=False)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing it, each second anew; q ends it.")
+@click.option("--web", is_flag=True, help="Serve a page for a browser on this machine; Ctrl-C ends it.")
 @click.option(
     "--failed",
     "failed_file",
@@ -27,19 +28,24 @@ __all__ = ["status"]
     metavar="FILE",
     help="Write the series that could not be had as CSV to FILE (-: here) instead.",
 )
-def status(mountpoint: str | None, as_json: bool, watch: bool, failed_file: Path | None) -> int:
+def status(mountpoint: str | None, as_json: bool, watch: bool, web: bool, failed_file: Path | None) -> int:
     """Show what the daemon of MOUNTPOINT does: downloads, cache, failures (default: all your mounts).
 
     \b
       tciafs status                   a few lines for each mount
       tciafs status --watch           a screen that shows downloads as they come in
       tciafs status --watch --json    a line for each change, for a script
+      tciafs status --web             the same and the archive's tree with pictures, in a browser
       tciafs status --failed -        what could not be had, as CSV
     """
     find = partial(_meant, mountpoint)
+    if sum((watch, web, failed_file is not None)) > 1 or (web and as_json):
+        raise click.UsageError("Only one of --watch, --web and --failed, and --json not with --web")
+    if web:
+        from tciafs.cli.browsing import browse
+
+        return browse(find)
     if watch:
-        if failed_file is not None:
-            raise click.UsageError("--watch and --failed do not go together")
         from tciafs.cli.watching import watch as watch_mounts
 
         return watch_mounts(find, as_json=as_json)

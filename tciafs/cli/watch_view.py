@@ -12,13 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tciafs.control.report import opens_text, printable, size_text, time_text
+from tciafs.control.report import left_text, opens_text, printable, size_text, time_text
 
 if TYPE_CHECKING:
     from tciafs.control.speeds import Speeds
     from tciafs.control.values import DownloadStatus, FailureStatus, Status
 
-__all__ = ["left_text", "view"]
+__all__ = ["view"]
 
 MOST_ARRIVING = 8
 MOST_QUEUED = 3
@@ -126,16 +126,6 @@ def _numbers(each: "DownloadStatus", speeds: "Speeds") -> str:
     speed, left_s = speeds.of(each), speeds.left_s(each)
     text += "" if speed is None else f" {size_text(speed)}/s"
     return text if left_s is None else f"{text} {left_text(left_s)} left"
-
-
-def left_text(seconds: float) -> str:
-    """Return a time to wait: "0:09", "12:34", "1:02:03"; "more than a day"."""
-    whole = int(seconds + 0.5)
-    if whole >= 86_400:
-        return "more than a day"
-    minutes, second = divmod(whole, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _failures(status: "Status") -> Iterator[RenderableType]:

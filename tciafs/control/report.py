@@ -17,7 +17,7 @@ from tciafs.control.values import (
     Status,
 )
 
-__all__ = ["json_line", "opens_text", "printable", "report", "size_text", "time_text"]
+__all__ = ["json_line", "left_text", "opens_text", "printable", "report", "size_text", "time_text"]
 
 MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
@@ -128,6 +128,16 @@ def _event(each: EventStatus) -> str:
 def time_text(at: float) -> str:
     """Return a time (Unix seconds) in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def left_text(seconds: float) -> str:
+    """Return a time to wait: "0:09", "12:34", "1:02:03"; "more than a day"."""
+    whole = int(seconds + 0.5)
+    if whole >= 86_400:
+        return "more than a day"
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def size_text(size_bytes: float) -> str:

@@ -196,6 +196,11 @@ class Settings:
         "provisional names to walkers, exact always fetches, names never does.",
         **choice("auto", "names", "exact"),
     )
+    usage: str = _setting(
+        "kept",
+        "Whether note is kept in the cache folder of which series are read, for tciafs cite --used.",
+        **choice("kept", "off"),
+    )
     crawlers: tuple[str, ...] = _setting(
         "updatedb*:mlocate:tracker-*:localsearch-*:baloo_file*:recoll*:tumblerd:*thumbnail*:totem-video-thu*:"
         "clamscan:clamd:clamonacc:aide:rkhunter:restic:borg:duplicity",

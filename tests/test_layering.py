@@ -39,16 +39,20 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.known_values": "",
         "control.series_values": "",
         "control.manifest_values": "",
+        "control.usage_values": "",
         "control.manifest_client": "control.client control.manifest_values",
-        "control.commands": "control.known_values control.manifest_values control.series_values "
+        "control.commands": "control.usage_values control.known_values control.manifest_values "
+        "control.series_values "
         "control.values",
         "control.place": "",
         "control.report": "control.values",
         "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
-        "control.client": "errors control.known_values control.place control.report control.series_values "
+        "control.client": "errors control.usage_values control.known_values control.place "
+        "control.report control.series_values "
         "control.values",
-        "control.server": "errors request_ids control.commands control.known_values control.manifest_values "
+        "control.server": "errors control.usage_values request_ids control.commands "
+        "control.known_values control.manifest_values "
         "control.metrics control.series_values control.values",
         "control.metrics": "control.report control.values",
         # Archives speak to servers and know nothing of disks and kernels.
@@ -157,12 +161,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.reading": "",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
-        "filesystem.commands": "errors logs control.commands control.known_values control.values "
+        "filesystem.commands": "errors control.usage_values logs control.commands "
+        "control.known_values control.values "
         "filesystem.paths filesystem.status store.checking",
         "filesystem.known": "errors model naming control.known_values filesystem.folders "
         "filesystem.identities filesystem.status",
         "filesystem.budgets": "errors model store.download",
         "filesystem.interrupts": "errors",
+        "filesystem.usage": "model",
         "filesystem.walk_ahead": "errors filesystem.identities filesystem.nodes filesystem.way",
         "filesystem.way": "model filesystem.folders filesystem.identities filesystem.sources",
         "filesystem.prefetching": "errors control.series_values filesystem.identities filesystem.paths "
@@ -195,7 +201,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.output": "",
         "cli.completing": "errors control.report filesystem.mountpoint",
         "cli.agreeing": "errors naming settings agreement cli.output",
-        "cli.citing": "cli.completing citations control.report cli.exporting cli.output",
+        "cli.citing": "cli.completing citations control.client control.report cli.daemons cli.exporting "
+        "cli.output",
         "cli.measuring": "cli.completing hidden control.report cli.daemons cli.exporting cli.output",
         "cli.manifests": "cli.completing errors selection.manifests control.manifest_client "
         "control.report cli.daemons "

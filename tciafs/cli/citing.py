@@ -1,10 +1,18 @@
-"""Citing the data under a path."""
+"""Citing the data under a path, or what was read."""
+
+import datetime as dt
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from tciafs.cli.completing import PATH
+from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
 from tciafs.cli.exporting import series_at
 from tciafs.cli.output import say
+
+if TYPE_CHECKING:
+    from tciafs.citations import SeriesSource
 
 __all__ = ["cite"]
 
@@ -18,17 +26,53 @@ __all__ = ["cite"]
     default="text",
     help="How citations are written.  [default: text]",
 )
-def cite(paths: tuple[str, ...], form: str) -> None:
+@click.option(
+    "--used", is_flag=True, help="Cite what was read through the mounts at PATH (default: all yours)."
+)
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="With --used: what was read on that day (UTC) or later.",
+)
+def cite(paths: tuple[str, ...], form: str, used: bool, since: dt.datetime | None) -> int:
     """Print the citations of the data at PATH in a mount (default: the current folder), with their licences.
 
-    Takes listings and no images. Authors and titles are at each DOI; archives do not list them.
+    Takes listings and no images. Authors and titles are at each DOI; archives do not list them. With --used
+    it is what programs have really opened, wherever it lies.
 
     \b
       tciafs cite /mnt/tcia/LIDC-IDRI
       tciafs cite --format bibtex /mnt/cohort
+      tciafs cite --used --since 2026-01-31
     """
     from tciafs.citations import FORMS, data_sets
     from tciafs.control.report import printable
 
-    text = FORMS[form](data_sets(each.source() for each in series_at(paths or (".",))))
+    if since is not None and not used:
+        raise click.UsageError("--since goes with --used")
+    exit_code = 0
+    if used:
+        sources, exit_code = _used(paths, (since.date() if since else dt.date.min).isoformat())
+    else:
+        sources = [each.source() for each in series_at(paths or (".",))]
+    text = FORMS[form](data_sets(sources))
     say("\n".join(printable(line) for line in text.rstrip("\n").split("\n")))
+    return exit_code
+
+
+def _used(paths: tuple[str, ...], since: str) -> "tuple[list[SeriesSource], int]":
+    """Return the source of each series that was read through some mounts, and an exit code."""
+    from tciafs.citations import SeriesSource
+    from tciafs.control.client import ask_used
+
+    mounts = {mount.path: mount for mount, _inside in map(mount_around, paths)}
+    answers, exit_code = asked_each(list(mounts.values()) or mounts_of_user(), partial(ask_used, since=since))
+    sources = []
+    for each in (each for answer in answers for each in answer):
+        is_third_party = each.third_party.upper() == "YES"
+        source = SeriesSource(
+            each.collection, each.data_uri, each.licence_name, each.licence_uri, is_third_party
+        )
+        sources += [source] * each.series
+    return sources, exit_code

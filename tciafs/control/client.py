@@ -26,6 +26,7 @@ from tciafs.control.series_values import (
     PrefetchTurn,
     SeriesPage,
 )
+from tciafs.control.usage_values import ListUsed, UsedPage, UsedSource
 from tciafs.control.values import (
     PREFIX,
     CachedPage,
@@ -67,6 +68,7 @@ __all__ = [
     "ask_refresh",
     "ask_series",
     "ask_status",
+    "ask_used",
     "patience_of",
 ]
 
@@ -202,6 +204,16 @@ def ask_prefetch(mountpoint: Path, wish: Prefetch) -> PrefetchTurn:
     Raises as `ask_refresh`.
     """
     return ask(mountpoint, "prefetch", wish, PrefetchTurn, TURN_TIMEOUT_S)
+
+
+def ask_used(mountpoint: Path, since: str) -> list[UsedSource]:
+    """Return from where series were read through a mount, on a day or later. Raises as `ask_status`."""
+    sources: list[UsedSource] = []
+    page = UsedPage((), more=True)
+    while page.more:
+        page = ask(mountpoint, "used", ListUsed(since, len(sources)), UsedPage, ANSWER_TIMEOUT_S)
+        sources += page.sources
+    return sources
 
 
 def ask_refresh(mountpoint: Path, path: str) -> None:

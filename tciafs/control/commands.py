@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tciafs.control.known_values import KnownPage, LocatedImage
 from tciafs.control.manifest_values import AddedManifest, AddManifest, ManifestPage
 from tciafs.control.series_values import Prefetch, PrefetchTurn, SeriesPage
+from tciafs.control.usage_values import UsedPage
 from tciafs.control.values import CachedPage, CheckPlace, CheckTurn, Evicted, FailurePage, Status
 
 __all__ = ["Commands"]
@@ -27,7 +28,8 @@ class Commands:
     stand still (True) or go on (False), `log_level` the daemon log so much, both at once. `known` takes a
     path and a name behind which to go on, `locate` a series UID and which image is meant; neither asks the
     archive. `add_manifest` takes a part of one; with the last part it is kept, and the answer tells of it.
-    `manifests` takes the name behind which to go on, `remove_manifest` a name.
+    `manifests` takes the name behind which to go on, `remove_manifest` a name. `used` takes a day and a
+    place, and never waits.
     """
 
     status: Callable[[], Status]
@@ -48,3 +50,4 @@ class Commands:
     add_manifest: Callable[[AddManifest], Awaitable[AddedManifest | None]]
     manifests: Callable[[str], ManifestPage]
     remove_manifest: Callable[[str], Awaitable[None]]
+    used: Callable[[str, int], UsedPage]

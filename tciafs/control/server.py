@@ -26,6 +26,7 @@ from tciafs.control.commands import Commands
 from tciafs.control.known_values import ListKnown, Locate
 from tciafs.control.manifest_values import AddManifest, ListManifests, RemoveManifest
 from tciafs.control.series_values import ListFailed, ListNamed, ListSeries, Prefetch
+from tciafs.control.usage_values import ListUsed
 from tciafs.control.values import (
     PREFIX,
     Check,
@@ -98,6 +99,7 @@ def _application(commands: Commands) -> Starlette:
             _command("add-manifest", AddManifest, commands.add_manifest),
             _command("manifests", ListManifests, _at_once(lambda wish: commands.manifests(wish.after))),
             _command("remove-manifest", RemoveManifest, lambda wish: commands.remove_manifest(wish.name)),
+            _command("used", ListUsed, _at_once(lambda wish: commands.used(wish.since, wish.place))),
             _command("evict", Evict, lambda wish: commands.evict(wish.path, wish.after)),
         ],
         exception_handlers={HTTPException: _unknown},

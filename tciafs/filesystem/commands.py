@@ -3,17 +3,20 @@
 Handed the rooms; knows nothing of sockets.
 """
 
+import datetime as dt
 from dataclasses import astuple
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from tciafs import logs
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import LocatedImage
+from tciafs.control.usage_values import UsedPage, UsedSource
 from tciafs.control.values import CachedPage, CachedSeries, CheckPlace, CheckTurn, Evicted
-from tciafs.errors import DeadlinePassed, NoSuchName
+from tciafs.errors import DeadlinePassed, Misuse, NoSuchName
 from tciafs.filesystem.paths import Paths
 from tciafs.filesystem.status import About, Rooms, brief, failures_after, snapshot
 from tciafs.store.checking import Place
@@ -23,9 +26,13 @@ if TYPE_CHECKING:
     from tciafs.filesystem.manifests import Manifests
     from tciafs.filesystem.prefetching import Prefetching
     from tciafs.filesystem.tree import Tree
+    from tciafs.filesystem.usage import Source, Usage
     from tciafs.store.ledger import Entry
 
 __all__ = ["commands_of"]
+
+PAGE_SOURCES = 50
+"""An answer must fit into the buffer of a socket, whatever texts an archive has."""
 
 
 def commands_of(
@@ -35,6 +42,7 @@ def commands_of(
     prefetching: "Prefetching",
     known: "Known",
     manifests: "Manifests",
+    usage: "Usage | None" = None,
 ) -> Commands:
     """Return what a mount does when it is asked to by a command."""
 
@@ -76,6 +84,16 @@ def commands_of(
         else:
             rooms.store.pausing.end()
 
+    def used(since: str, place: int) -> UsedPage:
+        if usage is None:
+            raise Misuse("this mount keeps no note of what is read (--usage off)")
+        try:
+            found = sorted(usage.since(dt.date.fromisoformat(since)).items(), key=repr)
+        except ValueError:
+            raise Misuse(f"{since!r} is no day such as 2026-01-31") from None
+        page = [_used_source(source, count) for source, count in found[place : place + PAGE_SOURCES + 1]]
+        return UsedPage(tuple(page[:PAGE_SOURCES]), more=len(page) > PAGE_SOURCES)
+
     async def locate(series_uid: str, image: int | None) -> LocatedImage:
         located = await rooms.store.holdings.locate(series_uid, image)
         if located is None:
@@ -99,6 +117,7 @@ def commands_of(
         add_manifest=manifests.add,
         manifests=manifests.listed,
         remove_manifest=manifests.remove,
+        used=used,
         known=known.page,
         locate=locate,
     )
@@ -115,3 +134,8 @@ def _cached_series(entry: "Entry") -> CachedSeries:
         layout.image_bytes,
         layout.checks,
     )
+
+
+def _used_source(source: "Source", series: int) -> UsedSource:
+    collection, data_uri, licence_name, licence_uri, third_party = map(brief, msgspec.structs.astuple(source))
+    return UsedSource(collection, data_uri, licence_name, licence_uri, third_party, series)

@@ -58,6 +58,7 @@ from tciafs.filesystem.status import About, Rooms, in_a_line
 from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
+from tciafs.filesystem.usage import Usage
 from tciafs.filesystem.walk_ahead import WalkAhead
 from tciafs.hidden import View
 from tciafs.model import Series
@@ -107,6 +108,7 @@ class _Sources:
     listings: Listings
     never_asking: Listings
     views: Views
+    usage: Usage | None
     budgets: Budgets
     guard: Guard
 
@@ -168,9 +170,14 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     views = await stack.enter_async_context(Views.running(catalogue, selection, kept))
     chosen: Catalogue | Selection = catalogue if choice.is_everything else selection
     never = chosen.that_never_asks()
+    usage = None
+    if settings.usage == "kept":
+        usage = await stack.enter_async_context(Usage.running(store_config(settings).folder / "usage"))
     mode = cast(ListingMode, settings.listing)
     guard = Guard(mode, settings.crawlers, budgets, paused=lambda: store.pausing.refusal)
-    return _Sources(archive, session, store, catalogue, selection, chosen, never, views, budgets, guard)
+    return _Sources(
+        archive, session, store, catalogue, selection, chosen, never, views, usage, budgets, guard
+    )
 
 
 def _commands(
@@ -190,7 +197,7 @@ def _commands(
     prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
     known = Known(sources.never_asking, Naming(settings.naming), store.holdings, store.state)
     manifests = Manifests(sources.views, tree, files.view, about.patience_s)
-    return commands_of(about, rooms, tree, prefetching, known, manifests)
+    return commands_of(about, rooms, tree, prefetching, known, manifests, sources.usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +221,9 @@ def _file_system(settings: Settings, sources: _Sources) -> _FileSystem:
     view = KernelView(tree, images, naming, _forget_entry, _forget_attributes)
     _pass_on_changes(sources, tables, view)
     ahead = WalkAhead(tree, store, guard, ahead_config(settings))
-    operations = Operations(tree, images, store, guard, ahead, interrupts, presentation_of(settings))
+    operations = Operations(
+        tree, images, store, guard, ahead, interrupts, presentation_of(settings), sources.usage
+    )
     return _FileSystem(tree, images, view, interrupts, ahead, operations)
 
 

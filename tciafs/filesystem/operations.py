@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
     from tciafs.filesystem.images import Images
     from tciafs.filesystem.interrupts import Interrupts
+    from tciafs.filesystem.usage import Usage
     from tciafs.filesystem.walk_ahead import WalkAhead
     from tciafs.model import Series
     from tciafs.store.store import Store
@@ -97,6 +98,7 @@ class Operations(pyfuse3.Operations):
         ahead: "WalkAhead",
         interrupts: "Interrupts",
         presentation: Presentation,
+        usage: "Usage | None" = None,
     ) -> None:
         super().__init__()
         self._tree = tree
@@ -106,6 +108,7 @@ class Operations(pyfuse3.Operations):
         self._ahead = ahead
         self._interrupts = interrupts
         self._presentation = presentation
+        self._usage = usage
         self._extended = ExtendedAttributes(tree, store, guard)
         self._handles = Handles()
         self._requests = Requests(tree, self._handles)
@@ -256,6 +259,8 @@ class Operations(pyfuse3.Operations):
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
         if node.parent is not None:
             self._ahead.note(node.parent, ctx.pid, opens=True)
+        if self._usage is not None and not self._guard.is_crawler(ctx.pid):
+            self._usage.note(series)
         handle, pages = self._handles.add_image(node, image)
         return pyfuse3.FileInfo(fh=handle, keep_cache=pages.keep, direct_io=pages.bypass)
 

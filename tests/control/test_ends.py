@@ -32,6 +32,7 @@ from tciafs.control.client import (
     ask_refresh,
     ask_series,
     ask_status,
+    ask_used,
 )
 from tciafs.control.commands import Commands
 from tciafs.control.known_values import KnownFolder, KnownPage, LocatedImage
@@ -40,6 +41,7 @@ from tciafs.control.manifest_values import AddedManifest, AddManifest, KeptManif
 from tciafs.control.place import listening, sockets
 from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
 from tciafs.control.server import MOST_ANSWER_BYTES, MOST_REQUEST_BYTES, serve
+from tciafs.control.usage_values import UsedPage, UsedSource
 from tciafs.control.values import (
     CachedPage,
     CachedSeries,
@@ -120,6 +122,7 @@ class FakeDaemon:
             add_manifest=self.add_manifest,
             manifests=self.list_manifests,
             remove_manifest=self.remove_manifest,
+            used=self.list_used,
             known=self.known,
             locate=self.locate,
         )
@@ -140,6 +143,10 @@ class FakeDaemon:
     def list_manifests(self, after: str) -> ManifestPage:
         behind = [each for each in self.manifests if each.name > after]
         return ManifestPage(tuple(behind[:2]), more=len(behind) > 2)
+
+    def list_used(self, since: str, place: int) -> UsedPage:
+        page = tuple(UsedSource("Lung", str(number), "", "", "", number) for number in range(place, 5))
+        return UsedPage(page[:2], more=len(page) > 2)
 
     async def remove_manifest(self, name: str) -> None:
         self.manifests = [each for each in self.manifests if each.name != name]
@@ -368,6 +375,11 @@ async def test_a_manifest_of_any_length_comes_in_parts_that_fit_into_a_request()
     assert added == AddedManifest(2, ("one is missing",))
     assert [uid for part in daemon.manifest_parts for uid in part.uids] == uids
     assert [part.is_whole for part in daemon.manifest_parts] == [False, False, False, True]
+
+
+async def test_what_was_read_comes_page_by_page() -> None:
+    async with served(FakeDaemon()):
+        assert [each.series for each in await in_thread(ask_used, MOUNT, "2026-01-31")] == list(range(5))
 
 
 async def test_manifests_come_page_by_page_and_go_by_name() -> None:

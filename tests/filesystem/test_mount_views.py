@@ -260,3 +260,22 @@ def test_a_manifest_in_a_mount_stands_for_its_collection(sample: RunningSample) 
         expected = len(expected_series(sample, "Phantom-Head"))
         assert f"{expected} series fetched" in program("prefetch", mount.path / "Phantom-Head.tcia").stdout
         assert program("pin", mount.path / "Nothing.tcia").returncode == 1
+
+
+def test_what_was_read_is_cited_and_not_what_was_only_listed(sample: RunningSample, tmp_path: Path) -> None:
+    head, echo = (expected_series(sample, name)[0] for name in ("Phantom-Head", "Phantom-Echo-NC"))
+    with mounted(sample.url, folder=tmp_path) as mount:
+        os.listdir(mount.path / head.path)
+        folder = mount.path / echo.path
+        (folder / min(os.listdir(folder))).read_bytes()
+        assert "Phantom-Echo-NC [Data set, 1 series]" in program("cite", "--used", mount.path).stdout
+    with mounted(sample.url, folder=tmp_path) as mount:
+        said = program("cite", "--used", "--since", "2026-01-01", mount.path).stdout
+        assert "Phantom-Echo-NC [Data set, 1 series]" in said
+        assert "Phantom-Head" not in said
+        assert "Phantom" not in program("cite", "--used", "--since", "9999-01-01", mount.path).stdout
+        assert program("cite", "--since", "2026-01-01", mount.path).returncode == 2
+    with mounted(sample.url, "--usage", "off", folder=tmp_path) as mount:
+        refused = program("cite", "--used", mount.path)
+        assert refused.returncode == 2
+        assert "keeps no note of what is read (--usage off)" in refused.stderr

@@ -7,7 +7,6 @@ here: what a size, a time, a day or a list looks like. Pure functions; only a ho
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,6 +59,8 @@ def parse_timeout(text: str) -> int:
 
 
 def _with_unit(text: str, units: Mapping[str, int], expected: str) -> int:
+    from fractions import Fraction
+
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]?)", text)
     if match is None or match[2].upper() not in units:
         raise ValueError(f"expected {expected}")

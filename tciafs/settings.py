@@ -11,13 +11,10 @@ import datetime as dt
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-import platformdirs
 
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import (
@@ -363,6 +360,8 @@ def unknown(name: str) -> Misuse:
 
 def config_path() -> Path:
     """Return where the user's configuration file is, if there is one."""
+    import platformdirs  # 6 ms that help need not wait for
+
     return platformdirs.user_config_path("tciafs") / "config.toml"
 
 
@@ -375,6 +374,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
 
 
 def _from_file(file: Path | None) -> dict[str, Given]:
+    import tomllib
+
     path = file or config_path()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

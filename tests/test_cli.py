@@ -75,7 +75,7 @@ class Mounts:
         self._note(settings, mountpoint, False)
         return f"{mountpoint}: 6 collections."
 
-    def _run(self, settings: Settings, mountpoint: Path) -> None:
+    def _run(self, settings: Settings, mountpoint: Path, _handed: int | None) -> None:
         self._note(settings, mountpoint, True)
 
 
@@ -403,6 +403,12 @@ def test_help_teaches_the_three_things_to_do_first(run: Run) -> None:
         assert f"    {line}" in result.out
     assert "Exit codes: 0 fine" in result.out
     assert run("-h") == run() == result
+
+
+def test_each_command_has_a_line_of_help_that_is_not_cut_off(run: Run) -> None:
+    lines = run("--help").out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(lines) == sum(not each.hidden for each in cli.commands.commands.values())
+    assert [line for line in lines if not line.endswith(".") or line.endswith("..")] == []
 
 
 @pytest.mark.parametrize("command", ["mount", "demo", "umount", "status", "refresh"])

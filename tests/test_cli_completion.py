@@ -78,7 +78,7 @@ def arguments(command: click.Command, name: str) -> Iterator[tuple[str, click.Pa
     if isinstance(command, click.Group):
         for below, each in command.commands.items():
             yield from arguments(each, f"{name} {below}".strip())
-    else:
+    elif not command.hidden:
         yield from ((name, each) for each in command.params if isinstance(each, click.Argument))
 
 

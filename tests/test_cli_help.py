@@ -18,7 +18,7 @@ def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.C
     for name, each in group.commands.items():
         if isinstance(each, click.Group):
             yield from commands(each, f"{above}{name} ")
-        else:
+        elif not each.hidden:
             yield above + name, each
 
 

@@ -11,7 +11,7 @@ from tciafs.settings import Settings
 __all__ = ["agree", "ensure_agreed"]
 
 
-@click.command()
+@click.command(short_help="Agree to TCIA's data usage policy.")
 def agree() -> None:
     """Agree to TCIA's data usage policy, once for all your mounts.
 

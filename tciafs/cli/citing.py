@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["cite"]
 
 
-@click.command()
+@click.command(short_help="Print the citations of the data at PATH.")
 @click.argument("paths", type=PATH, nargs=-1, metavar="[PATH...]")
 @click.option(
     "--format",

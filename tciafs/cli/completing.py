@@ -5,12 +5,15 @@ mount is looked at for that, but by the shell itself where a path is completed.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
 from click.types import UnprocessedParamType
 
 from tciafs.errors import Misuse, TciafsError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["FOLDER", "MOUNT_POINT", "PATH", "Words", "completion"]
 
@@ -27,7 +30,9 @@ class Words(UnprocessedParamType):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(word) for word in self._offered if word.startswith(incomplete)]
 
 
@@ -39,7 +44,9 @@ class _Path(UnprocessedParamType):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(incomplete, type=self._kind)]
 
 
@@ -48,7 +55,9 @@ class _MountPoint(_Path):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
         fitting = [path for path in _mount_points() if path.startswith(incomplete)]
         return [CompletionItem(path) for path in fitting] or super().shell_complete(ctx, param, incomplete)
 
@@ -66,7 +75,7 @@ def _mount_points() -> list[str]:
     return sorted(path for path in paths if path == printable(path))
 
 
-@click.command()
+@click.command(short_help="Print what has a shell complete words with TAB.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
@@ -77,6 +86,8 @@ def completion(ctx: click.Context, shell: str) -> None:
       eval "$(tciafs completion zsh)"       in ~/.zshrc, behind compinit
       tciafs completion fish | source       in ~/.config/fish/config.fish
     """
+    from click.shell_completion import get_completion_class
+
     kind = get_completion_class(shell)
     if kind is None:
         raise TciafsError(f"this version of click knows no completion for {shell}")

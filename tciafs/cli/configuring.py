@@ -35,7 +35,7 @@ class _Setting:
         return {"value": self.value, "text": self.text, "source": self.source, "place": self.place}
 
 
-@click.command()
+@click.command(short_help="Show each setting, and where it comes from.")
 @click.argument("names", type=Words(*(each.name for each in declarations())), nargs=-1, metavar="[NAME...]")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON; sizes in bytes, times in seconds.")
 @setting_options

@@ -44,7 +44,7 @@ class Answered(Generic[A]):
     error: TciafsError | None
 
 
-@click.command()
+@click.command(short_help="Have all downloads stand still.")
 @click.argument("mountpoint", type=MOUNT_POINT)
 def pause(mountpoint: str) -> None:
     """Have all downloads of MOUNTPOINT stand still; what is cached stays readable.
@@ -55,7 +55,7 @@ def pause(mountpoint: str) -> None:
     _pause(mountpoint, paused=True)
 
 
-@click.command()
+@click.command(short_help="Let the downloads go on.")
 @click.argument("mountpoint", type=MOUNT_POINT)
 def resume(mountpoint: str) -> None:
     """Let the downloads of MOUNTPOINT go on.
@@ -73,7 +73,7 @@ def _pause(mountpoint: str, *, paused: bool) -> None:
     asked(mount, partial(ask_pause, mount.path, paused=paused))
 
 
-@click.command()
+@click.command(short_help="Ask the archive again for the listings at PATH.")
 @click.argument("path", type=PATH, default=".")
 def refresh(path: str) -> None:
     """Ask the archive again for the listings at PATH in a mount (default: the current folder).

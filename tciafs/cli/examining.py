@@ -13,7 +13,7 @@ from tciafs.settings import Settings
 __all__ = ["doctor"]
 
 
-@click.command()
+@click.command(short_help="Say which of what a mount needs works.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each finding.")
 @setting_options
 def doctor(

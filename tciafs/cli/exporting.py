@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "series_at"]
 
 
-@click.command()
+@click.command(short_help="Copy what lies at PATH, as the retriever would.")
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--to",

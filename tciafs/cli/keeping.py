@@ -11,7 +11,7 @@ from tciafs.cli.output import say
 __all__ = ["evict", "pin", "unpin"]
 
 
-@click.command()
+@click.command(short_help="Keep what is at PATH in the cache for good.")
 @click.argument("path", type=PATH)
 def pin(path: str) -> None:
     """Keep what is at PATH in the cache for good, once it is there; nothing is downloaded now.
@@ -24,7 +24,7 @@ def pin(path: str) -> None:
     _pin(path, pinned=True)
 
 
-@click.command()
+@click.command(short_help="Let what is at PATH make room again.")
 @click.argument("path", type=PATH)
 def unpin(path: str) -> None:
     """Let what is at PATH make room for others again, all below it too.
@@ -44,7 +44,7 @@ def _pin(path: str, *, pinned: bool) -> None:
     say(f"{'pinned' if pinned else 'not pinned any more'}: {printable(inside)}")
 
 
-@click.command()
+@click.command(short_help="Drop the images at PATH from the cache.")
 @click.argument("path", type=PATH)
 def evict(path: str) -> int:
     """Drop the images at PATH from the cache, except what is pinned or open; names and sizes stay.

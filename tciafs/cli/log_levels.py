@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["log_level"]
 
 
-@click.command()
+@click.command(short_help="Have a running mount log more, or less.")
 @click.argument("level", type=click.Choice(LOG_LEVELS))
 @click.argument("mountpoint", type=MOUNT_POINT, required=False)
 def log_level(level: "LevelName", mountpoint: str | None) -> int:

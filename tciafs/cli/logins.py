@@ -21,7 +21,7 @@ _CONFIG = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Log in, for data that not everybody may see.")
 @click.option("--user", metavar="NAME", help="Your name at the archive; asked for if not given.")
 @_URL
 @_CONFIG
@@ -50,7 +50,7 @@ def login(user: str | None, url: str | None, config: Path | None) -> None:
     say(f"logged in as {logged_in.user}; the token is kept in {where}. Mount again to use it.")
 
 
-@click.command()
+@click.command(short_help="Forget the login that is kept.")
 @_URL
 @_CONFIG
 def logout(url: str | None, config: Path | None) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["manifest", "the_mount"]
 
 
-@click.group()
+@click.group(short_help="Show manifests as folders of a mount.")
 def manifest() -> None:
     """Show manifests as folders of a mount: .tciafs/by-manifest/NAME."""
 

@@ -43,7 +43,7 @@ class _Sum:
         self.here_bytes += (size_bytes or 0) if series.is_here else 0
 
 
-@click.command()
+@click.command(short_help="Show how much lies at PATH, and what of it is here.")
 @click.argument("paths", type=PATH, nargs=-1, metavar="[PATH...]")
 @click.option(
     "-d",

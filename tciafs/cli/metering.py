@@ -1,7 +1,6 @@
 """`tciafs metrics`: what mounts do as Prometheus metrics, printed or put where a collector reads them."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["metrics"]
 
 
-@click.command()
+@click.command(short_help="Print Prometheus metrics of your mounts.")
 @click.argument("mountpoint", type=MOUNT_POINT, required=False)
 @click.option(
     "--output",
@@ -61,6 +60,8 @@ def _meant(mountpoint: str | None) -> "list[Ours]":
 
 def _replace(file: Path, text: bytes) -> None:
     """Write a file that nobody sees half written, and that everybody may read, as collectors do."""
+    import tempfile
+
     try:
         descriptor, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:

@@ -1,8 +1,6 @@
 """Mounting, the demonstration, unmounting."""
 
 import shlex
-import tempfile
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from tciafs.settings import Settings
 __all__ = ["demo", "mount", "umount"]
 
 
-@click.command()
+@click.command(short_help="Mount the archive at MOUNTPOINT.")
 @click.argument(
     "words",
     type=FOLDER,
@@ -48,7 +46,7 @@ def mount(
     _mount(mountpoint, settings_of(mount_options, config, options), foreground)
 
 
-@click.command()
+@click.command(short_help="Mount the bundled sample archive.")
 @click.argument("mountpoint", type=FOLDER, required=False)
 @demo_options
 def demo(
@@ -66,6 +64,8 @@ def demo(
       tciafs demo                             in a new folder, which it names
       tciafs demo ~/demo
     """
+    import tempfile
+
     settings = settings_of(mount_options, config, options | {"archive": "sample"})
     folder = Path(tempfile.mkdtemp(prefix="tciafs-demo-") if mountpoint is None else mountpoint)
     is_served = False
@@ -81,7 +81,7 @@ def demo(
         say(f"Look around in {folder}, then: tciafs umount {shlex.quote(str(folder))}")
 
 
-@click.command()
+@click.command(short_help="Unmount MOUNTPOINT, also where its daemon died.")
 @click.argument("mountpoint", type=MOUNT_POINT)
 def umount(mountpoint: str) -> None:
     """Unmount MOUNTPOINT; also clears a mount whose daemon died.
@@ -120,5 +120,7 @@ def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
             say(daemon.start(settings, mountpoint))
     except Exception:
         if settings.log_level == "debug":
+            import traceback
+
             traceback.print_exc()
         raise

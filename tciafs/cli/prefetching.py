@@ -36,7 +36,7 @@ ENDINGS = frozenset(["NoSpace", "Refused", "Offline"])
 """Errors that the next series would meet too."""
 
 
-@click.command()
+@click.command(short_help="Fetch what is at PATH, or in a MANIFEST, now.")
 @click.argument("words", type=PATH, nargs=-1, required=True, metavar="PATH|MANIFEST...")
 @click.option(
     "--mount",
@@ -60,7 +60,7 @@ def prefetch(words: tuple[str, ...], mountpoint: str | None) -> int:
     return _fetch([_wanted(word, mountpoint) for word in words])
 
 
-@click.command()
+@click.command(short_help="Fetch what failed once more, and nothing else.")
 @click.argument("paths", type=PATH, nargs=-1, metavar="[PATH...]")
 def retry(paths: tuple[str, ...]) -> int:
     """Fetch once more, now, the series at PATH that failed, and no others (default: in all your mounts).

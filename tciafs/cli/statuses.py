@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 
-@click.command()
+@click.command(short_help="Show what your mounts do.")
 @click.argument("mountpoint", type=MOUNT_POINT, required=False)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each mount.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing it, each second anew; q ends it.")

@@ -26,7 +26,7 @@ __all__ = ["verify"]
 CLEAR_LINE = "\r\x1b[K"
 
 
-@click.command()
+@click.command(short_help="Read what is on disk again, and compare it.")
 @click.argument("path", type=PATH, required=False)
 @click.option("--quiet", is_flag=True, help="Name damaged series only.")
 def verify(path: str | None, quiet: bool) -> int:

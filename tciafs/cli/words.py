@@ -7,16 +7,18 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 from click.types import UnprocessedParamType
 
 from tciafs.cli.completing import FOLDER, PATH, Words
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import joined_names
 from tciafs.settings import Declaration, Given, Settings, declarations, given_settings, settings_from
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = [
     "MountOrCommand",
@@ -53,8 +55,10 @@ class MountOrCommand(click.Group):
         if close and "/" not in word and not os.path.lexists(word):
             raise Misuse(f"{word} is neither a command nor a folder; did you mean tciafs {close[0]}?")
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """Return the commands a first word may become, else the options of mounting, or a folder."""
+        from click.shell_completion import CompletionItem
+
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-") and (mount := self.get_command(ctx, "mount")) is not None:
             return found + mount.shell_complete(ctx, incomplete)

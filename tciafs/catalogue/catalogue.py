@@ -288,8 +288,11 @@ class Catalogue:
             meant = [each for each in listing.records if study_uid in ("", each.study_uid)]
             total.add_patient(filter(wants, meant))
             return total
+        # In this order: to read who is in a large collection takes longer, and memory of what is in use.
+        if not await self.is_listed_whole(collection):
+            return None
         patients = await self._remembered.get(("patients", collection))
-        if patients is None or not await self.is_listed_whole(collection):
+        if patients is None:
             return None
         questions = [("series", collection, each.patient_id) for each in patients.records]
         return await self._remembered.summed(questions, wants)

@@ -5,7 +5,8 @@ mount. Handed listings that never ask, and what is on disk.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -20,6 +21,7 @@ from tciafs.naming import Naming
 
 if TYPE_CHECKING:
     from tciafs.catalogue.answers import Listings
+    from tciafs.catalogue.sums import Sum
     from tciafs.store.holdings import Held, Holdings
 
 __all__ = ["Known"]
@@ -27,6 +29,11 @@ __all__ = ["Known"]
 PAGE_FOLDERS = 200
 PAGE_CHARACTERS = 20_000
 """An answer must fit into the buffer of a socket, whatever names an archive has."""
+
+ADDING_UP_S = 2.0
+"""So long a page waits for the sums of collections; what was not added up then is without, until the next."""
+
+SUM_LASTS_S = 600.0
 
 NOT_LISTED = KnownPage((), 0, None, is_listed=False)
 
@@ -39,6 +46,7 @@ class Known:
     naming: Naming
     holdings: "Holdings"
     state: Callable[[Series], str]
+    _sums: dict[str, tuple[float, "Sum"]] = field(default_factory=dict)
 
     async def page(self, path: str, after: str) -> KnownPage:
         """Return some folders at a path, those whose name comes behind `after`. Raises NoSuchName."""
@@ -52,7 +60,8 @@ class Known:
         places = _places_behind(folder, after)
         held = await self.holdings.below(whose)
         series = await self._series(whose, [folder.children[place] for place in places])
-        shown = [self._shown(folder, place, series, held) for place in places]
+        sums = {} if whose else await self._sums_of(folder.children[place].name for place in places)
+        shown = [self._shown(folder, place, series, held, sums) for place in places]
         following = folder.names[places[-1]] if places and places[-1] + 1 < len(folder.names) else None
         return KnownPage(tuple(shown), len(folder.names), following)
 
@@ -86,8 +95,23 @@ class Known:
                 return {each.study_uid: _of_study(every, each.study_uid) for each in records}
             case Level.STUDY:
                 return {each.series_uid: (each,) for each in records}
-            case _:  # to look through all rows of all collections would take seconds
+            case _:
                 return {}
+
+    async def _sums_of(self, collections: Iterable[str]) -> "Mapping[str, Sum]":
+        """Return what collections come to, as far as that is known and is added up soon."""
+        now = trio.current_time()
+        with trio.move_on_after(ADDING_UP_S):
+            for name in collections:
+                at, _ = self._sums.get(name, (-SUM_LASTS_S, None))
+                if now - at >= SUM_LASTS_S:
+                    await self._add_up(name, now)
+        return {name: total for name, (_, total) in self._sums.items()}
+
+    async def _add_up(self, collection: str, now: float) -> None:
+        with suppress(Offline):
+            if (total := await self.listings.known_sum(collection)) is not None:
+                self._sums[collection] = now, total
 
     async def _series_of(self, collection: str, patient: str) -> Sequence[Series] | None:
         await trio.lowlevel.checkpoint()  # from memory there is none, and a page is long
@@ -102,16 +126,18 @@ class Known:
         place: int,
         series: Mapping[str, Sequence[Series] | None],
         held: "Mapping[str, Held]",
+        sums: "Mapping[str, Sum]",
     ) -> KnownFolder:
         record = folder.children[place]
         key = folder.key(record)
         below, here = series.get(key), held.get(key)
         is_series = isinstance(record, Series)
+        series_count, images, listed_bytes = _in_all(below, sums.get(key))
         return KnownFolder(
             name=folder.names[place],
-            series=None if below is None else len(below),
-            images=None if below is None else _total(each.image_count for each in below),
-            listed_bytes=None if below is None else _total(each.size_bytes for each in below),
+            series=series_count,
+            images=images,
+            listed_bytes=listed_bytes,
             cached_series=0 if here is None else here.series,
             cached_bytes=0 if here is None else here.pack_bytes,
             state=self.state(record) if is_series else "",
@@ -134,6 +160,21 @@ def _places_behind(folder: Folder, after: str) -> Sequence[int]:
 
 def _of_study(series: Sequence[Series] | None, study_uid: str) -> Sequence[Series] | None:
     return None if series is None else [each for each in series if each.study_uid == study_uid]
+
+
+def _in_all(
+    series: Sequence[Series] | None, total: "Sum | None"
+) -> tuple[int | None, int | None, int | None]:
+    """Return how many series, images and bytes there are, from the series or from what they come to."""
+    if total is not None:
+        return total.series, total.images, None if total.unsized else total.size_bytes
+    if series is None:
+        return None, None, None
+    return (
+        len(series),
+        _total(each.image_count for each in series),
+        _total(each.size_bytes for each in series),
+    )
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:

@@ -118,7 +118,7 @@ def _table(place: Place, page: KnownPage | None) -> dict[str, Any]:
     return {
         "page": page,
         "kind": KINDS[depth],
-        "has_sizes": depth > 0,
+        "has_sizes": depth > 0 or any(each.series is not None for each in folders),
         "is_study": depth == len(KINDS) - 1,
         "folders": [{"folder": each, "href": place.at((*place.names, each.name))} for each in folders],
         "next_href": None if following is None else place.at(place.names, following),

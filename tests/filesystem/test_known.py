@@ -108,6 +108,28 @@ async def test_the_tree_is_shown_as_far_as_it_was_listed_however_old_that_is(tmp
         assert stage.archive.asked == []
 
 
+async def test_a_collection_has_a_size_once_all_of_it_was_listed_at_once(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.list_all()
+        await stage.catalogue._remembered.write_whole("series", "Lung", 1.0)
+        for _again in range(2):
+            folders = (await stage.known.page("/", "")).folders
+            assert folders == (folder("Brain", None, None, None), folder("Lung", 4, 6, 110))
+        assert stage.archive.asked == []
+
+
+async def test_sums_that_take_long_are_left_to_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.list_all()
+        await stage.catalogue._remembered.write_whole("series", "Lung", 1.0)
+        monkeypatch.setattr("tciafs.filesystem.known.ADDING_UP_S", 0.0)
+        assert {each.series for each in (await stage.known.page("/", "")).folders} == {None}
+        monkeypatch.undo()
+        assert {each.series for each in (await stage.known.page("/", "")).folders} == {None, 4}
+
+
 async def test_a_patient_whose_series_are_not_known_is_shown_without_a_size(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await stage.catalogue.patients("Lung")

@@ -62,7 +62,14 @@ def test_folders_are_shown_with_sizes_and_lead_on() -> None:
     assert asked_for(seen.links()[-1]) == {"mount": ["/mnt/tcia"], "at": ["/Lung"], "after": ["P 2/ü"]}
 
 
-def test_of_collections_no_sizes_are_shown_as_they_are_not_known() -> None:
+def test_of_collections_sizes_are_shown_once_some_are_known() -> None:
+    known = KnownFolder("Brain", 5, 60, 3 << 20, 0, 0)
+    found = KnownPage((known, KnownFolder("Lung", None, None, None, 2, 8192)), 2, None)
+    text = " ".join(page(Place("/mnt/tcia"), Shown(page=found)).text.split())
+    assert "Collection Series Images Size On disk Brain 5 60 3.0M Lung ? ? ? 8.0K in 2 series" in text
+
+
+def test_of_collections_no_sizes_are_shown_where_none_is_known() -> None:
     found = KnownPage((KnownFolder("Lung", None, None, None, 2, 8192),), 1, None)
     text = " ".join(page(Place("/mnt/tcia"), Shown(page=found)).text.split())
     assert "Collection On disk Lung 8.0K in 2 series" in text

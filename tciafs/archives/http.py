@@ -230,7 +230,7 @@ class HttpClient:
         async with self._connection(asked):
             asking = Asking(path, params, encoding, form, span)
             response = await self._authorized(client, asking)
-            log.info("%s answered %s with status %d", self.host, asking, response.status_code)
+            asking.tell(log, self.host, response.status_code)
             async with aclosing(response):
                 await self._check(response, asked)
                 if span is not None and not span.is_in(response):

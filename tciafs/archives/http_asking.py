@@ -3,6 +3,7 @@
 No I/O: a client is made here and used by `http`.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -53,6 +54,11 @@ class Asking:
             return f"POST {self.path}"
         query = urlencode(self.params)
         return f"GET {self.path}?{query}" if query else f"GET {self.path}"
+
+    def tell(self, log: logging.Logger, host: str, status: int) -> None:
+        """Log how it was answered; images that come one by one are too many to be read by somebody."""
+        level = logging.INFO if self.span is None else logging.DEBUG
+        log.log(level, "%s answered %s with status %d", host, self, status)
 
     def request(self, client: httpx.AsyncClient, token: str | None) -> httpx.Request:
         """Return the request that asks it, of a user with a token or of a guest."""

@@ -1,0 +1,43 @@
+"""What goes out to a server, as the log tells it."""
+
+import logging
+
+import httpx
+import pytest
+
+from tciafs.archives.http_asking import Asking, Span
+
+LOG = logging.getLogger("tciafs.archives.http")
+
+
+@pytest.mark.parametrize(
+    ("asking", "said"),
+    [
+        (
+            Asking("v4/getSeries", {"Collection": "CT Nodes"}, "gzip", None),
+            "GET v4/getSeries?Collection=CT+Nodes",
+        ),
+        (Asking("v4/getMD5Hierarchy", {}, "gzip", {"SeriesInstanceUID": "1.2"}), "POST v4/getMD5Hierarchy"),
+        (Asking("bucket/key", {}, "identity", None), "GET bucket/key"),
+        (Asking("x", {"Collection": "a\nERROR b"}, "gzip", None), "GET x?Collection=a%0AERROR+b"),
+    ],
+)
+def test_what_was_asked_is_a_line_of_the_log(
+    asking: Asking, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger=LOG.name)
+    asking.tell(LOG, "example.org", 200)
+    assert caplog.messages == [f"example.org answered {said} with status 200"]
+
+
+def test_images_one_by_one_are_told_only_who_wants_to_know_all(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger=LOG.name)
+    Asking("bucket/1.dcm", {}, "identity", None, Span(0, 10)).tell(LOG, "example.org", 206)
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+async def test_no_token_is_in_it() -> None:
+    asking = Asking("v4/getSeries", {}, "gzip", None)
+    async with httpx.AsyncClient(base_url="https://example.org") as client:
+        assert asking.request(client, "s3cret").headers["Authorization"] == "Bearer s3cret"
+    assert "s3cret" not in str(asking) + repr(asking)

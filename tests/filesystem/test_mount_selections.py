@@ -210,3 +210,24 @@ def test_the_real_manifests_mount_where_the_archive_knows_their_series(shared: P
             with mounted(sample.url, "--manifest", path, folder=tmp_path) as mount:
                 assert "do not exist" not in mount.message
                 assert shown(mount) == {expected[uid] for uid in uids[path]}
+                rows = list(csv.DictReader((mount.path / "metadata.csv").read_text().splitlines()))
+                assert sorted(row["Series UID"] for row in rows) == sorted(set(uids[path]))
+                for row in rows:
+                    assert row["File Location"] == f"./{expected[row['Series UID']]}"
+                    assert (mount.path / row["File Location"]).is_dir()
+
+
+def test_ten_thousand_series_are_asked_for_a_thousand_at_a_time_and_then_known(tmp_path: Path) -> None:
+    uids = [f"1.3.6.1.4.1.14519.5.2.1.7777.9002.{number:010}" for number in range(10_000)]
+    known = tmp_path / "uids"
+    known.write_text("\n".join(uids))
+    manifest = written(tmp_path / "long.tcia", *uids)
+    with running_sample("--series-uids", str(known)) as sample:
+        with mounted(sample.url, "--manifest", manifest, folder=tmp_path) as mount:
+            assert "do not exist" not in mount.message
+            assert sample.tally() == {"getCollectionValues": 1, "getSeriesMetadata": 10}
+            patients = os.listdir(mount.path / "NAMED")
+        sample.forget_requests()
+        with mounted(sample.url, "--manifest", manifest, folder=tmp_path) as mount:
+            assert os.listdir(mount.path / "NAMED") == patients
+            assert sample.tally() == {}

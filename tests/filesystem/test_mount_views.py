@@ -4,12 +4,13 @@ import csv
 import datetime as dt
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.behaviour.retriever import ExpectedSeries, expected_series
+from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
 from tests.mounting import Mount, mounted, program, run
 from tests.sample.running import RunningSample, running_sample
 
@@ -279,3 +280,31 @@ def test_what_was_read_is_cited_and_not_what_was_only_listed(sample: RunningSamp
         refused = program("cite", "--used", mount.path)
         assert refused.returncode == 2
         assert "keeps no note of what is read (--usage off)" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "copy",
+    ["cp -r --no-preserve=mode '{}/.' .", "tar -C '{}' --mode=u+w -cf - . | tar -xf -"],
+    ids=["cp", "tar"],
+)
+def test_a_copy_of_a_view_is_right_while_another_walks_the_whole_mount(
+    sample: RunningSample, tmp_path: Path, copy: str
+) -> None:
+    chosen = [each for each in everything(sample) if each.row["Modality"] == "MR"]
+    images = {
+        f"{each.path}/{name}": content
+        for each in chosen
+        for name, content in images_of(sample, each.uid).items()
+    }
+    with mounted(sample.url) as mount:
+        walk = subprocess.Popen(["find", mount.path], stdout=subprocess.DEVNULL)
+        try:
+            command = copy.format(mount.path / ".tciafs" / "by-modality" / "MR")
+            done = run("sh", "-c", f"cd '{tmp_path}' && {command}")
+            assert (done.returncode, done.stderr) == (0, "")
+            copied = {str(each.relative_to(tmp_path)): each.read_bytes() for each in tmp_path.rglob("*.dcm")}
+            assert copied == images
+            assert walk.wait(60) == 0
+        finally:
+            walk.kill()
+            walk.wait()

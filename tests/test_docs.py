@@ -7,8 +7,10 @@ page; the format of that table is defined here and only here. Nothing is mounted
 import ast
 import errno
 import fnmatch
+import importlib.util
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -172,6 +174,17 @@ def test_every_error_has_an_entry_under_what_the_user_sees_of_it(error: type[Tci
     assert seen in entries[0]
 
 
+@pytest.mark.parametrize("error", ERROR_CLASSES, ids=lambda error: error.__name__)
+def test_an_entry_shows_the_command_the_log_and_what_to_do(error: type[TciafsError]) -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    sections = re.split(r"^#{2,3} ", text, flags=re.MULTILINE)
+    (entry,) = (each for each in sections if f"`{error.__name__}`" in each.partition("\n")[0])
+    body = entry.partition("\n")[2]
+    assert any("$ " in line for block in blocks_of(body) for line in block.lines)
+    assert re.search(r"^Log", body, re.MULTILINE), "an entry says what is in the log, or that nothing is"
+    assert len(re.sub(r"^Log.*$", "", prose_of(body), flags=re.MULTILINE).split()) > 15
+
+
 def test_the_table_of_errors_names_every_errno_a_file_operation_can_give() -> None:
     semantics = (ROOT / "docs" / "semantics.md").read_text("utf-8")
     documented = set(re.findall(r"^\|.*\| `(E[A-Z]+)` \|", semantics, re.MULTILINE))
@@ -254,6 +267,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not place.exists() or (anchor and anchor not in anchors_of(place.read_text("utf-8"))):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not here")
+def test_the_pages_become_a_web_site_without_a_warning(tmp_path: Path) -> None:
+    built = subprocess.run([ROOT / ".ci" / "docs", tmp_path], check=False, capture_output=True, text=True)
+    assert (built.returncode, built.stderr) == (0, "")
+    pages = {str(path.relative_to(ROOT).with_suffix(".html")) for path in PAGES}
+    made = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*.html")}
+    assert {page.replace("README", "index") for page in pages} <= made
 
 
 def test_the_readme_is_short() -> None:

@@ -87,6 +87,7 @@ def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra", [])) == {
+        "docs",
         "test",
         "bench",
         "fuzz",

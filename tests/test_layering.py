@@ -156,7 +156,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.listings": "filesystem.folders filesystem.identities filesystem.nodes",
         "filesystem.tree": "errors hidden model naming filesystem.folders filesystem.identities "
         "filesystem.listings filesystem.nodes filesystem.sources filesystem.texts",
-        "filesystem.kernel_view": "hidden model naming filesystem.folders filesystem.identities",
+        "filesystem.kernel_view": "hidden model naming filesystem.folders filesystem.identities "
+        "filesystem.sources",
         "filesystem.handles": "filesystem.listings filesystem.nodes filesystem.reading",
         "filesystem.reading": "",
         "filesystem.images": "errors model naming",

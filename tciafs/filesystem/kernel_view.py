@@ -16,6 +16,7 @@ import trio
 
 from tciafs.filesystem.folders import Folder, made, unix_day
 from tciafs.filesystem.identities import Level, Whose
+from tciafs.filesystem.sources import UNLISTED_COLLECTIONS
 from tciafs.hidden import View
 from tciafs.model import Series
 from tciafs.naming import Naming
@@ -74,7 +75,11 @@ class KernelView:
 
     def note(self, question: tuple[str, ...], before: Sequence[Any], after: Sequence[Any]) -> None:
         """Note an answer that differs from the one before; see `catalogue.Replaced`. Never waits."""
-        self.note_of(self._tree.sources.main, question, before, after)
+        # What the folder of views shows of all has folders of its own.
+        for source in (self._tree.sources.main, self._tree.sources.again):
+            self.note_of(source, question, before, after)
+        if question[0] == "collections":
+            self._tree.folders.drop(UNLISTED_COLLECTIONS)
 
     def note_of(
         self, source: "Source", question: tuple[str, ...], before: Sequence[Any], after: Sequence[Any]

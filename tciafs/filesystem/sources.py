@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from tciafs.catalogue.answers import Answer, Listings
     from tciafs.model import Value
 
-__all__ = ["Source", "Sources", "Views"]
+__all__ = ["UNLISTED_COLLECTIONS", "Source", "Sources", "Views"]
+
+
+UNLISTED_COLLECTIONS = -ROOT_INODE
+"""Stands for an inode where folders are kept: the collections in the folder of views, which lists others."""
 
 
 class Views(Protocol):

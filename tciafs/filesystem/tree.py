@@ -21,7 +21,7 @@ from tciafs.filesystem.folders import (
 from tciafs.filesystem.identities import MADE, ROOT_INODE, TOPS, Level, Siblings, inode_of
 from tciafs.filesystem.listings import FolderListing, ImageFolder, Snapshot
 from tciafs.filesystem.nodes import Attributes, Child, Node
-from tciafs.filesystem.sources import Source, Sources
+from tciafs.filesystem.sources import UNLISTED_COLLECTIONS, Source, Sources
 from tciafs.filesystem.texts import Texts, collection_of_manifest
 from tciafs.hidden import VIEWS_FOLDER
 from tciafs.model import Collection, Patient, Series
@@ -265,7 +265,7 @@ class Tree:
         if top.level is not Level.VIEWS:
             return await self._folder(top)
         main = self.sources.main
-        return await self.folders.get(self.sources.again, -ROOT_INODE, Level.ROOT, main.prefix)
+        return await self.folders.get(self.sources.again, UNLISTED_COLLECTIONS, Level.ROOT, main.prefix)
 
     # -- files that are made ----------------------------------------------------------------------
 

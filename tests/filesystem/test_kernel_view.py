@@ -1,6 +1,7 @@
 """What the kernel is told of a listing that changed: the names that are stale, and no others."""
 
 import datetime as dt
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from tciafs.catalogue.answers import Answer
+from tciafs.errors import NoSuchName
 from tciafs.filesystem.identities import ROOT_INODE
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
-from tciafs.model import Collection, Patient, Series, Study
+from tciafs.model import Collection, Patient, Series, Study, Value
 from tciafs.naming import Naming
 from tests.fakes import FakeArchive
 from tests.filesystem.fakes import FakeCatalogue, descend
@@ -107,6 +110,28 @@ async def test_another_day_is_a_matter_of_attributes(kernel: Kernel) -> None:
     series = await descend(kernel.tree, *SERIES)
     await kernel.told(("series", "Lung", "P1"), [CT], [replace(CT, released=dt.date(2022, 1, 1))])
     assert kernel.attributes == [series.inode]
+
+
+async def test_what_the_folder_of_views_shows_of_all_is_told_too() -> None:
+    class NoViews:
+        async def kinds(self) -> Answer[Value]:
+            return Answer((), time.time() + 1e6)
+
+    catalogue: Any = FakeCatalogue(FakeArchive(CT))
+    images: Any = FakeImages()
+    views: Any = NoViews()
+    kernel = Kernel(Tree(Sources(catalogue, views), images, Naming.DESCRIPTIVE))
+    kernel.view = KernelView(kernel.tree, images, Naming.DESCRIPTIVE, kernel.forget_entry, lambda _: None)
+    patient = await descend(kernel.tree, ".tciafs", "Lung", "P1")
+    await kernel.tree.listing(patient)
+    study = Study("Lung", "P1", "1.2.3.11111")
+    await kernel.told(("studies", "Lung", "P1"), [study], [])
+    assert kernel.entries == [(patient.inode, STUDY[-1])]
+    assert kernel.tree.folders.peek(patient.inode) is None
+    catalogue.archive.holdings.clear()
+    await kernel.told(("collections",), [Collection("Lung")], [])
+    with pytest.raises(NoSuchName):
+        await descend(kernel.tree, ".tciafs", "Lung")
 
 
 async def test_a_folder_that_changed_is_made_anew_when_it_is_next_asked_for(kernel: Kernel) -> None:

@@ -18,6 +18,7 @@ from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSerie
 from tciafs.errors import NoDaemon
 from tciafs.filesystem import mountpoint as mountpoints
 
+PAUSED = "downloads are paused; tciafs resume lets them go on"
 HERE = [ListedSeries(("Lung", "P1", "1.2", f"1.2.{number}"), 2, 2048) for number in range(3)]
 
 
@@ -53,6 +54,7 @@ class Daemons:
     table: Path
     failed: dict[Path, list[ListedSeries]] = field(default_factory=dict)
     dead: set[Path] = field(default_factory=set)
+    paused: set[Path] = field(default_factory=set)
     fetched: list[tuple[Path, str, bool]] = field(default_factory=list)
 
     def mount(self, path: Path, failed: Sequence[ListedSeries] = ()) -> None:
@@ -71,6 +73,9 @@ class Daemons:
         return [each for each in HERE if each.path[-1] in series_uids]
 
     def prefetch(self, mountpoint: Path, wish: Prefetch) -> PrefetchTurn:
+        if mountpoint in self.paused:
+            states = (PrefetchedSeries(path[-1], "failed", 0, "Refused", PAUSED) for path in wish.series)
+            return PrefetchTurn(tuple(states))
         self.fetched += [(mountpoint, path[-1], wish.again) for path in wish.series]
         return PrefetchTurn(tuple(PrefetchedSeries(path[-1], "fetched", 2048) for path in wish.series))
 
@@ -143,3 +148,10 @@ def test_a_word_in_a_mount_is_no_manifest_and_nothing_there_is_looked_at(
     daemons.mount(manifest.parent)
     assert run("prefetch", str(manifest)).code == 0
     assert [uid for _, uid, _ in daemons.fetched] == ["1.2.0", "1.2.1", "1.2.2"]
+
+
+def test_what_stops_all_is_said_once_and_nothing_counts_as_failed(run: Run, daemons: Daemons) -> None:
+    daemons.mount(Path("/mnt/a"))
+    daemons.paused.add(Path("/mnt/a"))
+    said = f"tciafs: not all could be fetched: {PAUSED}\n"
+    assert run("prefetch", "/mnt/a") == Result(1, "0 series fetched (0B), 0 were here\n", said)

@@ -186,6 +186,7 @@ class _Outcome:
 
 def _prefetch(wanted: _Wanted, since: float, outcome: _Outcome) -> None:
     from tciafs.control.client import ask_prefetch
+    from tciafs.control.report import printable
     from tciafs.control.series_values import Prefetch
 
     mount = wanted.mount
@@ -199,6 +200,9 @@ def _prefetch(wanted: _Wanted, since: float, outcome: _Outcome) -> None:
             for state in turn.series:
                 if state.state in UNDER_WAY:
                     continue
+                if state.error in ENDINGS:  # which has not failed, but was not begun
+                    outcome.ending = printable(state.message)
+                    continue
                 if (series := waiting.pop(state.series_uid, None)) is not None:
                     _note(series, state, outcome)
                     display.over(series, state)
@@ -209,8 +213,6 @@ def _note(series: "ListedSeries", state: "PrefetchedSeries", outcome: _Outcome) 
     from tciafs.control.report import printable
 
     if state.state == "failed":
-        if state.error in ENDINGS:
-            outcome.ending = printable(state.message)
         outcome.failures.append(f"{_name(series)}: {printable(state.message)}")
     elif state.state == "gone":
         outcome.gone += 1

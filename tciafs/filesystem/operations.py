@@ -259,8 +259,10 @@ class Operations(pyfuse3.Operations):
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
         if node.parent is not None:
             self._ahead.note(node.parent, ctx.pid, opens=True)
-        if self._usage is not None and not self._guard.is_crawler(ctx.pid):
-            self._usage.note(series)
+        usage = self._usage
+        # Who a process is takes as long as all the rest of an open.
+        if usage is not None and usage.is_news(series) and not self._guard.is_crawler(ctx.pid):
+            usage.note(series)
         handle, pages = self._handles.add_image(node, image)
         return pyfuse3.FileInfo(fh=handle, keep_cache=pages.keep, direct_io=pages.bypass)
 

@@ -73,11 +73,13 @@ class Usage:
             nursery.cancel_scope.cancel()
         usage._write()
 
-    def note(self, series: Series) -> None:
-        """Note that a series is read; quick, since it is called for each open."""
+    def is_news(self, series: Series) -> bool:
+        """Return whether a series was not read yet on this day; quick, since it is asked for each open."""
         known = self._read.get(series.series_uid)
-        if known is not None and known[0] == self._day:
-            return
+        return known is None or known[0] != self._day
+
+    def note(self, series: Series) -> None:
+        """Note that a series is read."""
         self._day = self._today().toordinal()
         source = Source(
             series.collection,

@@ -43,7 +43,7 @@ def test_each_series_counts_once_and_from_its_last_day_on(tmp_path: Path) -> Non
     assert usage.since(dt.date(2026, 3, 1)) == {}
 
 
-async def test_it_outlives_the_daemon_and_a_second_reading_writes_nothing(tmp_path: Path) -> None:
+async def test_it_outlives_the_daemon_and_a_second_reading_is_no_news(tmp_path: Path) -> None:
     file = tmp_path / "usage"
     async with Usage.running(file) as usage:
         usage.note(ONE)
@@ -52,7 +52,8 @@ async def test_it_outlives_the_daemon_and_a_second_reading_writes_nothing(tmp_pa
     before = file.stat().st_ino
     async with Usage.running(file) as usage:
         assert usage.since(dt.date.min) == {LUNG: 1}
-        usage.note(ONE)
+        assert not usage.is_news(ONE)
+        assert usage.is_news(OTHER)
     assert file.stat().st_ino == before
 
 

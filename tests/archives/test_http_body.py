@@ -60,7 +60,7 @@ def test_a_compressed_body_that_ends_early_is_unreadable_though_it_says_nothing(
         inflated(Inflater("gzip", 100), gzip.compress(b"")[:kept])
 
 
-@pytest.mark.parametrize("behind", [b"x", gzip.compress(b"y"), bytes(100)])
+@pytest.mark.parametrize("behind", [b"x", gzip.compress(b"y"), bytes(100)], ids=["text", "gzip", "zeros"])
 def test_what_comes_behind_a_compressed_body_is_unreadable(behind: bytes) -> None:
     for sent in [(gzip.compress(b"x") + behind,), (gzip.compress(b"x"), behind)]:
         with pytest.raises(UnreadableAnswer, match="ended too late"):

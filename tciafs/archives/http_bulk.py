@@ -256,8 +256,9 @@ class _Body(httpx.AsyncByteStream):
             with self._changing:
                 if self._pieces or self._ended:
                     return self._waiting_bytes
-                self._awaited = trio.Event()
-            await self._awaited.wait()
+                awaited = self._awaited = trio.Event()
+            # Not the attribute, which the thread may have taken away by now.
+            await awaited.wait()
 
     # -- the side of the thread -------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 """The transport for large bodies, against real sockets: what it delivers, keeps and refuses."""
 
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tciafs.archives.http import HttpClient
-from tciafs.archives.http_bulk import BUFFER_BYTES, READ_BYTES, BulkTransport
+from tciafs.archives.http_bulk import BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.errors import Unreachable
 
@@ -314,3 +316,20 @@ async def test_a_redirect_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
     async with listening(Server({"/image": elsewhere, "/there": chunked(b"there")})) as url:
         assert await streamed(url) == b"there"
+
+
+async def test_a_piece_that_comes_just_before_it_is_waited_for_is_taken() -> None:
+    body = _Body(cast(Any, None), cast(Any, None), lambda: None)
+
+    class Hurried(threading.Condition):
+        """Lets a piece come at the moment in which whoever takes them has let go of the lock."""
+
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            if body._awaited is not None:
+                body._pieces, body._waiting_bytes = [b"piece"], 5
+                body._wake()
+
+    body._changing = Hurried()
+    with trio.fail_after(10):
+        assert await body._waited() == 5

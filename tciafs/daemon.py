@@ -24,6 +24,7 @@ import msgspec
 
 from tciafs import logs, systemd
 from tciafs.errors import TciafsError, error_named
+from tciafs.filesystem.mountpoint import is_automount
 from tciafs.settings import Settings
 
 __all__ = ["run_in_foreground", "start"]
@@ -68,7 +69,8 @@ def start(settings: Settings, mountpoint: Path) -> str:
             stdout=subprocess.PIPE,
             stderr=errors,
             bufsize=0,
-            start_new_session=True,
+            # An automount lets only the process group of who mounts there come near: see `main`.
+            start_new_session=not is_automount(mountpoint),
             cwd="/",
         )
     try:
@@ -117,8 +119,14 @@ def main() -> None:
     """Be the daemon: `python -m tciafs.daemon MOUNTPOINT`, settings on stdin."""
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings, dec_hook=_decode_path)
     logs.start_logging(settings, in_background=True)
+
+    def ready(message: str) -> None:
+        if os.getpgrp() != os.getpid():
+            os.setsid()
+        _say({"message": message})
+
     try:
-        _serve(settings, Path(sys.argv[1]), lambda message: _say({"message": message}))
+        _serve(settings, Path(sys.argv[1]), ready)
     except TciafsError as error:
         log.error("%s", error)
         _say({"error": type(error).__name__, "message": str(error)})

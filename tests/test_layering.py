@@ -195,7 +195,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.
-        "daemon": "errors settings logs systemd filesystem.mount",
+        "daemon": "errors settings logs systemd filesystem.mount filesystem.mountpoint",
         "systemd": "",
         "cli": "tciafs errors cli",
         "cli.words": "cli.completing errors setting_kinds settings",

@@ -103,6 +103,16 @@ def test_wrong_use_has_the_exit_code_of_mount(
     assert started == []
 
 
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+def test_who_mounts_for_an_automount_does_not_look_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "looking").touch()
+    waiting = mountpoints.Mounted("autofs", 0)
+    monkeypatch.setattr(mountpoints, "mounted_at", lambda place: waiting)
+    assert mountpoints.prepare(tmp_path) == tmp_path
+
+
 SCRIPT = """
 set -eu
 mkdir {folder}/sbin {folder}/mnt

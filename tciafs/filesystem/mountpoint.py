@@ -25,6 +25,7 @@ __all__ = [
     "Ours",
     "all_of_ours",
     "clear_dead_mount",
+    "is_automount",
     "is_dead",
     "mounted_at",
     "ours_around",
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 FUSE_TYPE = "fuse.tciafs"
+AUTOMOUNT_TYPE = "autofs"
+"""Mounted on when somebody looks into it: who mounts there would wait for himself if he looked."""
+
 FUSE_DEVICE = Path("/dev/fuse")
 MOUNTINFO = Path("/proc/self/mountinfo")
 HELPER_TIMEOUT_S = 10.0
@@ -93,6 +97,8 @@ def prepare(mountpoint: Path) -> Path:
         raise Unusable(f"{mountpoint} already has tciafs mounted; see tciafs umount {quoted}")
     if mounted is not None and mounted.type.startswith("fuse"):
         raise Unusable(f"{mountpoint} already has something mounted ({mounted.type})")
+    if is_automount(mountpoint):
+        return mountpoint
     try:
         occupied = any(mountpoint.iterdir())
     except FileNotFoundError:
@@ -164,6 +170,12 @@ def mounted_at(mountpoint: Path) -> Mounted | None:
         if line.place == wanted:
             found = line.mounted
     return found
+
+
+def is_automount(mountpoint: Path) -> bool:
+    """Return whether somebody who looks into a folder waits for it to be mounted on."""
+    mounted = mounted_at(mountpoint)
+    return mounted is not None and mounted.type == AUTOMOUNT_TYPE
 
 
 def all_of_ours() -> list[Ours]:
@@ -281,8 +293,10 @@ def _absolute(mountpoint: Path) -> Path:
         if path.name == "..":
             return Path(os.path.realpath(path))
         path = Path(os.path.realpath(path.parent)) / path.name
+        if os.fsencode(path) in _on_top():
+            return path  # no link; and to ask would wait for an automount, which waits for us
         try:
-            path = path.parent / path.readlink()  # a folder that is mounted on is not asked: it is no link
+            path = path.parent / path.readlink()
         except OSError:
             return path
     raise Unusable(f"{mountpoint} is a symbolic link that leads in a circle")

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,24 @@ def let_all_use_fuse(folder: Path) -> None:
     subprocess.run(["mount", "--bind", device, "/dev/fuse"], check=True)
 
 
-def let_all_reach(path: Path, folder: Path) -> None:
-    """See to it that everybody can reach a path, such as an interpreter in root's own folder."""
-    closed = [each for each in reversed(path.parents) if not each.stat().st_mode & 0o001]
-    if not closed:
-        return
-    kept = folder / f"kept-{path.name}"
-    kept.mkdir()
-    subprocess.run(["mount", "--bind", path, kept], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", closed[0]], check=True)
-    path.mkdir(parents=True)
-    subprocess.run(["mount", "--bind", kept, path], check=True)
+def let_all_reach(paths: Sequence[Path], folder: Path) -> None:
+    """See to it that everybody can reach paths, such as an interpreter in root's own folder."""
+    closed = {each for each in map(outermost_closed, paths) if each is not None}
+    hidden = [path for path in paths if any(path.is_relative_to(each) for each in closed)]
+    kept = [folder / f"kept-{number}" for number in range(len(hidden))]
+    for path, place in zip(hidden, kept, strict=True):
+        place.mkdir()
+        subprocess.run(["mount", "--bind", path, place], check=True)
+    for each in closed:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", each], check=True)
+    for path, place in zip(hidden, kept, strict=True):
+        path.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", place, path], check=True)
+
+
+def outermost_closed(path: Path) -> Path | None:
+    """Return the first folder on the way to a path through which not everybody may go; None if all may."""
+    return next((each for each in reversed(path.parents) if not each.stat().st_mode & 0o001), None)
 
 
 def tciafs(user: int, repository: Path, *words: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -80,7 +87,7 @@ def main() -> None:
     """Mount as a user, and look at it as several."""
     repository, url, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     let_all_use_fuse(folder)
-    let_all_reach(Path(sys.base_prefix), folder)
+    let_all_reach([Path(sys.base_prefix), repository], folder)
     place = folder / "place"
     mountpoint, cache = place / "mnt", place / "cache"
     for each in (place, mountpoint):

@@ -7,6 +7,7 @@ here and only here: those names. Pure functions.
 from pathlib import PurePosixPath
 
 __all__ = [
+    "BY_MANIFEST",
     "COLLECTIONS_TABLE",
     "KINDS",
     "MANIFEST_SUFFIX",
@@ -21,7 +22,8 @@ COLLECTIONS_TABLE = "collections.csv"
 SERIES_TABLE = "series.csv"
 MANIFEST_SUFFIX = ".tcia"
 
-KINDS = ("by-body-part", "by-manifest", "by-manufacturer", "by-modality", "new-since")
+BY_MANIFEST = "by-manifest"
+KINDS = ("by-body-part", BY_MANIFEST, "by-manufacturer", "by-modality", "new-since")
 """The folders in the folder of views; what is in each of them is a view."""
 
 View = tuple[str, str]

@@ -101,7 +101,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "selection.criteria": "model",
         "selection.words": "errors selection.criteria",
         "selection.named": "model selection.manifests",
-        "selection.table": "metadata model naming",
+        "selection.table": "metadata model naming selection.manifests",
         "selection.selection": "errors model catalogue.answers catalogue.asking catalogue.sums "
         "catalogue.table selection",
         "selection.kept": "errors hidden naming selection.manifests",
@@ -152,7 +152,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.paths": "errors filesystem.identities filesystem.nodes filesystem.sources "
         "filesystem.texts",
         "filesystem.manifests": "errors hidden naming control.manifest_values filesystem.identities "
-        "filesystem.status selection.manifests selection.views",
+        "filesystem.status selection.kept selection.manifests",
         "filesystem.listings": "filesystem.folders filesystem.identities filesystem.nodes",
         "filesystem.tree": "errors hidden model naming filesystem.folders filesystem.identities "
         "filesystem.listings filesystem.nodes filesystem.sources filesystem.texts",
@@ -199,13 +199,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "systemd": "",
         "cli": "tciafs errors cli",
         "cli.words": "cli.completing errors setting_kinds settings",
-        "cli.output": "",
+        "cli.output": "errors",
         "cli.completing": "errors control.report filesystem.mountpoint",
         "cli.agreeing": "errors naming settings agreement cli.output",
         "cli.citing": "cli.completing citations control.client control.report cli.daemons cli.exporting "
         "cli.output",
         "cli.measuring": "cli.completing hidden control.report cli.daemons cli.exporting cli.output",
-        "cli.manifests": "cli.completing errors selection.manifests control.manifest_client "
+        "cli.manifests": "cli.completing hidden selection.manifests control.manifest_client "
         "control.report cli.daemons "
         "cli.output",
         "cli.exporting": "cli.completing errors export.folders export.mounted export.tars cli.daemons "

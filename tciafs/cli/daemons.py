@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import click
 
 from tciafs.cli.completing import MOUNT_POINT, PATH
-from tciafs.cli.output import fail, say, sentence
+from tciafs.cli.output import fail_with, say
 from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ __all__ = [
     "asked_each",
     "asked_quietly",
     "mount_around",
+    "mounts_meant",
     "mounts_of_user",
     "pause",
     "refresh",
     "resume",
+    "the_mount",
 ]
 
 A = TypeVar("A")
@@ -118,13 +120,26 @@ def mount_around(word: str) -> "tuple[Ours, str]":
     return found
 
 
+def mounts_meant(mountpoint: str | None) -> "list[Ours]":
+    """Return the mount around a path, None: all of the user. Raises Unusable where there is none."""
+    return [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
+
+
+def the_mount(mountpoint: str | None, wish: str = "is meant") -> "Ours":
+    """Return the mount around a path, None: the only one of the user. Raises Misuse, or Unusable."""
+    mounts = mounts_meant(mountpoint)
+    if len(mounts) > 1:
+        raise Misuse(f"you have {len(mounts)} mounts; say with --mount which of them {wish}")
+    return mounts[0]
+
+
 def asked_each(mounts: "Sequence[Ours]", question: Callable[[Path], A]) -> tuple[list[A], int]:
     """Return the answers of those daemons that give one, and an exit code; of the others it is said why."""
     answers, exit_code = [], 0
     for mount in mounts:
         answered = asked_quietly(mount, question)
         if answered.error is not None:
-            exit_code = fail(sentence(str(answered.error), answered.error.hint), answered.error.exit_code)
+            exit_code = fail_with(answered.error)
         if answered.answer is not None:
             answers.append(answered.answer)
     return answers, exit_code

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tciafs.cli.completing import MOUNT_POINT
-from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
+from tciafs.cli.daemons import asked_each, mounts_meant
 from tciafs.settings import LOG_LEVELS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def log_level(level: "LevelName", mountpoint: str | None) -> int:
       tciafs log-level debug /mnt/tcia
       tciafs log-level warning
     """
-    mounts = [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
+    mounts = mounts_meant(mountpoint)
     from tciafs.control.client import ask_log_level
 
     _answers, exit_code = asked_each(mounts, partial(ask_log_level, level=level))

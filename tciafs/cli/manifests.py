@@ -2,19 +2,15 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tciafs.cli.completing import MOUNT_POINT
-from tciafs.cli.daemons import asked, mount_around, mounts_of_user
+from tciafs.cli.daemons import asked, the_mount
 from tciafs.cli.output import say
-from tciafs.errors import Misuse
+from tciafs.hidden import BY_MANIFEST, VIEWS_FOLDER
 
-if TYPE_CHECKING:
-    from tciafs.filesystem.mountpoint import Ours
-
-__all__ = ["manifest", "the_mount"]
+__all__ = ["manifest"]
 
 
 @click.group(short_help="Show manifests as folders of a mount.")
@@ -53,7 +49,7 @@ def add(file: Path, name: str | None, mountpoint: str | None) -> None:
 
     name = name or read.name
     added = asked(mount, partial(ask_add_manifest, mount.path, name, read.uids))
-    place = mount.path / ".tciafs" / "by-manifest"
+    place = mount.path / VIEWS_FOLDER / BY_MANIFEST
     say(f"{printable(f'{place}/{name}')}: {added.series:,} of {len(read.uids):,} series")
     for each in added.remarks:
         say(printable(each))
@@ -92,13 +88,3 @@ def remove(name: str, mountpoint: str | None) -> None:
 
     asked(mount, partial(ask_remove_manifest, mount.path, name))
     say(f"removed: {printable(name)}")
-
-
-def the_mount(mountpoint: str | None) -> "Ours":
-    """Return the mount that is meant: the one given, or the only one. Raises Misuse, or Unusable."""
-    if mountpoint is not None:
-        return mount_around(mountpoint)[0]
-    mounts = mounts_of_user()
-    if len(mounts) > 1:
-        raise Misuse("you have several mounts; say which one is meant with --mount")
-    return mounts[0]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tciafs.cli.completing import MOUNT_POINT
-from tciafs.cli.daemons import asked_quietly, mount_around, mounts_of_user
-from tciafs.cli.output import fail, sentence
+from tciafs.cli.daemons import asked_quietly, mounts_meant
+from tciafs.cli.output import fail_with
 from tciafs.errors import Unusable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def metrics(mountpoint: str | None, output: Path | None) -> int:
     exit_code = 0
     for each in answers:
         if each.error is not None:
-            exit_code = fail(sentence(str(each.error), each.error.hint), each.error.exit_code)
+            exit_code = fail_with(each.error)
     silent = [str(each.mount.path) for each in answers if each.error is not None]
     text = exposition([each.answer for each in answers if each.answer is not None], silent)
     if output is None:
@@ -50,12 +50,12 @@ def metrics(mountpoint: str | None, output: Path | None) -> int:
 
 
 def _meant(mountpoint: str | None) -> "list[Ours]":
-    if mountpoint is not None:
-        return [mount_around(mountpoint)[0]]
     try:
-        return mounts_of_user()
-    except Unusable:  # a collector wants to hear that too
-        return []
+        return mounts_meant(mountpoint)
+    except Unusable:
+        if mountpoint is not None:
+            raise
+        return []  # a collector wants to hear that too
 
 
 def _replace(file: Path, text: bytes) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tciafs.cli.agreeing import ensure_agreed
-from tciafs.cli.output import fail, say, sentence
+from tciafs.cli.output import fail_with, say
 from tciafs.errors import Misuse, TciafsError
 from tciafs.settings import Settings, load_settings
 
@@ -31,9 +31,9 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except Misuse as error:
-        sys.exit(fail(sentence(str(error), error.hint), WRONG_USE))
+        sys.exit(fail_with(error, WRONG_USE))
     except TciafsError as error:
-        sys.exit(fail(sentence(str(error), error.hint), MOUNT_FAILED))
+        sys.exit(fail_with(error, MOUNT_FAILED))
 
 
 def run(words: Sequence[str]) -> None:

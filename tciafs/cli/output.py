@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-__all__ = ["fail", "say", "sentence", "styled"]
+from tciafs.errors import TciafsError
+
+__all__ = ["fail", "fail_with", "say", "sentence", "styled"]
 
 
 def say(message: str) -> None:
@@ -32,6 +34,11 @@ def fail(sentence: str, exit_code: int) -> int:
     name = styled("tciafs:", on_stderr=True, fg="red", bold=True)
     click.echo(f"{name} {sentence}", err=True)
     return exit_code
+
+
+def fail_with(error: TciafsError, exit_code: int | None = None) -> int:
+    """Say an error and its remedy; return its exit code, or the one given instead."""
+    return fail(sentence(str(error), error.hint), error.exit_code if exit_code is None else exit_code)
 
 
 def sentence(said: str, hint: str) -> str:

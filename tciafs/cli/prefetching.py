@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from tciafs.cli.completing import MOUNT_POINT, PATH
-from tciafs.cli.daemons import asked, mount_around, mounts_of_user
-from tciafs.cli.output import fail, say, sentence
-from tciafs.errors import Misuse, TciafsError
+from tciafs.cli.daemons import asked, mount_around, mounts_of_user, the_mount
+from tciafs.cli.output import fail, fail_with, say
+from tciafs.errors import TciafsError
 
 if TYPE_CHECKING:
     from tciafs.control.series_values import ListedSeries, PrefetchedSeries
@@ -96,15 +96,8 @@ def _wanted(word: str, mountpoint: str | None) -> _Wanted:
     from tciafs.selection.manifests import read_manifest
 
     uids = read_manifest(Path(word)).uids
-    mount = mount_around(mountpoint)[0] if mountpoint is not None else _only_mount()
+    mount = the_mount(mountpoint, "is to fetch")
     return _Wanted(mount, partial(_named, mount, uids), missing=partial(_missing, uids))
-
-
-def _only_mount() -> "Ours":
-    mounts = mounts_of_user()
-    if len(mounts) > 1:
-        raise Misuse(f"you have {len(mounts)} mounts; say with --mount which of them is to fetch")
-    return mounts[0]
 
 
 def _at_path(mount: "Ours", inside: str) -> "list[ListedSeries]":
@@ -142,7 +135,7 @@ def _fetch(wanted: "list[_Wanted]") -> int:
             except TciafsError as error:
                 if len(wanted) == 1:
                     raise
-                exit_code = fail(sentence(str(error), error.hint), error.exit_code)
+                exit_code = fail_with(error)
     except KeyboardInterrupt:
         say(f"stopped: {outcome.said()}; what is under way comes to its end")
         raise

@@ -22,7 +22,7 @@ from tciafs.cli.manifests import manifest
 from tciafs.cli.measuring import du
 from tciafs.cli.metering import metrics
 from tciafs.cli.mounting import demo, mount, umount
-from tciafs.cli.output import fail, sentence
+from tciafs.cli.output import fail, fail_with, sentence
 from tciafs.cli.prefetching import prefetch, retry
 from tciafs.cli.serving import attach
 from tciafs.cli.statuses import status
@@ -95,7 +95,7 @@ def main() -> None:
     except click.Abort:
         code = 130
     except TciafsError as error:
-        code = fail(sentence(str(error), error.hint), error.exit_code)
+        code = fail_with(error)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         code = fail(sentence(said, TciafsError.hint), TciafsError.exit_code)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tciafs.cli.completing import MOUNT_POINT
-from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
+from tciafs.cli.daemons import asked_each, mounts_meant
 from tciafs.cli.output import say
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def status(mountpoint: str | None, as_json: bool, watch: bool, web: bool, failed
       tciafs status --web             the same and the archive's tree with pictures, in a browser
       tciafs status --failed -        what could not be had, as CSV
     """
-    find = partial(_meant, mountpoint)
+    find = partial(mounts_meant, mountpoint)
     if sum((watch, web, failed_file is not None)) > 1 or (web and as_json):
         raise click.UsageError("Only one of --watch, --web and --failed, and --json not with --web")
     if web:
@@ -59,11 +59,6 @@ def status(mountpoint: str | None, as_json: bool, watch: bool, web: bool, failed
     for answer in answers:
         say(json_line(answer) if as_json else report(answer))
     return exit_code
-
-
-def _meant(mountpoint: str | None) -> "list[Ours]":
-    """Return the mount around a path, or all of the user. Raises Unusable where there is none."""
-    return [mount_around(mountpoint)[0]] if mountpoint is not None else mounts_of_user()
 
 
 def _write_failed(mounts: "list[Ours]", file: Path) -> int:

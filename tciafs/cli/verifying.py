@@ -14,7 +14,7 @@ import click
 
 from tciafs.cli.completing import PATH
 from tciafs.cli.daemons import asked, mount_around, mounts_of_user
-from tciafs.cli.output import fail, say, sentence, styled
+from tciafs.cli.output import fail_with, say, styled
 from tciafs.errors import TciafsError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def verify(path: str | None, quiet: bool) -> int:
             except TciafsError as error:
                 if path is not None:
                     raise
-                exit_code = fail(sentence(str(error), error.hint), error.exit_code)
+                exit_code = fail_with(error)
     except KeyboardInterrupt:
         check.conclude("stopped: ")
         raise

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tciafs.cli.daemons import asked_quietly
-from tciafs.cli.output import fail, say, sentence
+from tciafs.cli.output import fail, fail_with, say, sentence
 from tciafs.control.report import json_line, printable, report
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _watch_on_screen(find: "Callable[[], Sequence[Ours]]") -> int:
     exit_code = 0
     for each in last:
         if each.error is not None:
-            exit_code = fail(sentence(str(each.error), each.error.hint), each.error.exit_code)
+            exit_code = fail_with(each.error)
     return exit_code
 
 

@@ -13,10 +13,10 @@ from tciafs.control.manifest_values import AddedManifest, AddManifest, KeptManif
 from tciafs.errors import Misuse, TciafsError
 from tciafs.filesystem.identities import Level, inode_of
 from tciafs.filesystem.status import LONGEST_SENTENCE_BYTES, brief
-from tciafs.hidden import VIEWS_FOLDER
+from tciafs.hidden import BY_MANIFEST, VIEWS_FOLDER
 from tciafs.naming import legal_name
+from tciafs.selection.kept import MOST_SERIES
 from tciafs.selection.manifests import Manifest, is_uid
-from tciafs.selection.views import BY_MANIFEST
 
 if TYPE_CHECKING:
     from tciafs.filesystem.kernel_view import KernelView
@@ -28,7 +28,6 @@ __all__ = ["Manifests"]
 log = logging.getLogger(__name__)
 
 MOST_COMING = 8
-MOST_SERIES = 1_000_000
 PAGE_MANIFESTS = 50
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 from tciafs.errors import Misuse, NoSuchName, TciafsError
 from tciafs.hidden import MANIFEST_SUFFIX
 from tciafs.naming import legal_name, original_name
-from tciafs.selection.manifests import Manifest, read_manifest
+from tciafs.selection.manifests import Manifest, manifest_text, read_manifest
 
-__all__ = ["KeptManifests"]
+__all__ = ["MOST_SERIES", "KeptManifests"]
 
 log = logging.getLogger(__name__)
 
 MOST_MANIFESTS = 200
 MOST_SERIES = 1_000_000
 LONGEST_NAME_BYTES = 200
-HEADING = "manifestVersion=3.0\nListOfSeriesToDownload=\n"
 
 
 class KeptManifests:
@@ -55,9 +54,8 @@ class KeptManifests:
             raise Misuse(f"there are {MOST_MANIFESTS} manifests already; remove one first")
         if sum(len(each.uids) for each in (*others, manifest)) > MOST_SERIES:
             raise Misuse(f"all manifests together would name more than {MOST_SERIES:,} series")
-        text = HEADING + "\n".join(manifest.uids) + "\n"
         try:
-            self._write(self._path(manifest.name), text)
+            self._write(self._path(manifest.name), manifest_text(manifest.uids))
         except OSError as error:
             raise TciafsError(f"the manifest could not be kept: {error.strerror}") from error
         self._manifests[manifest.name] = manifest

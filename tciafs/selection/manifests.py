@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tciafs.errors import Misuse
 
-__all__ = ["Manifest", "is_uid", "read_manifest", "uids_in"]
+__all__ = ["Manifest", "is_uid", "manifest_text", "read_manifest", "uids_in"]
 
 LARGEST_BYTES = 256 << 20
 """Half a million series take 35 MB as a manifest, and some 150 MB as a table of the retriever."""
@@ -39,6 +39,11 @@ class Manifest:
     name: str
     uids: tuple[str, ...]
     odd_lines: int = 0
+
+
+def manifest_text(uids: Iterable[str]) -> str:
+    """Return a manifest of series as the portal writes one, and the retriever reads it."""
+    return "manifestVersion=3.0\nListOfSeriesToDownload=\n" + "".join(f"{uid}\n" for uid in uids)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -17,6 +17,7 @@ import trio
 from tciafs.metadata import COLUMNS, MetadataRow, day_text, size_text, write_rows
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import Naming, collection_names, patient_names, series_names, study_names
+from tciafs.selection.manifests import manifest_text
 
 if TYPE_CHECKING:
     from tciafs.catalogue.answers import Listings
@@ -97,8 +98,7 @@ class Tables:
 
         async def make() -> tuple[str, float]:
             listed, fresh_until = await self._listed(listings, Collection(collection))
-            heading = "manifestVersion=3.0\nListOfSeriesToDownload=\n"
-            return heading + "".join(f"{each.series.series_uid}\n" for each in listed), fresh_until
+            return manifest_text(each.series.series_uid for each in listed), fresh_until
 
         return await self._text(("manifest", *prefix, collection), make)
 

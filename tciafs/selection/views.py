@@ -18,7 +18,7 @@ import trio
 from tciafs.catalogue.answers import Answer
 from tciafs.catalogue.table import Question
 from tciafs.errors import NoSuchName
-from tciafs.hidden import KINDS, View
+from tciafs.hidden import BY_MANIFEST, KINDS, View
 from tciafs.model import Value
 from tciafs.selection.criteria import Criteria
 from tciafs.selection.kept import KeptManifests
@@ -29,9 +29,8 @@ from tciafs.selection.selection import Choice, Selection
 if TYPE_CHECKING:
     from tciafs.catalogue.catalogue import Catalogue
 
-__all__ = ["BY_MANIFEST", "Views"]
+__all__ = ["Views"]
 
-BY_MANIFEST = "by-manifest"
 NEW_SINCE = "new-since"
 
 OF_VALUES = {"by-modality": "modality", "by-body-part": "body_part", "by-manufacturer": "manufacturer"}

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tciafs.control.report import left_text, opens_text, printable, size_text, time_text
+from tciafs.control.report import left_text, opens_text, printable, series_text, size_text, time_text
 
 if TYPE_CHECKING:
     from tciafs.control.speeds import Speeds
@@ -97,9 +97,8 @@ def _downloads(status: "Status", speeds: "Speeds", width: int) -> Iterator[Rende
 
 def _name(each: "DownloadStatus", style: str = "") -> Text:
     """Return whose series it is and what it is called, on one line."""
-    series = " ".join(filter(None, (each.modality, each.description))) or each.series_uid
     text = Text(printable(f"{each.collection}/{each.patient}"), style=style or "cyan", no_wrap=True)
-    text.append(f"  {printable(series)}", style="dim")
+    text.append(f"  {printable(series_text(each))}", style="dim")
     text.overflow = "ellipsis"
     return text
 

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from tciafs.control.known_values import KnownPage, ListKnown, Locate, LocatedIma
 from tciafs.control.place import sockets
 from tciafs.control.report import printable
 from tciafs.control.series_values import (
+    MOST_NAMED,
     ListedSeries,
     ListFailed,
     ListNamed,
@@ -86,9 +88,6 @@ TURN_TIMEOUT_S = 300.0
 """A turn takes a second where no listing has to be asked for anew."""
 
 LONGEST_PATIENCE_S = 3600.0
-
-MOST_NAMED = 500
-"""Series UIDs in a request, which may have 64 KiB."""
 
 
 def ask_status(mountpoint: Path) -> Status:
@@ -167,35 +166,37 @@ def ask_log_level(mountpoint: Path, level: LevelName) -> None:
 
 def ask_series(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
     """Yield the series at a path inside a mount, as the archive lists them. Raises as `ask_refresh`."""
-    return _pages(mountpoint, "series", partial(ListSeries, path))
+    patience_s = patience_of(mountpoint)
+    return _pages(mountpoint, "series", partial(ListSeries, path), attrgetter("path"), patience_s)
 
 
 def ask_failed(mountpoint: Path, path: str) -> Iterator[ListedSeries]:
     """Yield the series at a path inside a mount that could not be had. Raises as `ask_refresh`."""
-    return _pages(mountpoint, "failed", partial(ListFailed, path))
-
-
-def _pages(mountpoint: Path, name: str, wish: Callable[[tuple[str, ...]], object]) -> Iterator[ListedSeries]:
     patience_s = patience_of(mountpoint)
-    after: tuple[str, ...] = ()
-    more = True
-    while more:
-        page = ask(mountpoint, name, wish(after), SeriesPage, patience_s)
-        yield from page.series
-        more = page.more and bool(page.series)
-        after = page.series[-1].path if page.series else ()
+    return _pages(mountpoint, "failed", partial(ListFailed, path), attrgetter("path"), patience_s)
 
 
 def ask_named(mountpoint: Path, series_uids: Sequence[str]) -> Iterator[ListedSeries]:
     """Yield where those of these series are that the archive has. Raises as `ask_refresh`."""
     patience_s = patience_of(mountpoint)
     for start in range(0, len(series_uids), MOST_NAMED):
-        some, after, more = tuple(series_uids[start : start + MOST_NAMED]), "", True
-        while more:
-            page = ask(mountpoint, "named", ListNamed(some, after), SeriesPage, patience_s)
-            yield from page.series
-            more = page.more and bool(page.series)
-            after = page.series[-1].path[-1] if page.series else ""
+        some = partial(ListNamed, tuple(series_uids[start : start + MOST_NAMED]))
+        yield from _pages(mountpoint, "named", some, lambda each: each.path[-1], patience_s)
+
+
+def _pages(
+    mountpoint: Path,
+    name: str,
+    wish: Callable[..., object],
+    key: Callable[[ListedSeries], object],
+    patience_s: float,
+) -> Iterator[ListedSeries]:
+    """Yield the series of all pages of an answer: each begins behind the key of the last series before it."""
+    page = ask(mountpoint, name, wish(), SeriesPage, patience_s)
+    yield from page.series
+    while page.more and page.series:
+        page = ask(mountpoint, name, wish(after=key(page.series[-1])), SeriesPage, patience_s)
+        yield from page.series
 
 
 def ask_prefetch(mountpoint: Path, wish: Prefetch) -> PrefetchTurn:

@@ -17,7 +17,16 @@ from tciafs.control.values import (
     Status,
 )
 
-__all__ = ["json_line", "left_text", "opens_text", "printable", "report", "size_text", "time_text"]
+__all__ = [
+    "json_line",
+    "left_text",
+    "opens_text",
+    "printable",
+    "report",
+    "series_text",
+    "size_text",
+    "time_text",
+]
 
 MOST_LISTED = 10
 """Downloads, failures and events shown to a person; JSON has more."""
@@ -119,6 +128,11 @@ def _failure(each: FailureStatus) -> str:
 
 def _series(each: ArrivalStatus | DownloadStatus | FailureStatus) -> str:
     return printable(f"{each.collection}/{each.patient} {each.series_uid}")
+
+
+def series_text(each: DownloadStatus) -> str:
+    """Return what a person calls a series: its modality and description, the UID where it has neither."""
+    return " ".join(filter(None, (each.modality, each.description))) or each.series_uid
 
 
 def _event(each: EventStatus) -> str:

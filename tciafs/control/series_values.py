@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 __all__ = [
+    "MOST_NAMED",
     "ListFailed",
     "ListNamed",
     "ListSeries",
@@ -12,6 +13,9 @@ __all__ = [
     "PrefetchedSeries",
     "SeriesPage",
 ]
+
+MOST_NAMED = 500
+"""Series UIDs in a request, which may have 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class ListFailed:
 class ListNamed:
     """`POST /v1/named`: where the series with these UIDs are, answered as `ListSeries` is.
 
-    Those that the archive does not know are left out. At most 500; on from behind one (its UID; "": begin).
+    Those that the archive does not know are left out. At most `MOST_NAMED`; on from
+    behind one (its UID; "": begin).
     """
 
     series_uids: tuple[str, ...]

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn, SeriesPage
+from tciafs.control.series_values import (
+    MOST_NAMED,
+    ListedSeries,
+    Prefetch,
+    PrefetchedSeries,
+    PrefetchTurn,
+    SeriesPage,
+)
 from tciafs.errors import Misuse, Offline, TciafsError
 from tciafs.filesystem.identities import Whose
 from tciafs.filesystem.paths import Paths
@@ -32,7 +39,6 @@ PAGE_CHARACTERS = 40_000
 """An answer must fit into the buffer of a socket, whatever names an archive has."""
 
 MOST_A_TURN = 100
-MOST_NAMED = 500
 REMEMBERED_DOWNLOADS = 1000
 
 SERIES_KEYS = 4

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from tciafs.control.known_values import KnownFolder, KnownPage, LocatedImage
-from tciafs.control.report import left_text, opens_text, printable, size_text, time_text
+from tciafs.control.report import left_text, opens_text, printable, series_text, size_text, time_text
 from tciafs.control.speeds import Speeds
 from tciafs.control.values import DownloadStatus, Status
 
@@ -148,7 +148,7 @@ def _download(each: DownloadStatus, speeds: Speeds) -> dict[str, Any]:
     is_queued = each.state == "queued"
     return {
         "whose": f"{each.collection}/{each.patient}",
-        "series": " ".join(filter(None, (each.modality, each.description))) or each.series_uid,
+        "series": series_text(each),
         "state": each.state,
         "share": min(1.0, each.arrived_bytes / each.listed_bytes) if each.listed_bytes else None,
         "images": f"{each.images:,} of {'?' if each.image_count is None else f'{each.image_count:,}'}",

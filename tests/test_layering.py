@@ -155,7 +155,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.status selection.kept selection.manifests",
         "filesystem.listings": "filesystem.folders filesystem.identities filesystem.nodes",
         "filesystem.tree": "errors hidden model naming filesystem.folders filesystem.identities "
-        "filesystem.listings filesystem.nodes filesystem.sources filesystem.texts",
+        "filesystem.listings filesystem.nodes filesystem.sources filesystem.texts filesystem.way",
         "filesystem.kernel_view": "hidden model naming filesystem.folders filesystem.identities "
         "filesystem.sources",
         "filesystem.handles": "filesystem.listings filesystem.nodes filesystem.reading",
@@ -167,9 +167,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.paths filesystem.status store.checking",
         "filesystem.known": "errors model naming control.known_values filesystem.folders "
         "filesystem.identities filesystem.status",
-        "filesystem.budgets": "errors model store.download",
+        "filesystem.budgets": "errors model filesystem.private_files store.download",
         "filesystem.interrupts": "errors",
-        "filesystem.usage": "model",
+        "filesystem.private_files": "",
+        "filesystem.usage": "model filesystem.private_files",
         "filesystem.walk_ahead": "errors filesystem.identities filesystem.nodes filesystem.way",
         "filesystem.way": "model filesystem.folders filesystem.identities filesystem.sources",
         "filesystem.prefetching": "errors control.series_values filesystem.identities filesystem.paths "
@@ -178,7 +179,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.tuning": "",
         "filesystem.attaching": "errors filesystem.mountpoint filesystem.tuning",
         "filesystem.signals": "logs",
-        "filesystem.requests": "",
+        "filesystem.requests": "filesystem.guard",
         "filesystem.provenance": "errors headers model catalogue.sums store",
         "filesystem.attributes": "model filesystem.folders filesystem.identities filesystem.nodes "
         "filesystem.provenance",

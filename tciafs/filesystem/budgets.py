@@ -6,7 +6,6 @@ budget nothing is refused, and the day is counted all the same. Used from the da
 
 import datetime as dt
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ import msgspec
 import trio
 
 from tciafs.errors import Refused
+from tciafs.filesystem.private_files import replace_privately
 from tciafs.model import Series
 from tciafs.store.download import Announcements, Fetcher, Grant
 
@@ -111,12 +111,8 @@ class Budgets:
     def write(self) -> None:
         """Keep what was spent for a later run; blocking. Where that fails, it is counted anew then."""
         day = _Day(self._day.isoformat(), self._received_today_bytes)
-        beside = self._kept.with_suffix(".new")
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(day))
-            beside.replace(self._kept)
+            replace_privately(self._kept, msgspec.json.encode(day))
         except OSError as error:
             log.info("what came in today could not be written down: %s", error.strerror)
 

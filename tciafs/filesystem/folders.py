@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "BELOW",
     "LONGEST_FOLDER_TIMEOUT_S",
-    "LONG_FOLDER",
     "SHORTEST_FOLDER_TIMEOUT_S",
     "Folder",
     "Folders",
     "Record",
     "made",
+    "made_aside",
     "unix_day",
 ]
 
@@ -178,6 +178,15 @@ def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming, pr
     )
 
 
+async def made_aside(
+    parent: Level, whose: Whose, records: Sequence[Any], naming: Naming, prefix: Whose = ()
+) -> Folder:
+    """Return what `made` does, of many records from a thread, so that nobody waits for it."""
+    if len(records) < LONG_FOLDER:
+        return made(parent, whose, records, naming, prefix)
+    return await trio.to_thread.run_sync(made, parent, whose, records, naming, prefix)
+
+
 class Folders:
     """The folders in use, by their inode number."""
 
@@ -202,7 +211,7 @@ class Folders:
         folder = self._kept.get(inode)
         # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
         if folder is None or folder.records != answer.records:
-            folder = await self._made(source, level, whose, answer.records)
+            folder = await made_aside(level, whose, answer.records, self._naming, source.prefix)
             self._keep(inode, folder)
         folder.fresh_until, folder.at = answer.fresh_until, time.time()
         return folder
@@ -230,11 +239,6 @@ class Folders:
         """Forget all folders: the catalogue is to be asked for each."""
         self._kept.clear()
         self._weight = 0
-
-    async def _made(self, source: "Source", level: Level, whose: Whose, records: Sequence[Any]) -> Folder:
-        if len(records) < LONG_FOLDER:
-            return made(level, whose, records, self._naming, source.prefix)
-        return await trio.to_thread.run_sync(made, level, whose, records, self._naming, source.prefix)
 
     def _keep(self, inode: int, folder: Folder) -> None:
         self.drop(inode)

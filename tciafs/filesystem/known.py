@@ -13,7 +13,7 @@ import trio
 
 from tciafs.control.known_values import KnownFolder, KnownPage
 from tciafs.errors import NoSuchName, Offline
-from tciafs.filesystem.folders import BELOW, LONG_FOLDER, Folder, made
+from tciafs.filesystem.folders import BELOW, Folder, made_aside
 from tciafs.filesystem.identities import Level, Whose
 from tciafs.filesystem.status import brief
 from tciafs.model import Series
@@ -77,9 +77,7 @@ class Known:
         if level not in BELOW:
             raise NoSuchName("images are not listed here")
         records = (await BELOW[level].ask(self.listings, whose)).records
-        if len(records) < LONG_FOLDER:
-            return made(level, whose, records, self.naming)
-        return await trio.to_thread.run_sync(made, level, whose, records, self.naming)
+        return await made_aside(level, whose, records, self.naming)
 
     async def _series(self, whose: Whose, records: Sequence[Any]) -> Mapping[str, Sequence[Series] | None]:
         """Return the series in each of some folders by its key, None where they are not known."""

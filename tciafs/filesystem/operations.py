@@ -323,7 +323,8 @@ class Operations(pyfuse3.Operations):
         if isinstance(error, pyfuse3.FUSEError):
             return error
         if isinstance(error, TciafsError):
-            log.info("%s: %s", self._requests.said(request, args), error)
+            if log.isEnabledFor(logging.INFO):  # who asked is looked up for that
+                log.info("%s: %s", self._requests.said(request, args), error)
             return pyfuse3.FUSEError(error.errno)
         where = self._requests.where(request, args)
         log.error("%s %s failed in an unexpected way", request, where, exc_info=error)

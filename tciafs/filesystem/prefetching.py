@@ -67,18 +67,16 @@ class Prefetching:
         way = Way(self._folders, source)
         if after and after[: len(within)] != within:
             raise Misuse("the series to go on from is not at that path")
-        page: list[ListedSeries] = []
-        characters = 0
+        page = _Page()
         if len(within) == SERIES_KEYS and not after:
             following = await way.series(within)
         else:
             following = await way.next(after or within, by_name, within)
-        while following is not None and len(page) < PAGE_SERIES and characters < PAGE_CHARACTERS:
-            page.append(ListedSeries(following.path, following.image_count, following.size_bytes))
-            characters += sum(map(len, following.path))
+        while following is not None and not page.is_full:
+            page.add(following)
             await trio.lowlevel.checkpoint()
             following = await way.next(following.path, by_name, within)
-        return SeriesPage(tuple(page), more=following is not None)
+        return SeriesPage(tuple(page.series), more=following is not None)
 
     async def failed(self, path: str, after: Whose) -> SeriesPage:
         """Return the series at a path that could not be had, on from one, in the order of their paths.
@@ -88,7 +86,7 @@ class Prefetching:
         within = await self._paths.keys(path)
         every = (failed.series for failed in self._store.failures.every())
         meant = (each for each in every if each.path[: len(within)] == within and each.path > after)
-        return _page(sorted(meant, key=lambda each: each.path))
+        return _first_page(sorted(meant, key=lambda each: each.path))
 
     async def named(self, series_uids: Sequence[str], after: str) -> SeriesPage:
         """Return where series with these UIDs are, on from one, in the order of their UIDs.
@@ -98,7 +96,7 @@ class Prefetching:
         if len(series_uids) > MOST_NAMED:
             raise Misuse(f"at most {MOST_NAMED} series are looked up at once")
         meant = (each for each in await self._find(series_uids) if each.series_uid > after)
-        return _page(sorted(meant, key=lambda each: each.series_uid))
+        return _first_page(sorted(meant, key=lambda each: each.series_uid))
 
     async def turn(self, wish: Prefetch) -> PrefetchTurn:
         """Have some series fetched, and return how it is with them. Raises what the archive raises."""
@@ -178,16 +176,31 @@ class Prefetching:
                 nursery.start_soon(watch, download)
 
 
-def _page(series: "Sequence[Series]") -> SeriesPage:
-    """Return the first of some series, as many as fit into an answer."""
-    page: list[ListedSeries] = []
-    characters = 0
+class _Page:
+    """Series, as many as fit into an answer."""
+
+    def __init__(self) -> None:
+        self.series: list[ListedSeries] = []
+        self._characters = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other fits."""
+        return len(self.series) >= PAGE_SERIES or self._characters >= PAGE_CHARACTERS
+
+    def add(self, series: "Series") -> None:
+        """Add one more."""
+        self.series.append(ListedSeries(series.path, series.image_count, series.size_bytes))
+        self._characters += sum(map(len, series.path))
+
+
+def _first_page(series: "Sequence[Series]") -> SeriesPage:
+    page = _Page()
     for each in series:
-        if len(page) == PAGE_SERIES or characters >= PAGE_CHARACTERS:
+        if page.is_full:
             break
-        page.append(ListedSeries(each.path, each.image_count, each.size_bytes))
-        characters += sum(map(len, each.path))
-    return SeriesPage(tuple(page), more=len(page) < len(series))
+        page.add(each)
+    return SeriesPage(tuple(page.series), more=len(page.series) < len(series))
 
 
 def _failed(uid: str, failure: TciafsError) -> PrefetchedSeries:

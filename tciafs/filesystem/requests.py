@@ -3,8 +3,9 @@
 Handed the tree and what is open; asks nothing of anybody.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tciafs.filesystem.guard import program_names
 
 if TYPE_CHECKING:
     from tciafs.filesystem.handles import Handles
@@ -39,17 +40,9 @@ class Requests:
     def said(self, request: str, args: tuple[object, ...]) -> str:
         """Return a request as a line of the log begins: what is asked, where, and by which process."""
         pid = getattr(args[-1] if args else None, "pid", None)
-        process = "" if pid is None else f" for process {pid} ({_program(pid)})"
+        process = "" if pid is None else f" for process {pid} ({next(iter(program_names(pid)), '?')})"
         return f"{request} {self.where(request, args)}{process}"
 
 
 def _shown(name: bytes) -> str:
     return repr(name.decode("utf-8", "surrogateescape"))[1:-1]
-
-
-def _program(pid: int) -> str:
-    """Return the name of a process, "?" if it has ended, or is none that can be seen from here."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").rstrip("\n")
-    except OSError:
-        return "?"

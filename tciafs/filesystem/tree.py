@@ -23,6 +23,7 @@ from tciafs.filesystem.listings import FolderListing, ImageFolder, Snapshot
 from tciafs.filesystem.nodes import Attributes, Child, Node
 from tciafs.filesystem.sources import UNLISTED_COLLECTIONS, Source, Sources
 from tciafs.filesystem.texts import Texts, collection_of_manifest
+from tciafs.filesystem.way import Way
 from tciafs.hidden import VIEWS_FOLDER
 from tciafs.model import Collection, Patient, Series
 from tciafs.naming import Naming, legal_name
@@ -171,13 +172,9 @@ class Tree:
         if series.top.level is Level.ROOT:
             return await self._listed_record(series, series.parent)
         # A view may be gone by now, or not show the series any more.
-        main, whose = self.sources.main, series.whose
-        study = whose[:-1]
-        folder = await self.folders.get(main, main.inode(Level.STUDY, study), Level.STUDY, study)
-        place = folder.place_of(main.inode(Level.SERIES, whose))
-        if place is None:
+        record = await Way(self.folders, self.sources.main).series(series.whose)
+        if record is None:
             raise NoSuchName(f"{self.path(series)} is not in the archive any more")
-        record: Record = folder.children[place]
         return record
 
     async def series(self, node: Node) -> Series:

@@ -6,7 +6,6 @@ was read that was not read that day, and at the end: no read writes. Used from t
 
 import datetime as dt
 import logging
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from tciafs.filesystem.private_files import replace_privately
 from tciafs.model import Series
 
 __all__ = ["Source", "Usage"]
@@ -117,11 +117,7 @@ class Usage:
         return msgspec.msgpack.encode(_Written(list(self._sources), self._read))
 
     def _write_text(self, text: bytes) -> None:
-        beside = self._file.with_suffix(".new")
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-            beside.replace(self._file)
+            replace_privately(self._file, text)
         except (OSError, ValueError) as error:
             log.warning("what was read could not be written down: %s", error)

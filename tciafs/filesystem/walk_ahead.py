@@ -4,9 +4,9 @@ A trail is a reader as its footsteps show it: whatever processes they are, two s
 the order of their folder are a trail, once the first is complete. A footstep is an image opened; for who
 opened one in the series before it is enough to list the next, since `cp -r` waits for it there. Folders have
 two orders, that of the names and that of the inode numbers, in which cp goes; where a study ends, the
-patient's next one follows, and so on through the collection. Defined here and only here:
-what a trail is, and how far ahead of it is fetched. State changes in one task; `note` is quick, since it is
-called for each open. Handed the tree and a store.
+patient's next one follows, and so on through the collection. Defined here and only here: what a trail is, and
+how far ahead of it is fetched. State changes in one task; `note` is quick, since it is called for each open.
+Handed the tree and a store.
 """
 
 import logging
@@ -134,11 +134,7 @@ class WalkAhead:
         """Return the orders of a trail in which a series comes first; none where it is not about the next."""
         places = dict.fromkeys(trail.orders, trail.at)
         for _ in range(STRIDE if trail.steps else 1):
-            for order, at in list(places.items()):
-                if (series := await self._next(trail.way, at, order)) is None:
-                    del places[order]
-                else:
-                    places[order] = series.path
+            await _advance(trail.way, places)
             if found := [order for order, at in places.items() if at == whose]:
                 return found
         return []
@@ -158,17 +154,9 @@ class WalkAhead:
         places, found = dict.fromkeys(trail.orders, trail.at), dict[str, "Series"]()
         reach = min(REACH * trail.steps, self._config.most_series)
         while places and len(found) < reach:
-            for order, at in list(places.items()):
-                if (series := await self._next(trail.way, at, order)) is None:
-                    del places[order]
-                else:
-                    places[order] = series.path
-                    found.setdefault(series.series_uid, series)
+            for series in await _advance(trail.way, places):
+                found.setdefault(series.series_uid, series)
         return list(found.values())[:reach]
-
-    async def _next(self, way: Way, whose: Whose, order: Order) -> "Series | None":
-        """Return the series behind one in its collection."""
-        return await way.next(whose, order, within=whose[:1])
 
     async def _is_complete(self, trail: _Trail) -> bool:
         if (series := await trail.way.series(trail.at)) is None:
@@ -176,3 +164,18 @@ class WalkAhead:
         # The reader may have its last image while it is still on its way to its place.
         download = self._store.peek_download(series)
         return self._store.state(series) == "local" or (download is not None and download.layout is not None)
+
+
+async def _advance(way: Way, places: dict[Order, Whose]) -> "list[Series]":
+    """Go on by a series in each order, within the collection, and return what was reached.
+
+    An order at its end is dropped. Raises what the archive raises.
+    """
+    reached = []
+    for order, at in list(places.items()):
+        if (series := await way.next(at, order, within=at[:1])) is None:
+            del places[order]
+        else:
+            places[order] = series.path
+            reached.append(series)
+    return reached

@@ -65,9 +65,7 @@ def beginning_in(header: bytes, *, is_whole: bool) -> Beginning | None:
             _number_of(found, "AcquisitionNumber"),
             _number_of(found, "InstanceNumber"),
         )
-    except (
-        Exception
-    ):  # bytes that break off or are no DICOM make the parser raise whatever comes to its hands
+    except Exception:  # bytes that break off, or are no DICOM, make the parser raise whatever comes
         return Beginning(None, None, None, None, None) if is_whole else None
 
 

@@ -7,9 +7,10 @@ NBIA's depend on an order in its database that nobody else knows. Defined here a
 is checked of a series.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from operator import itemgetter
 
 from tciafs.archives.idc_memory import IdcMemory, KnownImage
 from tciafs.archives.idc_table import IndexedSeries
@@ -39,6 +40,7 @@ class IdcImages:
     def __init__(self, buckets: Buckets, memory: IdcMemory) -> None:
         self._buckets = buckets
         self._memory = memory
+        self._latest: tuple[str, Mapping[str, KnownImage]] = ("", {})
 
     async def study_id(self, series: IndexedSeries) -> str | None:
         """Return the StudyID in the header of the first object of a series; None: there is none."""
@@ -50,8 +52,21 @@ class IdcImages:
 
         Raises SeriesDamaged where they are not what the index says.
         """
-        if (remembered := self._memory.images(series.uuid)) is not None:
-            return remembered
+        return tuple((await self._by_uid(series)).values())
+
+    async def _by_uid(self, series: IndexedSeries) -> Mapping[str, KnownImage]:
+        """Return the images by SOP Instance UID, of the series asked for last without reading them again.
+
+        Its images may be fetched one by one, and there are 91,980 of them in one series.
+        """
+        uuid, images = self._latest
+        if uuid != series.uuid:
+            known = self._memory.images(series.uuid) or await self._learnt(series)
+            images = {each.sop_instance_uid: each for each in known}
+            self._latest = series.uuid, images
+        return images
+
+    async def _learnt(self, series: IndexedSeries) -> Sequence[KnownImage]:
         objects = await self._buckets.objects(series.bucket, f"{series.uuid}/")
         if len(objects) != series.image_count:
             raise SeriesDamaged(
@@ -61,16 +76,14 @@ class IdcImages:
         images = [_known(series, *pair) for pair in zip(objects, headers, strict=True)]
         if len({image.sop_instance_uid for image in images}) < len(images):
             raise SeriesDamaged(f"two images of series {series.series_uid} have one SOP Instance UID")
-        named = dict(zip(names_of(list(map(key_of, images))), images, strict=True))
-        images = [named[name] for name in sorted(named)]
+        images = [image for _name, image in sorted(_with_names(images), key=itemgetter(0))]
         self._memory.keep_images(series.uuid, images)
         return images
 
     @staticmethod
     def named(images: Sequence[KnownImage]) -> list[ListedImage]:
         """Return all images of a series, in order, with their names."""
-        names = names_of(list(map(key_of, images)))
-        return [ListedImage(name, each.stored.size_bytes) for name, each in zip(names, images, strict=True)]
+        return [ListedImage(name, each.stored.size_bytes) for name, each in _with_names(images)]
 
     @asynccontextmanager
     async def deliveries(self, series: IndexedSeries) -> AsyncIterator[AsyncIterator[Delivery]]:
@@ -83,12 +96,11 @@ class IdcImages:
     @asynccontextmanager
     async def one(self, series: IndexedSeries, sop_instance_uid: str) -> AsyncIterator[Member]:
         """Fetch one image. Raises UnreadableAnswer where the series has no such image."""
-        for image in await self.known(series):
-            if image.sop_instance_uid == sop_instance_uid:
-                async with self._opened(series, image.stored) as chunks:
-                    yield Member(None, image.stored.size_bytes, chunks)
-                return
-        raise UnreadableAnswer(f"series {series.series_uid} has no image {sop_instance_uid}")
+        image = (await self._by_uid(series)).get(sop_instance_uid)
+        if image is None:
+            raise UnreadableAnswer(f"series {series.series_uid} has no image {sop_instance_uid}")
+        async with self._opened(series, image.stored) as chunks:
+            yield Member(None, image.stored.size_bytes, chunks)
 
     @asynccontextmanager
     async def _opened(
@@ -124,6 +136,10 @@ def names_of(keys: Sequence[ImageKey]) -> Sequence[str]:
     return retriever_names(keys) or image_names(keys)
 
 
+def _with_names(images: Sequence[KnownImage]) -> list[tuple[str, KnownImage]]:
+    return list(zip(names_of(list(map(key_of, images))), images, strict=True))
+
+
 def vouching(images: Sequence[KnownImage]) -> Callable[[Sequence[str]], bool] | None:
     """Return what says whether images with these MD5s are a series'; None where the bucket has no MD5s."""
     told = [image.stored.md5 for image in images]
@@ -144,7 +160,7 @@ class _Deliveries(AsyncIterator[Delivery]):
     """The checksums of a series, where the bucket has them, then its images."""
 
     def __init__(self, images: Sequence[KnownImage], bodies: AsyncIterator[AsyncIterator[bytes]]) -> None:
-        named = list(zip(names_of(list(map(key_of, images))), images, strict=True))
+        named = _with_names(images)
         self._named = iter(named)
         self._bodies = bodies
         pairs = tuple((name, image.stored.md5) for name, image in named if image.stored.md5 is not None)

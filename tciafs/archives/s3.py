@@ -8,8 +8,8 @@ API, Object).
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import quote, unquote_plus
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from tciafs.archives.http import HttpClient
 from tciafs.archives.http_asking import Span
 from tciafs.archives.http_errors import RequestRejected
-from tciafs.errors import TciafsError, UnreadableAnswer
+from tciafs.errors import UnreadableAnswer
 
 __all__ = ["Buckets", "StoredObject"]
 
@@ -63,26 +63,20 @@ class Buckets:
 
     async def part(self, bucket: str, each: StoredObject, size_bytes: int | None = None) -> bytes:
         """Return the first bytes of an object, or all, with retries. For what may be held in memory."""
-        try:
+        with _gone_for_good():
             return await self._http.fetch(_address(bucket, each), {}, _Bytes, span=Span(0, size_bytes))
-        except RequestRejected as rejected:
-            raise _explained(rejected) from rejected
 
     @asynccontextmanager
     async def stream(self, bucket: str, each: StoredObject) -> AsyncIterator[AsyncIterator[bytes]]:
         """Fetch an object of any size, without retries."""
-        try:
+        with _gone_for_good():
             async with self._http.stream(_address(bucket, each), {}) as chunks:
                 yield chunks
-        except RequestRejected as rejected:
-            raise _explained(rejected) from rejected
 
     async def _page(self, bucket: str, query: dict[str, str]) -> "_Page":
         asked = {"list-type": "2", "encoding-type": "url", **query}
-        try:
+        with _gone_for_good():
             return await self._http.fetch(quote(bucket), asked, _PageReader)
-        except RequestRejected as rejected:
-            raise _explained(rejected) from rejected
 
 
 def _continued(token: str) -> dict[str, str]:
@@ -93,9 +87,13 @@ def _address(bucket: str, each: StoredObject) -> str:
     return f"{quote(bucket)}/{quote(each.key)}"
 
 
-def _explained(rejected: RequestRejected) -> TciafsError:
-    """Return what a refusal means: what was listed and is gone, is gone for good."""
-    return UnreadableAnswer(str(rejected))
+@contextmanager
+def _gone_for_good() -> Iterator[None]:
+    """Say of what was refused that it cannot be read: what was listed and is gone, is gone for good."""
+    try:
+        yield
+    except RequestRejected as rejected:
+        raise UnreadableAnswer(str(rejected)) from rejected
 
 
 class _Page(msgspec.Struct):

@@ -3,14 +3,16 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tciafs.archives.http_limits import HttpLimits
 from tciafs.archives.idc import IdcArchive, IdcConfig
+from tciafs.archives.idc_memory import IdcMemory
 from tciafs.archives.idc_table import IndexedSeries, write_table
 from tciafs.errors import SeriesDamaged, Unreachable, UnreadableAnswer
 from tciafs.model import Checksums, Member, Series
@@ -298,6 +300,32 @@ async def test_one_image_is_fetched_alone_and_vouched_for(bucket: Bucket, opened
         async with archive.single_images.image(series, "9"):
             pass
     await archive.aclose()
+
+
+async def test_images_fetched_one_by_one_are_looked_up_once(
+    bucket: Bucket, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n) for n in range(1, 4)]
+    first = opened.archive(filled(bucket, "1.2", *files))
+    await first.single_images.image_uids(await _series(first))
+    await first.aclose()
+    archive = opened.archive()
+    series = await _series(archive)
+    looked_up: list[str] = []
+    monkeypatch.setattr(IdcMemory, "images", _noted(looked_up, IdcMemory.images))
+    for uid, file in zip("123", files, strict=True):
+        async with archive.single_images.image(series, uid) as member:
+            assert b"".join([chunk async for chunk in member.chunks]) == file
+    assert len(looked_up) == 1
+    await archive.aclose()
+
+
+def _noted(looked_up: list[str], images: Callable[[IdcMemory, str], Any]) -> Callable[[IdcMemory, str], Any]:
+    def noted(memory: IdcMemory, uuid: str) -> Any:
+        looked_up.append(uuid)
+        return images(memory, uuid)
+
+    return noted
 
 
 async def test_a_series_that_left_the_index_is_said_so(bucket: Bucket, opened: Opened) -> None:

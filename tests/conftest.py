@@ -94,3 +94,16 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared material is absent: neither ../shared nor $TCIAFS_SHARED is a folder")
     return folder.resolve()
+
+
+@pytest.fixture
+def quiet_logging() -> Iterator[None]:
+    """Give the logging of this process back as it was."""
+    root, ours, stamina = (logging.getLogger(name) for name in ("", "tciafs", "stamina"))
+    before = list(root.handlers), root.level, ours.level, stamina.level
+    yield
+    for handler in set(root.handlers) - set(before[0]):
+        handler.close()
+    root.handlers[:] = before[0]
+    for logger, level in zip((root, ours, stamina), before[1:], strict=True):
+        logger.setLevel(level)

@@ -8,8 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,16 +16,7 @@ from tciafs import __version__, agreement, cli, daemon
 from tciafs.errors import AccessDenied, Misuse, TciafsError, Unreachable, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.settings import Settings, declarations
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
+from tests.command_line import Result, Run, command_line, without_settings
 
 
 @pytest.fixture
@@ -35,18 +24,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     """Run the command line in this process, with no settings from around it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
-    for each in declarations():
-        monkeypatch.delenv(each.variable, raising=False)
-
-    def run(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tciafs", *words])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        assert isinstance(exit.value.code, int)
-        out, err = capfd.readouterr()
-        return Result(exit.value.code, out, err)
-
-    return run
+    without_settings(monkeypatch)
+    return command_line(monkeypatch, capfd)
 
 
 class Mounts:

@@ -1,43 +1,20 @@
 """`tciafs config`: each setting's value and where it comes from. Nothing is mounted."""
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tciafs import cli
 from tciafs.settings import declarations
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
+from tests.command_line import Result, Run, command_line, without_settings
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run `tciafs config` with no settings from around it but those of tmp_path/tciafs/config.toml."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for each in declarations():
-        monkeypatch.delenv(each.variable, raising=False)
-
-    def run(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tciafs", "config", *words])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        assert isinstance(exit.value.code, int)
-        out, err = capfd.readouterr()
-        return Result(exit.value.code, out, err)
-
-    return run
+    without_settings(monkeypatch)
+    return command_line(monkeypatch, capfd, "config")
 
 
 def write_config(folder: Path, toml: str) -> Path:

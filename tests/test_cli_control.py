@@ -6,20 +6,15 @@ tests/filesystem/test_mount_commands.py.
 
 import json
 import os
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tciafs import cli
 from tciafs.control import client
 from tciafs.control.failed_table import failed_csv
 from tciafs.control.values import (
     CachedSeries,
-    CacheStatus,
-    CatalogueStatus,
     CheckPlace,
     CheckTurn,
     Evicted,
@@ -28,49 +23,18 @@ from tciafs.control.values import (
 )
 from tciafs.errors import AccessDenied, NoDaemon, NoSuchName, TciafsError, Unreachable
 from tciafs.filesystem import mountpoint as mountpoints
+from tests.command_line import Result, Run, command_line
+from tests.statuses import make_status
 
-STATUS = Status(
-    version="0.1.0",
-    mountpoint="/mnt/tcia",
-    archive="https://example.org/services",
-    pid=17,
-    mounted_at=0.0,
-    patience_s=125.0,
-    cache=CacheStatus(1, 2, 3, 4),
-    downloads=(),
-    downloads_total=0,
-    failures=(),
-    failures_total=0,
-    inodes=1,
-    catalogue=CatalogueStatus(0, 0, ()),
-)
+STATUS = make_status()
 
 FAILURE = FailureStatus("1.2.5", "Lung", "P3", 60.0, "SeriesDamaged", "came with 1 of 2 images", "Wait.")
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process."""
-
-    def run(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tciafs", *words])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        assert isinstance(exit.value.code, int)
-        out, err = capfd.readouterr()
-        return Result(exit.value.code, out, err)
-
-    return run
+    return command_line(monkeypatch, capfd)
 
 
 class Daemons:

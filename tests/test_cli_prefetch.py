@@ -5,46 +5,26 @@ tests/filesystem/test_mount_prefetch.py.
 """
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tciafs import cli
 from tciafs.control import client
 from tciafs.control.series_values import ListedSeries, Prefetch, PrefetchedSeries, PrefetchTurn
 from tciafs.errors import NoDaemon
 from tciafs.filesystem import mountpoint as mountpoints
+from tests.command_line import Result, Run, command_line
 
 PAUSED = "downloads are paused; tciafs resume lets them go on"
 HERE = [ListedSeries(("Lung", "P1", "1.2", f"1.2.{number}"), 2, 2048) for number in range(3)]
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process."""
-
-    def run(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tciafs", *words])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        assert isinstance(exit.value.code, int)
-        out, err = capfd.readouterr()
-        return Result(exit.value.code, out, err)
-
-    return run
+    return command_line(monkeypatch, capfd)
 
 
 @dataclass

@@ -377,19 +377,6 @@ def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: 
 
 
 @pytest.fixture
-def quiet_logging() -> Iterator[None]:
-    """Give the logging of this process back as it was."""
-    root, ours, stamina = (logging.getLogger(name) for name in ("", "tciafs", "stamina"))
-    before = list(root.handlers), root.level, ours.level, stamina.level
-    yield
-    for handler in set(root.handlers) - set(before[0]):
-        handler.close()
-    root.handlers[:] = before[0]
-    for logger, level in zip((root, ours, stamina), before[1:], strict=True):
-        logger.setLevel(level)
-
-
-@pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Mounts become ready at once and end."""
     mounted: list[Path] = []

@@ -16,20 +16,7 @@ from tciafs.errors import Unusable
 from tciafs.logs import LogFile, open_log
 from tciafs.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("_logging_given_back")
-
-
-@pytest.fixture
-def _logging_given_back() -> Iterator[None]:
-    """Give the logging of this process back as it was."""
-    root, ours, stamina = (logging.getLogger(name) for name in ("", "tciafs", "stamina"))
-    before = list(root.handlers), root.level, ours.level, stamina.level
-    yield
-    for handler in set(root.handlers) - set(before[0]):
-        handler.close()
-    root.handlers[:] = before[0]
-    for logger, level in zip((root, ours, stamina), before[1:], strict=True):
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
 def record(message: str, level: int = logging.INFO) -> logging.LogRecord:

@@ -22,17 +22,12 @@ from tciafs.control.values import (
     SinceStart,
     Status,
 )
+from tests.statuses import make_status
 
 DOWNLOAD = DownloadStatus(
     "1.2.3", "Lung", "P1", "arriving", 12, 133, 6_400_000, 3_000_000, 73_400_320, "Thorax 1mm", "CT"
 )
-STATUS = Status(
-    version="0.1.0",
-    mountpoint="/mnt/tcia",
-    archive="https://example.org/services",
-    pid=17,
-    mounted_at=0.0,
-    patience_s=125.0,
+STATUS = make_status(
     cache=CacheStatus(50 << 30, 1536, 1 << 40, 1234),
     downloads=(DOWNLOAD, replace(DOWNLOAD, series_uid="1.2.4", state="queued", patient="P2")),
     downloads_total=2,

@@ -56,23 +56,18 @@ from tciafs.control.values import (
     Status,
 )
 from tciafs.errors import AccessDenied, Misuse, NoDaemon, NoSuchName, SlowDown, TciafsError, Unreachable
+from tests.statuses import make_status
 
 A = TypeVar("A")
 
 MOUNT = Path("/mnt/tcia")
 DOWNLOAD = DownloadStatus("1.2.3", "Lung", "P1", "arriving", 1, 2, 100, 90, None)
-STATUS = Status(
-    version="0.1.0",
-    mountpoint="/mnt/tcia",
-    archive="https://example.org/services",
-    pid=17,
+STATUS = make_status(
     mounted_at=1e9,
     patience_s=10.0,
     cache=CacheStatus(1000, 100, 900, 1),
     downloads=(DOWNLOAD,),
     downloads_total=1,
-    failures=(),
-    failures_total=0,
     inodes=3,
     catalogue=CatalogueStatus(5, 4, ()),
 )

@@ -11,19 +11,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tciafs.control.metrics import exposition
-from tciafs.control.values import CacheStatus, CatalogueStatus, SinceStart, Status
+from tciafs.control.values import CacheStatus, CatalogueStatus, SinceStart
+from tests.statuses import make_status
 
-STATUS = Status(
-    version="0.1.0",
-    mountpoint="/mnt/tcia",
-    archive="https://example.org/services",
-    pid=17,
+STATUS = make_status(
     mounted_at=1e9,
-    patience_s=125.0,
     cache=CacheStatus(50 << 30, 1536, 1 << 40, 1234),
-    downloads=(),
     downloads_total=5,
-    failures=(),
     failures_total=6,
     inodes=56_789,
     catalogue=CatalogueStatus(17, 45, ()),

@@ -23,17 +23,12 @@ from tciafs.control.values import (
     SinceStart,
     Status,
 )
+from tests.statuses import make_status
 
 DOWNLOAD = DownloadStatus("1.2.3", "Lung", "P1", "arriving", 12, 133, 6_400_000, 3_000_000, 73_400_320)
 QUEUED = DownloadStatus("1.2.4", "Lung", "P 2", "queued", 0, None, 0, 0, None)
 FAILURE = FailureStatus("1.2.5", "Lung", "P3", 60.0, "Unreachable", "no route", "Check the network.")
-STATUS = Status(
-    version="0.1.0",
-    mountpoint="/mnt/tcia",
-    archive="https://example.org/services",
-    pid=17,
-    mounted_at=0.0,
-    patience_s=125.0,
+STATUS = make_status(
     cache=CacheStatus(50 << 30, 1536, 1 << 40, 1234),
     downloads=(DOWNLOAD, QUEUED),
     downloads_total=2,

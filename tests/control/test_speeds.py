@@ -3,23 +3,13 @@
 from dataclasses import replace
 
 from tciafs.control.speeds import Speeds
-from tciafs.control.values import CacheStatus, CatalogueStatus, DownloadStatus, SinceStart, Status
+from tciafs.control.values import DownloadStatus, SinceStart, Status
+from tests.statuses import make_status
 
 DOWNLOAD = DownloadStatus("1.2.3", "Lung", "P1", "arriving", 0, 10, 0, 0, 1000)
-STATUS = Status(
-    version="0.1.0",
-    mountpoint="/mnt/tcia",
-    archive="https://example.org/services",
-    pid=17,
-    mounted_at=0.0,
-    patience_s=125.0,
-    cache=CacheStatus(1, 2, 3, 4),
+STATUS = make_status(
     downloads=(DOWNLOAD,),
     downloads_total=1,
-    failures=(),
-    failures_total=0,
-    inodes=1,
-    catalogue=CatalogueStatus(0, 0, ()),
 )
 
 

@@ -68,6 +68,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http_errors": "errors",
         "archives.http_limits": "",
         "archives.idc": "errors model archives",
+        "archives.idc_config": "archives.http archives.http_limits",
         "archives.idc_images": "errors headers model naming archives.idc_memory archives.idc_table "
         "archives.nbia_names archives.parallel archives.s3",
         "archives.idc_index": "errors archives.idc_table",
@@ -76,7 +77,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.idc_table": "errors",
         "archives.parallel": "errors",
         "archives.s3": "errors archives.http archives.http_asking archives.http_errors",
-        "archives.opening": "archives.http archives.idc archives.nbia",
+        "archives.opening": "archives.http archives.idc archives.idc_config archives.nbia",
         "archives.http_pace": "",
         "archives.json_rows": "errors",
         "archives.nbia_rows": "model",
@@ -191,8 +192,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
         "systemd worker filesystem",
-        "filesystem.configs": "settings archives.http_limits archives.idc archives.idc_index archives.login "
-        "archives.nbia archives.opening "
+        "filesystem.configs": "settings archives.http_limits archives.idc_config archives.idc_index "
+        "archives.login archives.nbia archives.opening "
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http_limits archives.login",
         # The process and its commands.

@@ -15,10 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 import httpx
-import msgspec
 
-from tciafs.archives.http import USER_AGENT, HttpClient
-from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.http import HttpClient
+from tciafs.archives.idc_config import IdcConfig
 from tciafs.archives.idc_images import IdcImages, names_of, vouching
 from tciafs.archives.idc_memory import IdcMemory
 from tciafs.archives.idc_records import series_record, speakers, study_record
@@ -39,28 +38,13 @@ from tciafs.model import (
     Value,
 )
 
-__all__ = ["DEFAULT_URL", "MEMORY_NAME", "IdcArchive", "IdcConfig"]
+__all__ = ["MEMORY_NAME", "IdcArchive"]
 
-DEFAULT_URL = "https://s3.us-east-1.amazonaws.com"
 MEMORY_NAME = "learnt.sqlite"
 
 STUDIES_AT_ONCE = 24
 PATIENTS_IN_A_BATCH = 200
 CONNECTIONS = 24
-
-
-class IdcConfig(msgspec.Struct, frozen=True, tag=True):
-    """How to reach IDC: plain values, which JSON can carry to a worker.
-
-    `table` is the file that `idc_index.ensure_table` made; what headers said is remembered beside it. `url`
-    is the server of the buckets, `retries` are the attempts after the first.
-    """
-
-    table: str
-    url: str = DEFAULT_URL
-    retries: int = 4
-    limits: HttpLimits = msgspec.field(default_factory=HttpLimits)
-    user_agent: str = USER_AGENT
 
 
 class IdcArchive:

@@ -3,16 +3,19 @@
 Defined here and only here: that choice. Whoever takes an Archive knows none of them.
 """
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from tciafs.archives.http import Bearer
-from tciafs.archives.idc import IdcArchive, IdcConfig
+from tciafs.archives.idc_config import IdcConfig
 from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+
+if TYPE_CHECKING:
+    from tciafs.archives.idc import IdcArchive
 
 __all__ = ["AnyArchive", "ArchiveConfig", "open_archive"]
 
 ArchiveConfig: TypeAlias = NbiaConfig | IdcConfig
-AnyArchive: TypeAlias = NbiaArchive | IdcArchive
+AnyArchive: TypeAlias = Union[NbiaArchive, "IdcArchive"]
 
 
 def open_archive(config: ArchiveConfig, *, bearer: Bearer | None = None) -> AnyArchive:
@@ -22,6 +25,8 @@ def open_archive(config: ArchiveConfig, *, bearer: Bearer | None = None) -> AnyA
     """
     match config:
         case IdcConfig():
+            from tciafs.archives.idc import IdcArchive  # 20 ms that no other worker should take to start
+
             return IdcArchive(config)
         case NbiaConfig():
             return NbiaArchive(config, bearer=bearer if config.logged_in else None)

@@ -13,8 +13,7 @@ import platformdirs
 import trio
 
 from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.idc import IdcConfig
-from tciafs.archives.idc_index import ensure_table, installed_index
+from tciafs.archives.idc_config import IdcConfig
 from tciafs.archives.login import Session
 from tciafs.archives.nbia import Api, NbiaConfig
 from tciafs.archives.opening import ArchiveConfig
@@ -91,6 +90,8 @@ async def archive_config(settings: Settings, url: str, session: Session | None) 
 
 
 def _idc_table(settings: Settings) -> Path:
+    from tciafs.archives.idc_index import ensure_table, installed_index
+
     index = settings.idc_index or installed_index()
     return ensure_table(index, cache_folder(settings) / "idc", everything=settings.idc_all)
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.idc import IdcArchive, IdcConfig
+from tciafs.archives.idc import IdcArchive
+from tciafs.archives.idc_config import IdcConfig
 from tciafs.archives.idc_memory import IdcMemory
 from tciafs.archives.idc_table import IndexedSeries, write_table
 from tciafs.errors import SeriesDamaged, Unreachable, UnreadableAnswer

@@ -26,18 +26,38 @@ def let_all_use_fuse(folder: Path) -> None:
 
 
 def let_all_reach(paths: Sequence[Path], folder: Path) -> None:
-    """See to it that everybody can reach paths, such as an interpreter in root's own folder."""
+    """See to it that everybody can reach paths and read them, such as an interpreter in root's own folder."""
     closed = {each for each in map(outermost_closed, paths) if each is not None}
     hidden = [path for path in paths if any(path.is_relative_to(each) for each in closed)]
-    kept = [folder / f"kept-{number}" for number in range(len(hidden))]
-    for path, place in zip(hidden, kept, strict=True):
-        place.mkdir()
-        subprocess.run(["mount", "--bind", path, place], check=True)
+    shown = {path: folder / f"shown-{number}" for number, path in enumerate(paths)}
+    for path, place in shown.items():
+        show(path, place)
     for each in closed:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", each], check=True)
-    for path, place in zip(hidden, kept, strict=True):
-        path.mkdir(parents=True)
+    for path in hidden:
+        for each in [*reversed(path.parents), path]:
+            each.mkdir(mode=0o755, exist_ok=True)
+    for path, place in shown.items():
         subprocess.run(["mount", "--bind", place, path], check=True)
+
+
+def show(path: Path, place: Path) -> None:
+    """Have what is in a folder at another place too, where everybody can read it: a copy if need be.
+
+    Who clones with a umask of 077 has a checkout of which nobody else can read a file.
+    """
+    place.mkdir()
+    if is_readable_for_all(path):
+        subprocess.run(["mount", "--bind", path, place], check=True)
+    else:
+        subprocess.run(["cp", "--archive", f"{path}/.", place], check=True)
+        subprocess.run(["chmod", "--recursive", "a+rX", place], check=True)
+
+
+def is_readable_for_all(path: Path) -> bool:
+    """Return whether everybody may read a folder and all that is below it."""
+    closed: list[str | Path] = ["find", path, "!", "-type", "l", "!", "-perm", "-o=r", "-print", "-quit"]
+    return not subprocess.run(closed, check=True, capture_output=True).stdout
 
 
 def outermost_closed(path: Path) -> Path | None:
@@ -85,6 +105,8 @@ def whose(path: Path) -> str:
 
 def main() -> None:
     """Mount as a user, and look at it as several."""
+    # What this makes of folders is for all, also where the machine's umask is 077.
+    os.umask(0o022)
     repository, url, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     let_all_use_fuse(folder)
     let_all_reach([Path(sys.base_prefix), repository], folder)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import platformdirs
 
-from tciafs.archives.login import Login, Secret
+from tciafs.archives.nbia.login import Login, Secret
 from tciafs.errors import Misuse, TciafsError
 
 __all__ = ["LoginStore", "login_for", "password_from"]

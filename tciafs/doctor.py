@@ -15,10 +15,10 @@ from pathlib import Path
 
 import platformdirs
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.idc_index import installed_index
-from tciafs.archives.login import ask_for_tokens, token_url
-from tciafs.archives.probe import Answer, addresses_of, ask_once, proxy_for
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.http.probe import Answer, addresses_of, ask_once, proxy_for
+from tciafs.archives.idc.index import installed_index
+from tciafs.archives.nbia.login import ask_for_tokens, token_url
 from tciafs.credentials import LoginStore, login_for
 from tciafs.errors import TciafsError
 from tciafs.filesystem.mountpoint import require_fuse

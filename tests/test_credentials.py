@@ -12,7 +12,7 @@ from keyring.backend import KeyringBackend
 from keyring.backends import fail
 
 from tciafs import credentials
-from tciafs.archives.login import Login, Secret
+from tciafs.archives.nbia.login import Login, Secret
 from tciafs.credentials import LoginStore, login_for, password_from
 from tciafs.errors import Misuse, TciafsError
 

@@ -5,12 +5,12 @@ Defined here and only here: that choice. Whoever takes an Archive knows none of 
 
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from tciafs.archives.http import Bearer
-from tciafs.archives.idc_config import IdcConfig
-from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+from tciafs.archives.http.client import Bearer
+from tciafs.archives.idc.config import IdcConfig
+from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
 
 if TYPE_CHECKING:
-    from tciafs.archives.idc import IdcArchive
+    from tciafs.archives.idc.archive import IdcArchive
 
 __all__ = ["AnyArchive", "ArchiveConfig", "open_archive"]
 
@@ -25,7 +25,9 @@ def open_archive(config: ArchiveConfig, *, bearer: Bearer | None = None) -> AnyA
     """
     match config:
         case IdcConfig():
-            from tciafs.archives.idc import IdcArchive  # 20 ms that no other worker should take to start
+            from tciafs.archives.idc.archive import (
+                IdcArchive,  # 20 ms that no other worker should take to start
+            )
 
             return IdcArchive(config)
         case NbiaConfig():

@@ -11,7 +11,7 @@ from tciafs.errors import Misuse, TciafsError
 from tciafs.settings import load_settings
 
 if TYPE_CHECKING:
-    from tciafs.archives.login import Login
+    from tciafs.archives.nbia.login import Login
 
 __all__ = ["login", "logout"]
 
@@ -68,7 +68,7 @@ def logout(url: str | None, config: Path | None) -> None:
 
 def _server(url: str | None, config: Path | None) -> tuple[str, str]:
     """Return the address of the services, and what names their server among logins."""
-    from tciafs.archives.login import token_url
+    from tciafs.archives.nbia.login import token_url
 
     settings = load_settings({} if url is None else {"url": url}, file=config)
     return settings.url, token_url(settings.url)
@@ -77,8 +77,8 @@ def _server(url: str | None, config: Path | None) -> tuple[str, str]:
 def _logged_in(services_url: str, user: str, password: str) -> "Login":
     import trio
 
-    from tciafs.archives.http_limits import HttpLimits
-    from tciafs.archives.login import Login, Secret, ask_for_tokens
+    from tciafs.archives.http.limits import HttpLimits
+    from tciafs.archives.nbia.login import Login, Secret, ask_for_tokens
 
     tokens = trio.run(ask_for_tokens, services_url, Login(user, Secret(password)), HttpLimits())
     return tokens.login

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import platformdirs
 import trio
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.idc_config import IdcConfig
-from tciafs.archives.login import Session
-from tciafs.archives.nbia import Api, NbiaConfig
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.idc.config import IdcConfig
+from tciafs.archives.nbia.archive import Api, NbiaConfig
+from tciafs.archives.nbia.login import Session
 from tciafs.archives.opening import ArchiveConfig
 from tciafs.catalogue.catalogue import CatalogueConfig
 from tciafs.filesystem.budgets import Budgets
@@ -90,7 +90,7 @@ async def archive_config(settings: Settings, url: str, session: Session | None) 
 
 
 def _idc_table(settings: Settings) -> Path:
-    from tciafs.archives.idc_index import ensure_table, installed_index
+    from tciafs.archives.idc.index import ensure_table, installed_index
 
     index = settings.idc_index or installed_index()
     return ensure_table(index, cache_folder(settings) / "idc", everything=settings.idc_all)

@@ -20,7 +20,7 @@ import msgspec
 import pyfuse3
 import trio
 
-from tciafs.archives.login import Session
+from tciafs.archives.nbia.login import Session
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue

@@ -7,8 +7,8 @@ from functools import partial
 
 import trio
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.login import Login, Session, require_encrypted, token_url
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.login import Login, Session, require_encrypted, token_url
 from tciafs.credentials import LoginStore, login_for
 from tciafs.settings import Settings
 

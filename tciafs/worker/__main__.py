@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from tciafs.archives.http import Bearer
+from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
 from tciafs.store.disk_errors import translate_disk_error

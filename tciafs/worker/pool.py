@@ -17,7 +17,7 @@ import msgspec
 import trio
 from trio.abc import ReceiveStream, SendStream
 
-from tciafs.archives.http import Bearer
+from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import ArchiveConfig
 from tciafs.errors import NoSpace, TciafsError, error_named
 from tciafs.model import ListedImage, Series

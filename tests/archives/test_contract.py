@@ -17,7 +17,7 @@ import pytest
 import trio
 from pydicom import dcmread
 
-from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
+from tciafs.archives.nbia.archive import Api, NbiaArchive, NbiaConfig
 from tciafs.errors import AccessDenied, TciafsError, Unreachable, UnreadableAnswer
 from tciafs.model import (
     Archive,

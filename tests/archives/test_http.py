@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tciafs import __version__
-from tciafs.archives import http_errors
-from tciafs.archives.http import HttpClient, checked_url
-from tciafs.archives.http_body import PIECE_BYTES
-from tciafs.archives.http_errors import RequestRejected, translate
-from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
+from tciafs.archives.http.body import PIECE_BYTES
+from tciafs.archives.http.client import HttpClient, checked_url
+from tciafs.archives.http.errors import _TRANSLATIONS, RequestRejected, translate
+from tciafs.archives.http.limits import HttpLimits, parse_retry_after_s
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,
@@ -127,11 +126,11 @@ def of_httpx() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("cls", of_httpx())
 def test_every_exception_of_httpx_has_a_row_of_its_own(cls: type[Exception]) -> None:
-    assert cls in [row[0] for row in http_errors._TRANSLATIONS]
+    assert cls in [row[0] for row in _TRANSLATIONS]
 
 
 def test_no_exception_is_shadowed_by_a_more_general_one_above_it() -> None:
-    rows = [row[0] for row in http_errors._TRANSLATIONS]
+    rows = [row[0] for row in _TRANSLATIONS]
     assert not [
         (above, below)
         for place, below in enumerate(rows)

@@ -5,9 +5,9 @@ import logging
 import httpx
 import pytest
 
-from tciafs.archives.http_asking import Asking, Span
+from tciafs.archives.http.asking import Asking, Span
 
-LOG = logging.getLogger("tciafs.archives.http")
+LOG = logging.getLogger("tciafs.archives.http.client")
 
 
 @pytest.mark.parametrize(

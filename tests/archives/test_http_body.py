@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.http_body import PIECE_BYTES, Inflater
+from tciafs.archives.http.body import PIECE_BYTES, Inflater
 from tciafs.errors import UnreadableAnswer
 
 

@@ -15,9 +15,9 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.http import HttpClient
-from tciafs.archives.http_bulk import BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
-from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.http.bulk import BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
+from tciafs.archives.http.client import HttpClient
+from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Unreachable
 
 Handler = Callable[[trio.abc.Stream, bytes], "object"]

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.idc import IdcArchive
-from tciafs.archives.idc_config import IdcConfig
-from tciafs.archives.idc_memory import IdcMemory
-from tciafs.archives.idc_table import IndexedSeries, write_table
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.idc.archive import IdcArchive
+from tciafs.archives.idc.config import IdcConfig
+from tciafs.archives.idc.memory import IdcMemory
+from tciafs.archives.idc.table import IndexedSeries, write_table
 from tciafs.errors import SeriesDamaged, Unreachable, UnreadableAnswer
 from tciafs.model import Checksums, Member, Series
 from tests.archives.test_idc_table import indexed

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tciafs.archives import idc_index
-from tciafs.archives.idc_index import ensure_table
-from tciafs.archives.idc_table import IdcTable
+from tciafs.archives.idc.index import FILES, ensure_table, installed_index
+from tciafs.archives.idc.table import IdcTable
 from tciafs.errors import Unusable
 from tciafs.sample import content, traps
 from tciafs.sample.as_idc import write_as_idc
@@ -89,7 +88,7 @@ def test_a_folder_without_an_index_is_said_so(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_parquet_are_said_so_and_leave_nothing(index: Path, tmp_path: Path) -> None:
-    for name in idc_index.FILES:
+    for name in FILES:
         (tmp_path / f"{name}.parquet").write_bytes(b"no parquet")
     with pytest.raises(Unusable, match=r"could not be read: .*parquet"):
         ensure_table(tmp_path, tmp_path / "tables", everything=False)
@@ -99,4 +98,4 @@ def test_files_that_are_no_parquet_are_said_so_and_leave_nothing(index: Path, tm
 def test_an_index_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "idc_index_data", None)
     with pytest.raises(Unusable, match="pip install"):
-        idc_index.installed_index()
+        installed_index()

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tciafs.archives.idc_records import series_record, speakers, study_record
-from tciafs.archives.idc_table import IdcTable, IndexedSeries, write_table
+from tciafs.archives.idc.records import series_record, speakers, study_record
+from tciafs.archives.idc.table import IdcTable, IndexedSeries, write_table
 from tciafs.errors import Unusable
 from tciafs.model import Series, Study
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tciafs.archives import json_rows
-from tciafs.archives.json_rows import RowDecoder
+from tciafs.archives.nbia import json_rows
+from tciafs.archives.nbia.json_rows import RowDecoder
 from tciafs.errors import UnreadableAnswer
 
 

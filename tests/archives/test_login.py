@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.login import (
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.login import (
     GUEST_FOR_S,
     RENEW_AGAIN_S,
     Login,

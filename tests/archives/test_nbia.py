@@ -17,9 +17,9 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.nbia import DEFAULT_URL, Api, NbiaArchive, NbiaConfig
-from tciafs.archives.nbia_images import parse_checksums
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.archive import DEFAULT_URL, Api, NbiaArchive, NbiaConfig
+from tciafs.archives.nbia.images import parse_checksums
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,

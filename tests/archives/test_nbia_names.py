@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.nbia_names import retriever_names
+from tciafs.archives.nbia.names import retriever_names
 from tciafs.model import ImageKey
 from tciafs.sample.names import new_file_names
 

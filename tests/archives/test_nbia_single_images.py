@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.nbia import Api, NbiaArchive, NbiaConfig
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.archive import Api, NbiaArchive, NbiaConfig
 from tciafs.errors import SlowDown, TciafsError, Unreachable, UnreadableAnswer
 from tciafs.model import Checksums, Series
 from tests.archives.test_nbia import URL, Body, answer

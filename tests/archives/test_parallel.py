@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from tciafs.archives.parallel import all_of, opened_ahead
+from tciafs.archives.idc.parallel import all_of, opened_ahead
 from tciafs.errors import Unreachable
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.http import Reader
-from tciafs.archives.nbia_listings import (
+from tciafs.archives.http.client import Reader
+from tciafs.archives.nbia.listings import (
     Changes,
     Records,
     collections_listing,
@@ -21,14 +21,14 @@ from tciafs.archives.nbia_listings import (
     series_listing,
     studies_listing,
 )
-from tciafs.archives.nbia_rows import read_date
+from tciafs.archives.nbia.rows import read_date
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import Change, Collection, Patient, Series, Study
 
 T = TypeVar("T")
 
 warns_of_rows_left_out = pytest.mark.expect_log(
-    r"WARNING tciafs\.archives\.nbia_listings: .* rows of .* left out"
+    r"WARNING tciafs\.archives\.nbia\.listings: .* rows of .* left out"
 )
 
 LIDC = "LIDC-IDRI"

@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 import pyfuse3
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig
 from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.identities import ROOT_INODE

@@ -52,7 +52,9 @@ def test_what_the_archive_was_asked_bears_the_number_of_the_request_that_wanted_
     with mounted(sample.url, "--log-level", "debug") as mount:
         read(mount, series)
         for asked in (f"getPatient?Collection={collection} ", f"getImage?SeriesInstanceUID={series.uid}&"):
-            (number,) = numbers(lines_with(mount, "INFO tciafs.archives.http: ", asked, "with status 200"))
+            (number,) = numbers(
+                lines_with(mount, "INFO tciafs.archives.http.client: ", asked, "with status 200")
+            )
             (wanted,) = lines_with(mount, f" [{number}] DEBUG tciafs.filesystem.operations: ")
             assert f"/{collection}" in wanted
             assert re.search(rf" for process {os.getpid()} \(.+\)$", wanted)

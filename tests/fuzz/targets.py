@@ -11,9 +11,9 @@ from io import BytesIO
 
 import msgspec
 
-from tciafs.archives.http_body import PIECE_BYTES, Inflater
-from tciafs.archives.nbia_images import parse_checksums
-from tciafs.archives.nbia_listings import (
+from tciafs.archives.http.body import PIECE_BYTES, Inflater
+from tciafs.archives.nbia.images import parse_checksums
+from tciafs.archives.nbia.listings import (
     Changes,
     collections_listing,
     image_uids_listing,

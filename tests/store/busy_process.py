@@ -18,7 +18,7 @@ import msgspec
 import trio
 from isal.isal_zlib import crc32
 
-from tciafs.archives.nbia import NbiaConfig
+from tciafs.archives.nbia.archive import NbiaConfig
 from tciafs.errors import TciafsError
 from tciafs.model import Series
 from tciafs.store.disk import bytes_on_disk

@@ -17,7 +17,7 @@ import pytest
 import trio
 from isal.isal_zlib import crc32
 
-from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
 from tciafs.model import Series
 from tciafs.store.disk import bytes_on_disk
 from tests.mounting import until

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 from isal.isal_zlib import crc32
 
-from tciafs.archives.nbia import NbiaConfig
+from tciafs.archives.nbia.archive import NbiaConfig
 from tciafs.store.pack import read_layout
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker.pool import WorkerPool

@@ -17,7 +17,7 @@ import trio
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from tciafs.archives.http_errors import RequestRejected, translate
+from tciafs.archives.http.errors import RequestRejected, translate
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,

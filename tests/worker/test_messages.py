@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.nbia import NbiaConfig
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.archive import NbiaConfig
 from tciafs.model import Series
 from tciafs.store.layout import PackedImage
 from tciafs.worker.messages import (

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 import trio
 
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.nbia import NbiaArchive, NbiaConfig
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
 from tciafs.errors import (
     NoSpace,
     SeriesDamaged,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tciafs.archives.nbia_names import retriever_names
+from tciafs.archives.nbia.names import retriever_names
 from tciafs.errors import DeadlinePassed, SeriesDamaged, SlowDown, TciafsError, Unreachable
 from tciafs.model import ImageKey, Member, Series
 from tciafs.store.layout import PackedImage, PackedImages

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import httpx
 
-from tciafs.archives.http import HttpClient
-from tciafs.archives.idc_config import IdcConfig
-from tciafs.archives.idc_images import IdcImages, names_of, vouching
-from tciafs.archives.idc_memory import IdcMemory
-from tciafs.archives.idc_records import series_record, speakers, study_record
-from tciafs.archives.idc_table import IdcTable, IndexedSeries
-from tciafs.archives.parallel import all_of
-from tciafs.archives.s3 import Buckets
+from tciafs.archives.http.client import HttpClient
+from tciafs.archives.idc.config import IdcConfig
+from tciafs.archives.idc.images import IdcImages, names_of, vouching
+from tciafs.archives.idc.memory import IdcMemory
+from tciafs.archives.idc.parallel import all_of
+from tciafs.archives.idc.records import series_record, speakers, study_record
+from tciafs.archives.idc.s3 import Buckets
+from tciafs.archives.idc.table import IdcTable, IndexedSeries
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import (
     Change,

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from tciafs.archives.s3 import StoredObject
+from tciafs.archives.idc.s3 import StoredObject
 
 __all__ = ["IdcMemory", "KnownImage"]
 

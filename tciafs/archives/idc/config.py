@@ -2,8 +2,8 @@
 
 import msgspec
 
-from tciafs.archives.http import USER_AGENT
-from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.http.client import USER_AGENT
+from tciafs.archives.http.limits import HttpLimits
 
 __all__ = ["DEFAULT_URL", "IdcConfig"]
 

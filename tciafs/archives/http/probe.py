@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import httpx
 import trio
 
-from tciafs.archives.http import USER_AGENT, checked_url
-from tciafs.archives.http_errors import ABSENT, FOREIGN, translate
-from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.http.client import USER_AGENT, checked_url
+from tciafs.archives.http.errors import ABSENT, FOREIGN, translate
+from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import DeadlinePassed, Unreachable
 
 __all__ = ["Answer", "addresses_of", "ask_once", "proxy_for"]

@@ -1,7 +1,7 @@
 """From the index of the NCI Imaging Data Commons, as the package idc-index-data brings it, to a table of
 ours.
 
-`python -m tciafs.archives.idc_index` is the process that reads the parquet files once, since that takes
+`python -m tciafs.archives.idc.index` is the process that reads the parquet files once, since that takes
 hundreds of megabytes; `ensure_table` starts it and returns the finished table. A table is made anew for
 another release of the index. Defined here and only here: what reads parquet, which columns and rows are
 taken, where the index is. Blocks for seconds.
@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from tciafs.archives.idc_table import FORMAT, IndexedSeries, Row, write_table
+from tciafs.archives.idc.table import FORMAT, IndexedSeries, Row, write_table
 from tciafs.errors import TciafsError, Unusable
 
 __all__ = ["ensure_table", "installed_index"]
@@ -86,7 +86,7 @@ def ensure_table(index: Path, folder: Path, *, everything: bool) -> Path:
 def _make(index: Path, path: Path, kind: str) -> None:
     incoming = path.with_suffix(f".{os.getpid()}.new")
     # -P: what happens to lie in the working folder is not imported.
-    command = [sys.executable, "-P", "-m", "tciafs.archives.idc_index", str(index), str(incoming), kind]
+    command = [sys.executable, "-P", "-m", "tciafs.archives.idc.index", str(index), str(incoming), kind]
     try:
         done = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tciafs.archives.json_rows import RowDecoder
-from tciafs.archives.nbia_rows import (
+from tciafs.archives.nbia.json_rows import RowDecoder
+from tciafs.archives.nbia.rows import (
     ChangeRow,
     CollectionRow,
     ImageRow,

@@ -8,7 +8,7 @@ licences. Pure functions.
 
 from collections.abc import Iterable, Mapping
 
-from tciafs.archives.idc_table import IndexedSeries
+from tciafs.archives.idc.table import IndexedSeries
 from tciafs.model import Series, Study
 
 __all__ = ["series_record", "speakers", "study_record"]

@@ -14,9 +14,9 @@ from urllib.parse import quote, unquote_plus
 
 import msgspec
 
-from tciafs.archives.http import HttpClient
-from tciafs.archives.http_asking import Span
-from tciafs.archives.http_errors import RequestRejected
+from tciafs.archives.http.asking import Span
+from tciafs.archives.http.client import HttpClient
+from tciafs.archives.http.errors import RequestRejected
 from tciafs.errors import UnreadableAnswer
 
 __all__ = ["Buckets", "StoredObject"]

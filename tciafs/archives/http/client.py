@@ -17,18 +17,18 @@ import stamina
 import trio
 
 from tciafs import __version__
-from tciafs.archives.http_asking import Asking, Span, checked_url, open_client
-from tciafs.archives.http_body import Inflater
-from tciafs.archives.http_bulk import BulkTransport
-from tciafs.archives.http_errors import (
+from tciafs.archives.http.asking import Asking, Span, checked_url, open_client
+from tciafs.archives.http.body import Inflater
+from tciafs.archives.http.bulk import BulkTransport
+from tciafs.archives.http.errors import (
     FOREIGN,
     RequestRejected,
     printable_line,
     proxy_asks_for_user,
     translate,
 )
-from tciafs.archives.http_limits import HttpLimits, parse_retry_after_s
-from tciafs.archives.http_pace import Pace
+from tciafs.archives.http.limits import HttpLimits, parse_retry_after_s
+from tciafs.archives.http.pace import Pace
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,

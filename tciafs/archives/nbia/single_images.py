@@ -9,10 +9,10 @@ import string
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from tciafs.archives.http import HttpClient
-from tciafs.archives.http_errors import RequestRejected
-from tciafs.archives.nbia_listings import image_uids_listing
-from tciafs.archives.nbia_names import retriever_names
+from tciafs.archives.http.client import HttpClient
+from tciafs.archives.http.errors import RequestRejected
+from tciafs.archives.nbia.listings import image_uids_listing
+from tciafs.archives.nbia.names import retriever_names
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import ImageKey, Member, Series
 

@@ -17,11 +17,11 @@ import httpx
 import msgspec
 import trio
 
-from tciafs.archives.http import USER_AGENT, Bearer, HttpClient, Reader
-from tciafs.archives.http_errors import ABSENT, RequestRejected
-from tciafs.archives.http_limits import HttpLimits
-from tciafs.archives.nbia_images import SeriesReader
-from tciafs.archives.nbia_listings import (
+from tciafs.archives.http.client import USER_AGENT, Bearer, HttpClient, Reader
+from tciafs.archives.http.errors import ABSENT, RequestRejected
+from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.images import SeriesReader
+from tciafs.archives.nbia.listings import (
     Changes,
     Records,
     collections_listing,
@@ -33,7 +33,7 @@ from tciafs.archives.nbia_listings import (
     studies_listing,
     values_listing,
 )
-from tciafs.archives.nbia_single_images import NbiaSingleImages
+from tciafs.archives.nbia.single_images import NbiaSingleImages
 from tciafs.errors import AccessDenied, TciafsError, UnreadableAnswer
 from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
 

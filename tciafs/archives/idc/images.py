@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from operator import itemgetter
 
-from tciafs.archives.idc_memory import IdcMemory, KnownImage
-from tciafs.archives.idc_table import IndexedSeries
-from tciafs.archives.nbia_names import retriever_names
-from tciafs.archives.parallel import all_of, opened_ahead
-from tciafs.archives.s3 import Buckets, StoredObject
+from tciafs.archives.idc.memory import IdcMemory, KnownImage
+from tciafs.archives.idc.parallel import all_of, opened_ahead
+from tciafs.archives.idc.s3 import Buckets, StoredObject
+from tciafs.archives.idc.table import IndexedSeries
+from tciafs.archives.nbia.names import retriever_names
 from tciafs.errors import SeriesDamaged, UnreadableAnswer
 from tciafs.headers import Beginning, beginning_in
 from tciafs.model import Checksums, Delivery, ImageKey, ListedImage, Member

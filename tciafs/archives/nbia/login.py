@@ -15,9 +15,9 @@ import httpx
 import msgspec
 import trio
 
-from tciafs.archives.http import USER_AGENT, checked_url, unwound
-from tciafs.archives.http_errors import FOREIGN, translate
-from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.http.client import USER_AGENT, checked_url, unwound
+from tciafs.archives.http.errors import FOREIGN, translate
+from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import AccessDenied, DeadlinePassed, Misuse, TciafsError, Unreachable, UnreadableAnswer
 
 __all__ = ["Login", "Secret", "Session", "ask_for_tokens", "require_encrypted", "token_url"]

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from tciafs.archives.http_limits import HttpLimits
+from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Misuse
 
 __all__ = ["Asking", "Span", "checked_url", "open_client"]

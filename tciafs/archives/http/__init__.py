@@ -1,0 +1,1 @@
+"""Asking servers over HTTP: deadlines, retries, bounds."""

@@ -1,0 +1,1 @@
+"""The archive as the Imaging Data Commons holds it."""

@@ -16,7 +16,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "naming": "errors model",
         "headers": "",
         "setting_kinds": "",
-        "settings": "errors setting_kinds",
+        "settings": "setting_kinds",
+        "setting_sources": "errors setting_kinds settings",
         "request_ids": "",
         "logs": "errors settings control.report request_ids",
         # Both ends of the control socket; what stands behind a command is handed to the server.
@@ -186,7 +187,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "daemon": "errors settings logs systemd filesystem.mount filesystem.mountpoint",
         "systemd": "",
         "cli": "tciafs errors cli",
-        "cli.words": "cli.completing errors setting_kinds settings",
+        "cli.words": "cli.completing errors setting_kinds setting_sources settings",
         "cli.output": "errors",
         "cli.completing": "errors control.report filesystem.mountpoint",
         "cli.agreeing": "errors naming settings agreement cli.output",
@@ -203,11 +204,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.agreeing cli.output cli.words",
         "cli.serving": "errors systemd filesystem.attaching filesystem.configs filesystem.mountpoint "
         "cli.words",
-        "cli.mount_helper": "errors settings daemon filesystem.mountpoint cli.agreeing cli.output",
+        "cli.mount_helper": "errors setting_sources settings daemon filesystem.mountpoint cli.agreeing "
+        "cli.output",
         "doctor": "errors settings credentials archives.http.limits archives.idc.index archives.nbia.login "
         "archives.http.probe filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",
-        "cli.logins": "errors settings credentials archives.http.limits archives.nbia.login cli.output",
+        "cli.logins": "errors setting_sources credentials archives.http.limits archives.nbia.login cli.output",
         "cli.keeping": "cli.completing control.client control.report cli.daemons cli.output",
         "cli.verifying": "cli.completing errors control.client control.report control.values cli.daemons "
         "cli.output",
@@ -215,7 +217,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.client control.report "
         "control.series_values cli.bars cli.daemons cli.output",
         "cli.bars": "control.report",
-        "cli.configuring": "cli.completing settings control.report cli.output cli.words",
+        "cli.configuring": "cli.completing setting_sources settings control.report cli.output cli.words",
         "cli.metering": "cli.completing errors control.client control.metrics cli.daemons cli.output",
         "cli.watching": "errors control.client control.report control.speeds cli.daemons cli.output "
         "cli.watch_view",
@@ -266,7 +268,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 
 WITHOUT_TRIO = names(
     "errors hidden request_ids logs "
-    "model naming headers setting_kinds settings agreement citations metadata export archives.unzip "
+    "model naming headers setting_kinds setting_sources settings agreement citations metadata export archives.unzip "
     "archives.http.asking archives.http.body archives.http.errors archives.http.limits archives.http.pace "
     "archives.nbia.images archives.nbia.json_rows archives.nbia.listings archives.nbia.names "
     "archives.nbia.rows archives.idc.index archives.idc.memory archives.idc.records archives.idc.s3 "

@@ -10,7 +10,8 @@ import click
 import pytest
 
 from tciafs import cli
-from tciafs.settings import declarations, load_settings
+from tciafs.setting_sources import load_settings
+from tciafs.settings import declarations
 from tests.test_docs import refusal_of, tciafs_words
 
 

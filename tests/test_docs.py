@@ -21,7 +21,8 @@ import pytest
 
 from tciafs import cli, errors
 from tciafs.errors import TciafsError
-from tciafs.settings import Declaration, declarations, load_settings
+from tciafs.setting_sources import load_settings
+from tciafs.settings import Declaration, declarations
 from tests.filesystem.faults import SERIES_FAULTS
 from tests.man_page import MAN_PAGE, man_page
 

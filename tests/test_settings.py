@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import joined_names, parse_days, parse_duration, parse_names, parse_size
-from tciafs.settings import Given, Settings, declarations, load_settings, parse_mount_options
+from tciafs.setting_sources import Given, load_settings, parse_mount_options
+from tciafs.settings import Settings, declarations
 
 
 def loaded(

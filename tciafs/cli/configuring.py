@@ -12,7 +12,8 @@ import click
 from tciafs.cli.completing import Words
 from tciafs.cli.output import say, styled
 from tciafs.cli.words import given_in, setting_options
-from tciafs.settings import Declaration, Given, Settings, config_path, declarations, settings_from, unknown
+from tciafs.setting_sources import Given, config_path, settings_from, unknown
+from tciafs.settings import Declaration, Settings, declarations
 
 __all__ = ["config"]
 

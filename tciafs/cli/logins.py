@@ -8,7 +8,7 @@ import click
 
 from tciafs.cli.output import say
 from tciafs.errors import Misuse, TciafsError
-from tciafs.settings import load_settings
+from tciafs.setting_sources import load_settings
 
 if TYPE_CHECKING:
     from tciafs.archives.nbia.login import Login

@@ -16,7 +16,8 @@ from pathlib import Path
 from tciafs.cli.agreeing import ensure_agreed
 from tciafs.cli.output import fail_with, say
 from tciafs.errors import Misuse, TciafsError
-from tciafs.settings import Settings, load_settings
+from tciafs.setting_sources import load_settings
+from tciafs.settings import Settings
 
 __all__ = ["main", "run"]
 

@@ -15,7 +15,8 @@ from click.types import UnprocessedParamType
 from tciafs.cli.completing import FOLDER, PATH, Words
 from tciafs.errors import Misuse
 from tciafs.setting_kinds import joined_names
-from tciafs.settings import Declaration, Given, Settings, declarations, given_settings, settings_from
+from tciafs.setting_sources import Given, given_settings, settings_from
+from tciafs.settings import Declaration, Settings, declarations
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -37,7 +37,7 @@ from tciafs.naming import (
     study_names,
 )
 from tciafs.selection.manifests import is_uid, uids_in
-from tciafs.settings import parse_mount_options
+from tciafs.setting_sources import parse_mount_options
 from tciafs.store.layout import decode_layout
 from tciafs.worker.messages import MAX_MESSAGE_BYTES, Frames, Report, ToWorker
 

@@ -163,22 +163,36 @@ def password_from(file: Path | None) -> Secret | None:
     """Return the password that a file holds in its first line, None if no file is named.
 
     `file` None means the credential `tciafs-password` of systemd.exec(5), if there is one. Raises Misuse
-    for a file that is not there, or that others can read.
+    for a file that is not there, or that others can read, and for credentials of another user's service.
     """
     if file is not None:
-        return _password_in(file, group_may_read=False)
+        try:
+            return _password_in(file, _read_private(file))
+        except OSError as error:
+            raise Misuse(f"the password file {file} cannot be read: {error.strerror}") from error
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if folder and (given := Path(folder) / SYSTEMD_NAME).exists():
-        # A service's user may read it by an ACL, whose mask looks like the mode of the group.
-        return _password_in(given, group_may_read=True)
-    return None
+    return _password_of_service(Path(folder) / SYSTEMD_NAME) if folder else None
 
 
-def _password_in(file: Path, *, group_may_read: bool) -> Secret:
+def _password_of_service(file: Path) -> Secret | None:
+    """Return the password that systemd hands to a service, None if it hands over none."""
     try:
-        text = _read_private(file, group_may_read=group_may_read).decode()
+        # A service's user may read it by an ACL, whose mask looks like the mode of the group.
+        return _password_in(file, _read_private(file, group_may_read=True))
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise Misuse(
+            f"the password that systemd hands over in {file.parent} is for another user; run tciafs as the "
+            "User= of that service, or unset CREDENTIALS_DIRECTORY"
+        ) from error
     except OSError as error:
         raise Misuse(f"the password file {file} cannot be read: {error.strerror}") from error
+
+
+def _password_in(file: Path, data: bytes) -> Secret:
+    try:
+        text = data.decode()
     except UnicodeError:
         raise Misuse(f"the password file {file} holds no text") from None
     password = text.partition("\n")[0].removesuffix("\r")

@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,7 @@ from tciafs.credentials import LoginStore, login_for, password_from
 from tciafs.errors import Misuse, TciafsError
 
 SERVER = "https://archive.example/nbia-api/oauth/token"
+NOBODY = 65534
 ADA = Login("ada", refresh_token=Secret("t0ken"))
 
 
@@ -190,6 +193,33 @@ def test_systemd_hands_a_password_over(tmp_path: Path, monkeypatch: pytest.Monke
     assert password_from(None) is None
     password_file(tmp_path / "tciafs-password", mode=0o440)
     assert password_from(None) == Secret("pa55word")
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Be somebody whom permissions stop for the length of the block."""
+    me = os.geteuid()
+    os.seteuid(NOBODY if me == 0 else me)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+@pytest.mark.parametrize("closed", ["folder", "file"])
+def test_credentials_of_another_user_are_misuse_with_the_remedy(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    path = password_file(tmp_path / "tciafs-password")
+    (tmp_path if closed == "folder" else path).chmod(0)
+    with ordinary_user(), pytest.raises(Misuse) as caught:
+        password_from(None)
+    tmp_path.chmod(0o700)
+    assert str(caught.value) == (
+        f"the password that systemd hands over in {tmp_path} is for another user; run tciafs as the User= of "
+        "that service, or unset CREDENTIALS_DIRECTORY"
+    )
 
 
 # Which login it is

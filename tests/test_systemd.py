@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from tciafs import systemd
+from tciafs import credentials, systemd
 from tests.mounting import PROGRAM, is_mounted, marked_environment, processes_marked, run, until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -211,10 +211,11 @@ def test_what_nobody_keeps_is_not_left_mounted(tmp_path: Path, monkeypatch: pyte
 
 
 @needs_analyze
-@pytest.mark.parametrize("unit", [SYSTEM_UNIT, USER_UNIT], ids=["system", "user"])
-def test_a_unit_is_valid(unit: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unit", "whose"), [(SYSTEM_UNIT, "--system"), (USER_UNIT, "--user")])
+def test_a_unit_is_valid(unit: Path, whose: str, tmp_path: Path) -> None:
     instance = shutil.copy(unit, tmp_path / "tciafs@mnt-tcia.service")
-    done = run("systemd-analyze", "verify", "--man=no", str(instance))
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}  # without which there is no user's manager
+    done = run("systemd-analyze", whose, "verify", "--man=no", str(instance), environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -230,6 +231,32 @@ def test_a_stuck_daemon_is_started_anew_by_both_units() -> None:
     for unit in (SYSTEM_UNIT, USER_UNIT):
         lines = unit.read_text("utf-8").splitlines()
         assert {"Type=notify", "WatchdogSec=60", "Restart=on-failure"} <= set(lines)
+
+
+def lines_of(unit: Path, key: str) -> list[str]:
+    """Return the values that a unit gives to a key."""
+    lines = unit.read_text("utf-8").splitlines()
+    return [line.removeprefix(f"{key}=") for line in lines if line.startswith(f"{key}=")]
+
+
+def test_the_log_file_is_opened_anew_by_a_reload_of_both_units() -> None:
+    for unit in (SYSTEM_UNIT, USER_UNIT):
+        assert lines_of(unit, "ExecReload") == ["/bin/kill -HUP $MAINPID"]
+
+
+def test_a_machine_without_a_password_can_start_its_unit() -> None:
+    """systemd fails a start for a path that is not there, but not for a name in its credential stores."""
+    (loaded,) = lines_of(SYSTEM_UNIT, "LoadCredential")
+    name, _, source = loaded.partition(":")
+    assert name == credentials.SYSTEMD_NAME
+    assert "/" not in source
+    assert "%i" in source, "each mount has a password of its own"
+
+
+def test_the_file_of_settings_is_found_for_a_path_that_systemd_escapes() -> None:
+    r"""What EnvironmentFile= names is a pattern for glob(3), where the backslash of mnt-my\x2dtcia is none."""
+    (file,) = lines_of(SYSTEM_UNIT, "EnvironmentFile")
+    assert "%i" not in file
 
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not here")

@@ -209,7 +209,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "doctor": "errors settings credentials archives.http.limits archives.idc.index archives.nbia.login "
         "archives.http.probe filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",
-        "cli.logins": "errors setting_sources credentials archives.http.limits archives.nbia.login cli.output",
+        "cli.logins": "errors setting_sources credentials archives.http.limits archives.nbia.login "
+        "cli.output",
         "cli.keeping": "cli.completing control.client control.report cli.daemons cli.output",
         "cli.verifying": "cli.completing errors control.client control.report control.values cli.daemons "
         "cli.output",
@@ -268,7 +269,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 
 WITHOUT_TRIO = names(
     "errors hidden request_ids logs "
-    "model naming headers setting_kinds setting_sources settings agreement citations metadata export archives.unzip "
+    "model naming headers setting_kinds setting_sources settings agreement citations metadata export "
+    "archives.unzip "
     "archives.http.asking archives.http.body archives.http.errors archives.http.limits archives.http.pace "
     "archives.nbia.images archives.nbia.json_rows archives.nbia.listings archives.nbia.names "
     "archives.nbia.rows archives.idc.index archives.idc.memory archives.idc.records archives.idc.s3 "

@@ -254,7 +254,7 @@ def test_a_machine_without_a_password_can_start_its_unit() -> None:
 
 
 def test_the_file_of_settings_is_found_for_a_path_that_systemd_escapes() -> None:
-    r"""What EnvironmentFile= names is a pattern for glob(3), where the backslash of mnt-my\x2dtcia is none."""
+    r"""EnvironmentFile= is a pattern for glob(3), to which the backslash of mnt-my\x2dtcia is none."""
     (file,) = lines_of(SYSTEM_UNIT, "EnvironmentFile")
     assert "%i" not in file
 

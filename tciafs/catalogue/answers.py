@@ -95,8 +95,10 @@ class Listings(Protocol):
         """Return the series of a patient."""
         ...
 
-    async def known_sum(self, collection: str, patient: str = "", study_uid: str = "") -> Sum | None:
-        """Return what the series of a collection, a patient or a study come to.
+    async def known_sum(
+        self, collection: str, patient: str = "", study_uid: str = "", wants: Callable[[Series], bool] = ...
+    ) -> Sum | None:
+        """Return what the wanted series (default: all) of a collection, a patient or a study come to.
 
         None: not known. Asks nothing.
         """

@@ -77,10 +77,18 @@ class ExtendedAttributes:
             return {}
         inode, until, costs = self._summed
         if inode != node.inode or trio.current_time() >= until:
-            known = await self._tree.sources.of(node).listings.known_sum(*node.whose)
-            costs = {} if known is None else xattrs_of_costs(known)
+            costs = await self._summed_up(node)
             self._summed = (node.inode, trio.current_time() + SUM_KEPT_S, costs)
         return costs
+
+    async def _summed_up(self, node: Node) -> Mapping[str, str]:
+        listings = self._tree.sources.of(node).listings
+        known = local = await listings.known_sum(*node.whose)
+        if known is not None:
+            here = await self._store.holdings.series_below(node.whose)
+            # A view or a selection shows a part of what is below that place.
+            local = await listings.known_sum(*node.whose, wants=lambda each: each.series_uid in here)
+        return {} if known is None or local is None else xattrs_of_costs(known, local)
 
     async def _sop_instance_uid(self, node: Node, record: Record | None) -> str | None:
         image = None

@@ -63,7 +63,8 @@ class Paths:
     async def _walked(self, node: Node, names: Sequence[str], last: Level) -> tuple[Node, Sequence[str]]:
         """Return the folder that names lead to, on a level at most, and the names that are left.
 
-        What is no folder ends the way; a manifest of a collection stands for it.
+        What is no folder ends the way, and so stands for the folder that it is in; a manifest of a collection
+        stands for it. Raises Misuse for other files above the collections, which would stand for all.
         """
         for place, name in enumerate(names):
             if node.level is last:
@@ -71,6 +72,9 @@ class Paths:
             child = await self._tree.child_folder(node, name)
             if child is None:
                 if self._tree.made_level(node, name) is not Level.MANIFEST:  # or there is no such name
+                    if node.level in TOPS:
+                        file = f"{self._tree.path(node).rstrip('/')}/{name}"
+                        raise Misuse(f"{file} is made by tciafs and stands for no series; name a folder")
                     return node, ()
                 child = await self._tree.child_folder(node, collection_of_manifest(name))
                 if child is None or child.level is not Level.COLLECTION:

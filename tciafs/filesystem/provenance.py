@@ -28,8 +28,9 @@ __all__ = [
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
 
-COSTS = tuple(f"user.tciafs.{each}" for each in ("series", "images", "size", "noncommercial"))
-"""What lies below a folder: series, images and bytes as listed, and how many series are NonCommercial."""
+COSTS = tuple(f"user.tciafs.{each}" for each in ("series", "images", "size", "noncommercial", "local_bytes"))
+"""What lies below a folder: series, images and bytes as listed, how many series are NonCommercial, and how
+many of the bytes are on disk."""
 
 
 def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[str, str]:
@@ -71,10 +72,13 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
 
 
-def xattrs_of_costs(known: Sum) -> Mapping[str, str]:
-    """Return what series come to; without bytes where the archive lists none for some of them."""
-    size_bytes = None if known.unsized else known.size_bytes
-    numbers = (known.series, known.images, size_bytes, known.restricted or None)
+def xattrs_of_costs(known: Sum, local: Sum) -> Mapping[str, str]:
+    """Return what series come to, and those of them that are on disk.
+
+    Without bytes where the archive lists none for some of them.
+    """
+    size_bytes, local_bytes = (None if each.unsized else each.size_bytes for each in (known, local))
+    numbers = (known.series, known.images, size_bytes, known.restricted or None, local_bytes)
     return {name: str(number) for name, number in zip(COSTS, numbers, strict=True) if number is not None}
 
 

@@ -171,14 +171,24 @@ class Selection:
         answer = await self._catalogue.series(collection, patient)
         return replace(answer, records=tuple(filter(self._wants, answer.records)))
 
-    async def known_sum(self, collection: str, patient: str = "", study_uid: str = "") -> Sum | None:
-        """Return what those series of a collection, a patient or a study come to that were chosen.
+    async def known_sum(
+        self,
+        collection: str,
+        patient: str = "",
+        study_uid: str = "",
+        wants: Callable[[Series], bool] = lambda _: True,
+    ) -> Sum | None:
+        """Return what those wanted series of a collection, a patient or a study come to that were chosen.
 
         None: not known. Asks nothing.
         """
         if self._choice.has_lists and self._known.get(NAMED) is None:
             return None
-        return await self._catalogue.known_sum(collection, patient, study_uid, self._wants)
+
+        def wanted(series: Series) -> bool:
+            return wants(series) and self._wants(series)
+
+        return await self._catalogue.known_sum(collection, patient, study_uid, wanted)
 
     async def refresh(self, collection: str | None = None, patient: str | None = None) -> None:
         """Have the archive asked again, as `Catalogue.refresh` does."""

@@ -4,7 +4,7 @@ Reads the ledger in a thread, a part at a time, so that no reader waits for it. 
 nothing, and counts nothing as used.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,17 +56,26 @@ class Holdings:
         with disk_errors():
             return await trio.to_thread.run_sync(self._below, tuple(whose))
 
+    async def series_below(self, whose: Sequence[str]) -> frozenset[str]:
+        """Return the UIDs of the series on disk below a place."""
+        with disk_errors():
+            rows = await trio.to_thread.run_sync(list, self._rows(tuple(whose)))
+        return frozenset(uid for uid, _path, _pack_bytes in rows)
+
     def _below(self, whose: tuple[str, ...]) -> Mapping[str, Held]:
         found: dict[str, Held] = {}
+        for _uid, path, pack_bytes in self._rows(whose):
+            if len(path) > len(whose):
+                key = path[len(whose)]
+                found[key] = found.get(key, Held()) + Held(1, pack_bytes)
+        return found
+
+    def _rows(self, whose: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], int]]:
         after: str | None = ""
         while after is not None:
             rows = self._shelf.on_disk_below(whose, after, ROWS_AT_ONCE)
-            for _uid, path, pack_bytes in rows:
-                if len(path) > len(whose):
-                    key = path[len(whose)]
-                    found[key] = found.get(key, Held()) + Held(1, pack_bytes)
+            yield from rows
             after = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
-        return found
 
     async def locate(self, series_uid: str, image: int | None) -> Located | None:
         """Return where an image of a series is, counted from 0 in the archive's order; None: the middle one.

@@ -319,6 +319,22 @@ def test_a_mount_can_be_ended_while_paused(sample: RunningSample, series: Expect
 # Keeping, and dropping
 
 
+def test_a_file_that_is_made_in_the_root_stands_for_nothing_and_not_for_all(
+    sample: RunningSample, series: ExpectedSeries, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "one.tcia"
+    manifest.write_text(f"manifestVersion=3.0\nListOfSeriesToDownload=\n{series.uid}\n")
+    with mounted(sample.url, "--manifest", manifest) as mount:
+        assert (mount.path / series.path / "1-01.dcm").read_bytes()
+        until(lambda: os.getxattr(mount.path / series.path, "user.tciafs.state") == b"local", "the series")
+        assert "metadata.csv" in os.listdir(mount.path)
+        for command in ("evict", "pin", "unpin", "refresh", "prefetch"):
+            done = program(command, mount.path / "metadata.csv")
+            assert (command, done.returncode, done.stdout) == (command, 2, "")
+            assert "/metadata.csv is made by tciafs and stands for no series; name a folder" in done.stderr
+        assert os.getxattr(mount.path / series.path, "user.tciafs.state") == b"local"
+
+
 def test_what_is_pinned_stays_whatever_is_evicted(sample: RunningSample, series: ExpectedSeries) -> None:
     with mounted(sample.url) as mount:
         folder = mount.path / series.path

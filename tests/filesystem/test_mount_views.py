@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
-from tests.mounting import Mount, mounted, program, run
+from tests.mounting import Mount, mounted, program, run, until
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -235,6 +235,10 @@ def test_what_lies_in_a_folder_is_in_its_attributes_once_it_was_listed(sample: R
     def costs(folder: Path) -> list[int]:
         return [int(os.getxattr(folder, f"user.tciafs.{name}")) for name in names]
 
+    def local_bytes(folder: Path) -> int:
+        until(lambda: "user.tciafs.local_bytes" in os.listxattr(folder), "the attribute")
+        return int(os.getxattr(folder, "user.tciafs.local_bytes"))
+
     whole = [
         len(expected),
         sum(each.image_count for each in expected),
@@ -249,6 +253,11 @@ def test_what_lies_in_a_folder_is_in_its_attributes_once_it_was_listed(sample: R
         assert costs(mount.path / study.parent) == whole
         view = mount.path / ".tciafs" / "by-modality" / "CT" / study
         assert costs(view) == [1, ct.image_count, ct.row["FileSize"]]
+        assert local_bytes(mount.path / study) == local_bytes(mount.path / "Phantom-Head") == 0
+        assert program("prefetch", mount.path / ct.path).returncode == 0
+        for folder in (mount.path / study, mount.path / study.parent, mount.path / "Phantom-Head", view):
+            assert local_bytes(folder) == ct.row["FileSize"]
+        assert local_bytes(mount.path / ".tciafs" / "by-modality" / "SR" / study) == 0
         echo = mount.path / "Phantom-Echo-NC"
         (echo / "series.csv").read_bytes()
         patient = echo / min(set(os.listdir(echo)) - {"LICENSE"})

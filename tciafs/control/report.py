@@ -95,7 +95,8 @@ def opens_text(status: Status) -> str:
     if not cached + waiting:
         return "no image since the start"
     share = 100 * cached // (cached + waiting)  # rounded down: 100% is all
-    return f"{cached + waiting:,} images since the start, {share}% of them from the cache"
+    images = "1 image" if cached + waiting == 1 else f"{cached + waiting:,} images"
+    return f"{images} since the start, {share}% of them from the cache"
 
 
 def _refused(each: RefusalStatus) -> str:

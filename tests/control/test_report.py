@@ -92,6 +92,7 @@ def test_a_login_is_shown_and_that_it_was_refused() -> None:
 @pytest.mark.parametrize(
     ("cached", "waiting", "said"),
     [
+        (0, 1, "1 image since the start, 0%"),
         (3, 0, "3 images since the start, 100%"),
         (1999, 1, "2,000 images since the start, 99%"),
         (0, 7, "7 im"),

@@ -222,7 +222,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.metering": "cli.completing errors control.client control.metrics cli.daemons cli.output",
         "cli.watching": "errors control.client control.report control.speeds cli.daemons cli.output "
         "cli.watch_view",
-        "cli.watch_view": "control.report",
+        "cli.watch_view": "control.report control.speeds",
         "cli.daemons": "cli.completing errors control.client control.report filesystem.mountpoint cli.output",
         "cli.statuses": "cli.completing control.client control.failed_table control.report cli.browsing "
         "cli.daemons cli.output cli.watching",

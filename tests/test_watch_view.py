@@ -1,6 +1,7 @@
 """What `tciafs status --watch` shows: all that matters, in any width, nothing that a terminal would obey."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -58,7 +59,7 @@ def test_everything_that_happens_is_shown() -> None:
         "requests   17 for listings; series: 6 fetched, 7 failed",
         "line       0B/s now, 9.5M since midnight UTC",
         "downloads: 1 coming, 1 waiting",
-        "Lung/P1  CT Thorax 1mm",
+        "Lung/P1  CT Thorax 1mm 1.2.3",
         "12/133 images 6.1M/70M 1.4M/s 0:21 left",
         "Lung/P2  CT Thorax 1mm",
         "Lung/P3 (3 times): no route\n    Check it.",
@@ -95,6 +96,22 @@ def test_a_mount_where_nothing_happens_is_short() -> None:
         catalogue=CatalogueStatus(0, 0, ()),
     )
     assert lines(calm, 80)[-1] == "downloads: 0 coming, 0 waiting"
+
+
+def test_bars_of_series_with_longer_numbers_end_where_the_others_do() -> None:
+    large = replace(DOWNLOAD, series_uid="1.9", images=1234, image_count=91_980)
+    shown = lines(replace(STATUS, downloads=(DOWNLOAD, large)), 60)
+    first, second = (line for line in shown if "images" in line and "/" in line)
+    assert first.index("12/133") == second.index("1,234/91,980")
+
+
+def test_what_stands_still_has_no_speed() -> None:
+    speeds = Speeds()
+    speeds.note(replace(STATUS, downloads=(replace(DOWNLOAD, arrived_bytes=0, received_bytes=0),)), 0.0)
+    speeds.note(STATUS, 2.0)
+    assert "1.4M/s 0:21 left" in "\n".join(lines(STATUS, 100, speeds))
+    paused = "\n".join(lines(replace(STATUS, paused=True), 100, speeds))
+    assert not re.search(r"\d[KMG]?/s|:\d\d left", paused)
 
 
 def test_a_pause_and_a_refused_login_are_shown() -> None:

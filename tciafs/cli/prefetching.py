@@ -199,7 +199,8 @@ def _prefetch(wanted: _Wanted, since: float, outcome: _Outcome) -> None:
                 if (series := waiting.pop(state.series_uid, None)) is not None:
                     _note(series, state, outcome)
                     display.over(series, state)
-            display.coming([(waiting[s.series_uid], s) for s in turn.series if s.state == "coming"])
+            coming = [(waiting[s.series_uid], s) for s in turn.series if s.state == "coming"]
+            display.coming(coming, paused=turn.paused)
 
 
 def _note(series: "ListedSeries", state: "PrefetchedSeries", outcome: _Outcome) -> None:
@@ -228,7 +229,7 @@ class _Display(Protocol):
 
     def over(self, series: "ListedSeries", state: "PrefetchedSeries") -> None: ...
 
-    def coming(self, series: "list[tuple[ListedSeries, PrefetchedSeries]]") -> None: ...
+    def coming(self, series: "list[tuple[ListedSeries, PrefetchedSeries]]", *, paused: bool) -> None: ...
 
 
 class _Lines:
@@ -237,7 +238,7 @@ class _Lines:
     def over(self, series: "ListedSeries", state: "PrefetchedSeries") -> None:
         say(f"{_name(series)}: {SAID.get(state.state, state.state)}")
 
-    def coming(self, series: "list[tuple[ListedSeries, PrefetchedSeries]]") -> None:
+    def coming(self, series: "list[tuple[ListedSeries, PrefetchedSeries]]", *, paused: bool) -> None:
         pass
 
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tciafs.control.report import left_text, opens_text, printable, series_text, size_text, time_text
+from tciafs.control.speeds import Speeds
 
 if TYPE_CHECKING:
-    from tciafs.control.speeds import Speeds
     from tciafs.control.values import DownloadStatus, FailureStatus, Status
 
 __all__ = ["view"]
@@ -30,8 +30,10 @@ INDENT = 2
 LONGEST_BAR, SHORTEST_BAR = 30, 8
 
 
-def view(status: "Status", speeds: "Speeds", width: int) -> RenderableType:
+def view(status: "Status", speeds: Speeds, width: int) -> RenderableType:
     """Return what is shown of a mount in so many columns: what changes most comes first."""
+    if status.paused:
+        speeds = Speeds()  # what came before says nothing of how fast it comes now
     return Group(
         Text(printable(status.mountpoint), style="bold"),
         _summary(status, speeds),
@@ -48,14 +50,14 @@ def _grid() -> Table:
     return grid
 
 
-def _summary(status: "Status", speeds: "Speeds") -> RenderableType:
+def _summary(status: "Status", speeds: Speeds) -> RenderableType:
     grid = _grid()
     for label, value in _summary_rows(status, speeds):
         grid.add_row(label, value)
     return _indented(grid)
 
 
-def _summary_rows(status: "Status", speeds: "Speeds") -> Iterator[tuple[str, RenderableType]]:
+def _summary_rows(status: "Status", speeds: Speeds) -> Iterator[tuple[str, RenderableType]]:
     since, cache = status.since_start, status.cache
     user = "a guest" if status.user is None else printable(status.user)
     yield "archive", Text(f"{printable(status.archive)}, as {user}")
@@ -76,7 +78,7 @@ def _summary_rows(status: "Status", speeds: "Speeds") -> Iterator[tuple[str, Ren
     yield "line", Text(f"{now}{size_text(status.received_today_bytes)} since midnight UTC")
 
 
-def _downloads(status: "Status", speeds: "Speeds", width: int) -> Iterator[RenderableType]:
+def _downloads(status: "Status", speeds: Speeds, width: int) -> Iterator[RenderableType]:
     queued = [each for each in status.downloads if each.state == "queued"]
     arriving = [each for each in status.downloads if each.state != "queued"]
     waiting = status.downloads_total - len(arriving)
@@ -85,9 +87,11 @@ def _downloads(status: "Status", speeds: "Speeds", width: int) -> Iterator[Rende
     if status.paused:
         heading.append("  paused: tciafs resume lets them go on", style="yellow")
     yield heading
-    for each in arriving[:MOST_ARRIVING]:
+    numbers = [_numbers(each, speeds) for each in arriving[:MOST_ARRIVING]]
+    bar_columns = min(LONGEST_BAR, width - 2 * INDENT - max(map(len, numbers), default=0) - 1)
+    for each, said in zip(arriving, numbers, strict=False):
         yield _indented(_name(each))
-        yield _indented(_progress(each, speeds, width), 2 * INDENT)
+        yield _indented(_progress(each, said, bar_columns), 2 * INDENT)
     for each in queued[:MOST_QUEUED]:
         yield _indented(_name(each, "dim"))
     shown = min(len(arriving), MOST_ARRIVING) + min(len(queued), MOST_QUEUED)
@@ -98,25 +102,24 @@ def _downloads(status: "Status", speeds: "Speeds", width: int) -> Iterator[Rende
 def _name(each: "DownloadStatus", style: str = "") -> Text:
     """Return whose series it is and what it is called, on one line."""
     text = Text(printable(f"{each.collection}/{each.patient}"), style=style or "cyan", no_wrap=True)
-    text.append(f"  {printable(series_text(each))}", style="dim")
+    # The end of its UID, as its folder has it: often all series of a study are called the same.
+    text.append(f"  {printable(series_text(each))} {printable(each.series_uid[-5:])}", style="dim")
     text.overflow = "ellipsis"
     return text
 
 
-def _progress(each: "DownloadStatus", speeds: "Speeds", width: int) -> RenderableType:
-    numbers = Text(_numbers(each, speeds))
-    bar_columns = min(LONGEST_BAR, width - 2 * INDENT - len(numbers) - 1)
+def _progress(each: "DownloadStatus", numbers: str, bar_columns: int) -> RenderableType:
     if bar_columns < SHORTEST_BAR:
-        return numbers
+        return Text(numbers)
     listed = each.listed_bytes or 0
     # What is larger than listed is all but complete; a bar without an end would only flicker.
     bar = ProgressBar(total=max(listed, 1), completed=min(each.arrived_bytes, listed), width=bar_columns)
     line = Table.grid(padding=(0, 1), pad_edge=False)
-    line.add_row(bar, numbers)
+    line.add_row(bar, Text(numbers))
     return line
 
 
-def _numbers(each: "DownloadStatus", speeds: "Speeds") -> str:
+def _numbers(each: "DownloadStatus", speeds: Speeds) -> str:
     images = "?" if each.image_count is None else f"{each.image_count:,}"
     size = "?" if each.listed_bytes is None else size_text(each.listed_bytes)
     text = f"{each.images:,}/{images} images {size_text(each.arrived_bytes)}/{size}"

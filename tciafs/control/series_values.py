@@ -93,6 +93,10 @@ class PrefetchedSeries:
 
 @dataclass(frozen=True, slots=True)
 class PrefetchTurn:
-    """How it is with the series that were asked for, once something has changed or a second has passed."""
+    """How it is with the series that were asked for, once something has changed or a second has passed.
+
+    `paused`: those under way stand still, until `tciafs resume`.
+    """
 
     series: tuple[PrefetchedSeries, ...]
+    paused: bool = False

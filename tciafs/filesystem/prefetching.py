@@ -111,7 +111,7 @@ class Prefetching:
                 await self._until_one_is_over()
             # Only the next turn begins another one: by now there may be nobody who would ask for it.
             states = self._states(found, wish, 0)
-        return PrefetchTurn(tuple(states))
+        return PrefetchTurn(tuple(states), paused=self._store.pausing.refusal is not None)
 
     def _states(
         self, found: "Sequence[tuple[Whose, Series | None]]", wish: Prefetch, at_once: int

@@ -128,7 +128,7 @@ def test_without_a_terminal_what_changes_is_printed_once(
         first = watcher.stdout.readline()
         assert ('"downloads_total": 0' if as_json else str(mount.path)) in first
         next((mount.path / "Phantom-Echo-NC").rglob("*.dcm")).read_bytes()
-        wanted = '"series_fetched": 1' if as_json else "opened     1 images"
+        wanted = '"series_fetched": 1' if as_json else "opened     1 image "
         seen = [first]
         while wanted not in seen[-1]:
             seen.append(watcher.stdout.readline())

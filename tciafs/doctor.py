@@ -19,6 +19,7 @@ from tciafs.archives.http.limits import HttpLimits
 from tciafs.archives.http.probe import Answer, addresses_of, ask_once, proxy_for
 from tciafs.archives.idc.index import installed_index
 from tciafs.archives.nbia.login import ask_for_tokens, token_url
+from tciafs.archives.opening import archives_meant
 from tciafs.credentials import LoginStore, login_for
 from tciafs.errors import TciafsError
 from tciafs.filesystem.mountpoint import require_fuse
@@ -64,10 +65,20 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("archive", "the bundled sample, which needs no network")
         return
     limits = HttpLimits(connect_timeout_s=settings.connect_timeout, stall_timeout_s=settings.stall_timeout)
-    url, question = settings.url, None
-    if settings.archive == "idc":
-        url, question = settings.idc_url, IDC_QUESTION
+    meant = archives_meant(settings.archive, settings.url, settings.idc_index)
+    if "idc" in meant:
         yield _idc_index(settings)
+        async for finding in _way(settings, limits, settings.idc_url, IDC_QUESTION):
+            yield finding
+    if "nbia" in meant:
+        async for finding in _way(settings, limits, settings.url, None):
+            yield finding
+
+
+async def _way(
+    settings: Settings, limits: HttpLimits, url: str, question: str | None
+) -> AsyncIterator[Finding]:
+    """Yield what is found on the way to a server; without a question to NBIA, which alone has users."""
     proxy = proxy_for(url)
     if proxy is not None:
         yield Finding("proxy", f"{proxy}, as the environment says")
@@ -82,7 +93,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         return
     yield _status(answer, proxy)
     yield _clock(answer)
-    if settings.archive != "idc":  # which has no users
+    if question is None:
         yield await _login(settings, limits)
 
 

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,12 +25,16 @@ __all__ = [
     "Layouts",
     "ListedImage",
     "Member",
+    "Partial",
     "Patient",
     "Series",
     "SingleImages",
     "Study",
     "Value",
 ]
+
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Collection(msgspec.Struct, frozen=True, gc=False):
@@ -132,11 +136,13 @@ class Member:
     `name` is the file name the archive gives, not yet checked (None: it gives none);
     `size_bytes` None means known only at the end. `chunks` must be read to its end before the
     next member is asked for; it raises UnreadableAnswer where bytes fail the transfer's own check.
+    `route` is the archive that it comes from, "nbia" or "idc"; "" is not said.
     """
 
     name: str | None
     size_bytes: int | None
     chunks: AsyncIterator[bytes]
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +162,10 @@ class SingleImages(Protocol):
     Methods raise what those of Archive raise.
     """
 
-    deflates_whole_series: bool
-    """Whether `Archive.images` takes fewer bytes than these images do, as it sends them deflated."""
+    @property
+    def deflates_whole_series(self) -> bool:
+        """Whether `Archive.images` takes fewer bytes than these images do, as it sends them deflated."""
+        ...
 
     async def image_uids(self, series: Series) -> Sequence[str]:
         """Return the SOP Instance UIDs (0008,0018) of a series, in no particular order."""
@@ -196,9 +204,24 @@ class Layouts(Protocol):
     Raises what the methods of Archive raise.
     """
 
-    async def layout(self, series: Series) -> Sequence[ListedImage]:
-        """Return the images of a series in the order of `Archive.images`, for a small part of its bytes."""
+    def can_name(self, series: Series) -> bool:
+        """Return whether the images of this series can be named, as far as is known; nothing is asked."""
         ...
+
+    async def layout(self, series: Series) -> Sequence[ListedImage] | None:
+        """Return the images of a series in the order of `Archive.images`, for a small part of its bytes.
+
+        None: they cannot be named now, and come with their names.
+        """
+        ...
+
+
+class Partial(tuple[T_co, ...]):
+    """Records of a listing to which one of two servers did not add its own: true, and to be asked for again
+    soon.
+    """
+
+    __slots__ = ()
 
 
 class Archive(Protocol):

@@ -103,8 +103,8 @@ class Settings:
 
     archive: str = _setting(
         "nbia",
-        "Which archive: TCIA's NBIA server, the Imaging Data Commons, or the bundled sample.",
-        **choice("nbia", "idc", "sample"),
+        "Which archive: TCIA's NBIA server, the Imaging Data Commons, auto (both as one), or the sample.",
+        **choice("nbia", "idc", "auto", "sample"),
     )
     url: str = _setting(
         "https://nbia.cancerimagingarchive.net/nbia-api/services",
@@ -127,6 +127,12 @@ class Settings:
     )
     idc_all: bool = _setting(
         "", "Show also what others than TCIA have published in the Imaging Data Commons.", "", parse_flag
+    )
+    idc_version: int | None = _setting(
+        "",
+        "An earlier release of the Imaging Data Commons, with --archive idc; default: that of the index.",
+        "N",
+        parse_positive,
     )
     user: str | None = _setting(
         "", "Whose login to use; default: who is logged in (tciafs login), else a guest.", "NAME", parse_word

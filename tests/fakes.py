@@ -282,7 +282,7 @@ class Transfer:
         layout = Layout(
             self.series.series_uid, self.series.version, self._writer.images, ("crc32",), self.series.path
         )
-        self.announce.verified(layout.checks)
+        self.announce.verified(layout.checks, layout.routes)
         return layout
 
     def finish(self) -> None:

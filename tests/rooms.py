@@ -70,8 +70,16 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.idc.records": "model archives.idc.table",
         "archives.idc.s3": "errors archives.http.asking archives.http.client archives.http.errors",
         "archives.idc.table": "errors",
-        "archives.opening": "archives.http.client archives.idc.archive archives.idc.config "
+        "archives.either.archive": "archives model",
+        "archives.either.beyond": "model",
+        "archives.either.config": "archives.idc.config archives.nbia.archive",
+        "archives.either.images": "errors headers model archives.either.route archives.idc.archive "
         "archives.nbia.archive",
+        "archives.either.listings": "errors model archives.either.beyond archives.either.route "
+        "archives.idc.archive archives.nbia.archive",
+        "archives.either.route": "errors",
+        "archives.opening": "archives.either.archive archives.either.config archives.http.client "
+        "archives.idc.archive archives.idc.config archives.idc.index archives.nbia.archive",
         # Where a user's secrets are kept.
         "credentials": "errors archives.nbia.login",
         # What is remembered: listings and series. Neither knows the other, or an archive.
@@ -179,7 +187,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
         "systemd worker filesystem",
-        "filesystem.configs": "settings archives.http.limits archives.idc.config archives.idc.index "
+        "filesystem.configs": "errors settings archives.either.config archives.http.limits "
+        "archives.idc.config archives.idc.index "
         "archives.nbia.login archives.nbia.archive archives.opening "
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
@@ -207,7 +216,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.mount_helper": "errors setting_sources settings daemon filesystem.mountpoint cli.agreeing "
         "cli.output",
         "doctor": "errors settings credentials archives.http.limits archives.idc.index archives.nbia.login "
-        "archives.http.probe filesystem.mountpoint",
+        "archives.http.probe archives.opening filesystem.mountpoint",
         "cli.examining": "settings doctor control.report cli.output cli.words",
         "cli.logins": "errors setting_sources credentials archives.http.limits archives.nbia.login "
         "cli.output",
@@ -250,7 +259,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",
-        "sqlite3": "archives.idc.memory archives.idc.table catalogue.table store",
+        "sqlite3": "archives.either.beyond archives.idc.memory archives.idc.table catalogue.table store",
         "duckdb": "archives.idc.index sample",
         "pydicom": "worker.headers headers web.pictures sample",
         "numpy": "web.pictures sample",

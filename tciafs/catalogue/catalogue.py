@@ -27,7 +27,7 @@ from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question, said, unpack
 from tciafs.catalogue.walks import Walks
 from tciafs.errors import DeadlinePassed, Offline, TciafsError, UnreadableAnswer
-from tciafs.model import Archive, Change, Collection, Patient, Series, Study
+from tciafs.model import Archive, Change, Collection, Partial, Patient, Series, Study
 
 __all__ = ["Answer", "Catalogue", "CatalogueConfig", "Event", "Lister", "Replaced"]
 
@@ -213,7 +213,8 @@ class Catalogue:
         kind, *whose = question
         try:
             ask = self._released if kind == "released" else getattr(self._archive, kind)
-            listing = Listing(tuple(await ask(*whose)), asked_at)
+            records = await ask(*whose)
+            listing = Listing(tuple(records), asked_at, isinstance(records, Partial))
         except TciafsError as error:
             # Told here and not where it is waited for: by now perhaps nobody does.
             if await self._remembered.get(question) is not None:

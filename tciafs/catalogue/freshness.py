@@ -1,9 +1,10 @@
 """How long a listing is believed: the time to live, what the archive says it changed, doubts, and wishes.
 
-Four things decide. The **time to live**, short for a listing of nothing. **Changes**: a listing that the
-archive, asked what it has released since, does not contradict stays fresh. **Doubt**: a listing that had
-records and comes back empty is believed only when a later answer agrees. **Wishes**: what a user wants to be
-asked again is old from that moment. Values only: the catalogue asks the archive and writes down.
+Four things decide. The **time to live**, short for a listing of nothing and for a partial one. **Changes**:
+a listing that the archive, asked what it has released since, does not contradict stays fresh. **Doubt**: a
+listing that had records and comes back empty is believed only when a later answer agrees. **Wishes**: what
+a user wants to be asked again is old from that moment. Values only: the catalogue asks the archive and
+writes down.
 """
 
 import math
@@ -23,6 +24,9 @@ EMPTY_TTL_S = 300.0
 
 EMPTY_CONFIRMED_S = 60.0
 """A listing that had records and comes back empty is believed when an answer this much later agrees."""
+
+PARTIAL_TTL_S = 300.0
+"""So long is a listing believed that lacks what a server could not add; it is then asked for again behind."""
 
 MOST_WISHES = 10_000
 
@@ -53,12 +57,14 @@ class Freshness:
             return now  # the clock was set back since, so its age is not known
         if not listing.records:
             return listing.asked_at + min(self._ttl_s, EMPTY_TTL_S)
+        if listing.is_partial:
+            return listing.asked_at + min(self._ttl_s, PARTIAL_TTL_S)
         vouched = self.changes.vouches_until(question, listing.asked_at, self._ttl_s)
         return max(listing.asked_at + self._ttl_s, vouched)
 
     def could_be_vouched_for(self, question: Question, listing: Listing[Any]) -> bool:
         """Return whether to ask for changes may make an old listing fresh again."""
-        if question in self._emptied_at or not listing.records:
+        if question in self._emptied_at or not listing.records or listing.is_partial:
             return False
         looked_lately = self.changes.looked_at + self._ttl_s > time.time()
         return not looked_lately and self.changes.may_vouch(question, listing.asked_at)

@@ -82,10 +82,14 @@ def said(question: Question) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[R]):
-    """What the archive answered, and when it was asked (Unix seconds)."""
+    """What the archive answered, and when it was asked (Unix seconds).
+
+    `is_partial` as in `model.Partial`.
+    """
 
     records: tuple[R, ...]
     asked_at: float
+    is_partial: bool = False
 
 
 # A row
@@ -98,7 +102,7 @@ class _Form:
     record: type[Any]
     told: int
     values: Callable[[Any], Any]
-    decoder: "msgspec.msgpack.Decoder[tuple[float, list[tuple[Any, ...]]]]"
+    decoder: "msgspec.msgpack.Decoder[Any]"
 
 
 def _form(record: type[Any], told: int) -> _Form:
@@ -108,7 +112,13 @@ def _form(record: type[Any], told: int) -> _Form:
     row: Any = tuple.__class_getitem__(tuple(hints[name] for name in names))
     get = attrgetter(*names)
     values = get if len(names) > 1 else lambda each: (get(each),)
-    return _Form(record, told, values, msgspec.msgpack.Decoder(tuple[float, list[row]]))
+    whole = msgspec.defstruct(
+        "Row",
+        [("asked_at", float), ("records", list[row]), ("is_partial", bool, False)],
+        array_like=True,
+        gc=False,
+    )
+    return _Form(record, told, values, msgspec.msgpack.Decoder(whole))
 
 
 _FORMS = {
@@ -126,7 +136,9 @@ _FORMS = {
 def pack(question: Question, listing: Listing[Any]) -> bytes:
     """Return a listing as bytes; equal listings give equal bytes if their records are in one order."""
     values = _FORMS[question[0]].values
-    row = msgspec.msgpack.encode((listing.asked_at, [values(record) for record in listing.records]))
+    # What is partial says so behind the rest: the others are as long as they always were.
+    behind = (True,) if listing.is_partial else ()
+    row = msgspec.msgpack.encode((listing.asked_at, [values(record) for record in listing.records], *behind))
     return row if len(row) < DEFLATED_BYTES else isal_zlib.compress(row, 1)
 
 
@@ -134,9 +146,10 @@ def unpack(question: Question, row: bytes) -> Listing[Any]:
     """Return the listing in a row. Raises msgspec.MsgspecError for bytes of another shape."""
     form = _FORMS[question[0]]
     told = question[1 : 1 + form.told]
-    asked_at, values = form.decoder.decode(_inflated(row) if row.startswith(DEFLATED) else row)
+    read = form.decoder.decode(_inflated(row) if row.startswith(DEFLATED) else row)
+    records = tuple(form.record(*told, *each) for each in read.records)
     # A clock that was ahead for a while must not make an answer young for ever.
-    return Listing(tuple(form.record(*told, *each) for each in values), min(asked_at, time.time()))
+    return Listing(records, min(read.asked_at, time.time()), read.is_partial)
 
 
 def _inflated(row: bytes) -> bytes:

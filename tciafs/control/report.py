@@ -118,7 +118,8 @@ def _download(each: DownloadStatus) -> str:
 
 def _arrival(each: ArrivalStatus) -> str:
     checks = ", ".join(each.checks) + ("" if "md5" in each.checks else "; the archive offers no MD5")
-    return f"{time_text(each.at)} {_series(each)}: {each.images:,} images, agreed: {printable(checks)}"
+    came = f"{each.images:,} images" + (f" from {', '.join(each.routes)}" if each.routes else "")
+    return f"{time_text(each.at)} {_series(each)}: {printable(came)}, agreed: {printable(checks)}"
 
 
 def _failure(each: FailureStatus) -> str:

@@ -76,7 +76,10 @@ class DownloadStatus:
 
 @dataclass(frozen=True, slots=True)
 class ArrivalStatus:
-    """A series that came whole, and which `checks` of it agreed; without "md5" the archive offers none."""
+    """A series that came whole, and which `checks` of it agreed; without "md5" the archive offers none.
+
+    `routes` are the archives that its images came from: "nbia", "idc".
+    """
 
     series_uid: str
     collection: str
@@ -84,6 +87,7 @@ class ArrivalStatus:
     at: float
     images: int
     checks: tuple[str, ...]
+    routes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

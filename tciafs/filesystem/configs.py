@@ -4,7 +4,9 @@ Pure functions, but for the budgets, which read a file, and the index of IDC, wh
 """
 
 import hashlib
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -12,12 +14,14 @@ from urllib.parse import urlsplit
 import platformdirs
 import trio
 
+from tciafs.archives.either.config import EitherConfig
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.archives.idc.config import IdcConfig
 from tciafs.archives.nbia.archive import Api, NbiaConfig
 from tciafs.archives.nbia.login import Session
-from tciafs.archives.opening import ArchiveConfig
+from tciafs.archives.opening import ArchiveConfig, archives_meant
 from tciafs.catalogue.catalogue import CatalogueConfig
+from tciafs.errors import Misuse, Unusable
 from tciafs.filesystem.budgets import Budgets
 from tciafs.filesystem.operations import Presentation
 from tciafs.filesystem.walk_ahead import AheadConfig
@@ -36,6 +40,9 @@ __all__ = [
     "store_config",
 ]
 
+log = logging.getLogger(__name__)
+
+RETRIES_OF_EITHER = 2
 AHEAD_SHARE = 8
 """What is fetched ahead of one reader takes an eighth of the cache at most."""
 
@@ -77,9 +84,38 @@ async def archive_config(settings: Settings, url: str, session: Session | None) 
 
     The index of IDC is made ready for that, which takes half a minute the first time. Raises Unusable.
     """
-    if settings.archive == "idc":
-        table = await trio.to_thread.run_sync(_idc_table, settings)
-        return IdcConfig(str(table), url, settings.retries, http_limits(settings))
+    if settings.idc_version is not None and settings.archive != "idc":
+        raise Misuse("--idc-version takes --archive idc: NBIA has no earlier releases")
+    meant = archives_meant(settings.archive, url, settings.idc_index)
+    if "idc" not in meant:
+        return _nbia_config(settings, url, session)
+    if "nbia" not in meant:
+        return await _idc_config(settings)
+    return await _either_config(settings, url, session)
+
+
+async def _either_config(settings: Settings, url: str, session: Session | None) -> ArchiveConfig:
+    """Return how to reach both; NBIA alone where an index that nobody named cannot be used."""
+    # Each is repeated less, since there is the other.
+    patient = replace(settings, retries=min(settings.retries, RETRIES_OF_EITHER))
+    nbia = _nbia_config(patient, url, session)
+    try:
+        idc = await _idc_config(patient)
+    except Unusable as error:
+        if settings.idc_index is not None:
+            raise
+        log.warning("%s; NBIA alone is shown", error)
+        return _nbia_config(settings, url, session)
+    beyond = cache_folder(settings) / "idc" / f"beyond-{_mark(_whose(nbia, session))}.sqlite"
+    return EitherConfig(idc, nbia, str(beyond))
+
+
+async def _idc_config(settings: Settings) -> IdcConfig:
+    table = await trio.to_thread.run_sync(_idc_table, settings)
+    return IdcConfig(str(table), settings.idc_url, settings.retries, http_limits(settings))
+
+
+def _nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaConfig:
     return NbiaConfig(
         url=url,
         api=None if settings.api == "auto" else cast(Api, settings.api),
@@ -92,8 +128,8 @@ async def archive_config(settings: Settings, url: str, session: Session | None) 
 def _idc_table(settings: Settings) -> Path:
     from tciafs.archives.idc.index import ensure_table, installed_index
 
-    index = settings.idc_index or installed_index()
-    return ensure_table(index, cache_folder(settings) / "idc", everything=settings.idc_all)
+    index, folder = settings.idc_index or installed_index(), cache_folder(settings) / "idc"
+    return ensure_table(index, folder, everything=settings.idc_all, release=settings.idc_version)
 
 
 def store_config(settings: Settings) -> StoreConfig:
@@ -112,14 +148,22 @@ def catalogue_config(settings: Settings, archive: ArchiveConfig, session: Sessio
     """Return where listings are kept, and how long they are believed."""
     # Series are the same wherever they come from, since their UIDs are; listings are one server's, and
     # what one user may see of it.
-    whose = settings.archive if settings.archive == "sample" else archive.url.rstrip("/")
-    if isinstance(archive, IdcConfig):
-        whose += f"\n{Path(archive.table).name}"  # another release of the index lists other things
-    if session is not None:
-        whose += f"\n{session.user}"
-    name = hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()
-    folder = cache_folder(settings) / "listings" / name
+    whose = settings.archive if settings.archive == "sample" else _whose(archive, session)
+    folder = cache_folder(settings) / "listings" / _mark(whose)
     return CatalogueConfig(folder, settings.listing_ttl, settings.offline)
+
+
+def _whose(archive: ArchiveConfig, session: Session | None) -> str:
+    """Return what two archives, or two users of one, that list other things differ in."""
+    whose = archive.url.rstrip("/")
+    if not isinstance(archive, NbiaConfig):
+        idc = archive if isinstance(archive, IdcConfig) else archive.idc
+        whose += f"\n{Path(idc.table).name}"  # another release of the index lists other things
+    return whose if session is None else f"{whose}\n{session.user}"
+
+
+def _mark(whose: str) -> str:
+    return hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()
 
 
 def presentation_of(settings: Settings) -> Presentation:

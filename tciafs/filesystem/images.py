@@ -104,8 +104,8 @@ class Images:
             return lone if name == lone.name else None
         if not may_be_image(name):
             return None
-        if self._surveys(series):
-            return await self._find_known(await self._store.surveys.ensure(series), name)
+        if self._surveys(series) and (surveyed := await self._store.surveys.ensure(series)):
+            return await self._find_known(surveyed, name)
         download = self._store.fetch(series)
         image = await download.wait_for(name, self._store.patience_s)
         if image is not None:
@@ -179,7 +179,7 @@ class Images:
 
     def _surveys(self, series: Series) -> bool:
         """Return whether the archive is to name the images: it can, and they are not on their way already."""
-        return self._store.surveys.are_to_be_had and self._store.peek_download(series) is None
+        return self._store.peek_download(series) is None and self._store.surveys.are_to_be_had(series)
 
     def names_once_shown(self, series: Series) -> Sequence[str]:
         """Return the names under which the kernel may have images of a series, as it was."""
@@ -271,19 +271,23 @@ class _Known:
 
 
 class _Surveyed:
-    """The images of a series that the archive names in advance, once it has."""
+    """The images of a series that the archive names in advance, once it has; else as they come in."""
 
     def __init__(self, store: "Store", series: Series) -> None:
         self._store = store
         self._series = series
-        self._known: _Known | None = None
+        self._listing: ImageListing | None = None
 
     async def wait_for(self, place: int) -> None:
-        if self._known is None:
-            self._known = _Known((await self._store.surveys.ensure(self._series)).layout)
+        if self._listing is None:
+            if known := await self._store.surveys.ensure(self._series):
+                self._listing = _Known(known.layout)
+            else:
+                self._listing = _Arriving(self._store.fetch(self._series), self._store.patience_s)
+        await self._listing.wait_for(place)
 
     def at(self, place: int) -> FoundImage | None:
-        return None if self._known is None else self._known.at(place)
+        return None if self._listing is None else self._listing.at(place)
 
 
 class _Provisional:

@@ -16,12 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import pyfuse3
 import trio
 
 from tciafs.archives.nbia.login import Session
-from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
+from tciafs.archives.opening import AnyArchive, ArchiveConfig, asking_once, open_archive
 from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue
 from tciafs.catalogue.table import Question
@@ -134,7 +133,7 @@ async def run_mount(
         stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url), handed))
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
-        commands = _commands(settings, url, mountpoint, sources, files)
+        commands = _commands(settings, mountpoint, sources, files)
         for task in (files.interrupts.run, files.view.run, files.ahead.run):
             nursery.start_soon(task)
         nursery.start_soon(keep_alive, partial(in_a_line, sources.store))
@@ -159,7 +158,7 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
         Store.running(store_config(settings), MeteredFetcher(pool, budgets))
     )
     if archive.layouts is not None and not settings.offline:
-        store.surveys.surveyor = pool
+        store.surveys.surveyor, store.surveys.can_name = pool, archive.layouts.can_name
     catalogue = await stack.enter_async_context(
         Catalogue.running(archive, catalogue_config(settings, archive.config, session), lister=pool)
     )
@@ -180,13 +179,11 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     )
 
 
-def _commands(
-    settings: Settings, url: str, mountpoint: Path, sources: _Sources, files: "_FileSystem"
-) -> Commands:
+def _commands(settings: Settings, mountpoint: Path, sources: _Sources, files: "_FileSystem") -> Commands:
     """Return what this mount does when a command asks for it."""
     about = About(
         mountpoint=str(mountpoint),
-        archive=url,
+        archive=sources.archive.config.url,
         mounted_at=time.time(),
         patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
         login=sources.session,
@@ -342,7 +339,7 @@ def _load_server() -> Callable[[socket.socket, Commands], Awaitable[None]]:
 
 async def _why_silent(config: ArchiveConfig) -> str:
     """Return why the archive has not answered: what a single try says, while others are repeated behind."""
-    archive = open_archive(msgspec.structs.replace(config, retries=0))
+    archive = open_archive(asking_once(config))
     try:
         with trio.move_on_after(SECOND_LOOK_S):
             await archive.collections()

@@ -91,10 +91,12 @@ def _text(number: int | None) -> str | None:
 
 
 def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = None) -> Mapping[str, str]:
-    """Return what tciafs knows of the bytes of a series: state, checks passed, last error or refusal."""
+    """Return what tciafs knows of the bytes of a series: state, checks, route, last error or refusal."""
     attributes = {"user.tciafs.state": store.state(series)}
     if (known := store.peek(series)) and known.layout.checks:
         attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
+        if known.layout.routes:
+            attributes["user.tciafs.route"] = ",".join(known.layout.routes)
     failed = store.failures.find(series)
     if failure := failed.failure if failed is not None else refused:
         attributes.update(xattrs_of_failure(failure))

@@ -20,7 +20,7 @@ async def open_session(settings: Settings, limits: HttpLimits) -> Session | None
 
     Raises Misuse for a login that cannot be used as it is.
     """
-    if settings.archive != "nbia":
+    if settings.archive not in ("nbia", "auto"):
         return None  # only NBIA has users
     server = token_url(settings.url)
     store = await trio.to_thread.run_sync(LoginStore.of_user)

@@ -198,6 +198,7 @@ def _arrival(arrival: "Arrival") -> ArrivalStatus:
         at=arrival.at,
         images=arrival.images,
         checks=arrival.checks,
+        routes=arrival.routes,
     )
 
 

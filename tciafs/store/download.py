@@ -28,13 +28,13 @@ class Announcements:
     """What a Fetcher calls while it works, always from the task that runs `fetch`.
 
     `image(image)`: this image is in the pack, checked. `progress(received_bytes)`: bytes are coming,
-    counted on the wire. `verified(checks)`: the images are all there are and agree with what the
-    archive says; `checks` as in Layout.
+    counted on the wire. `verified(checks, routes)`: the images are all there are and agree with what the
+    archive says; `checks` and `routes` as in Layout.
     """
 
     image: Callable[[PackedImage], None]
     progress: Callable[[int], None]
-    verified: Callable[[tuple[str, ...]], None]
+    verified: Callable[[tuple[str, ...], tuple[str, ...]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,13 @@ ARRIVALS_REMEMBERED = 5
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A series that came whole and is kept, `at` a time in Unix seconds; `checks` as in Layout."""
+    """A series that came whole and is kept, `at` a time in Unix seconds; `checks`, `routes` as in Layout."""
 
     series: Series
     at: float
     images: int
     checks: tuple[str, ...]
+    routes: tuple[str, ...] = ()
 
 
 class Arrivals:
@@ -158,11 +159,11 @@ class Download:
         self.received_bytes = received_bytes
         self._signs_of_life += 1
 
-    def mark_verified(self, checks: tuple[str, ...]) -> None:
+    def mark_verified(self, checks: tuple[str, ...], routes: tuple[str, ...] = ()) -> None:
         """Declare the series complete, what `checks` names having agreed; it still has to be published."""
         # The images are not handed over again: to read 91,980 of them takes longer than a reader may wait.
         series = self.series
-        self.layout = Layout(series.series_uid, series.version, self.images, checks, series.path)
+        self.layout = Layout(series.series_uid, series.version, self.images, checks, series.path, routes)
         self._settle()
 
     def end(self, failure: TciafsError | None = None) -> None:
@@ -207,7 +208,8 @@ class Download:
     def arrival(self) -> Arrival:
         """Return what there is to tell of a series that came whole and is kept now."""
         assert self.layout is not None
-        return Arrival(self.series, time.time(), len(self.layout.images), self.layout.checks)
+        layout = self.layout
+        return Arrival(self.series, time.time(), len(layout.images), layout.checks, layout.routes)
 
     def raise_failure(self) -> None:
         """Raise what the download failed with, if it failed before it was verified."""

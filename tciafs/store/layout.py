@@ -120,7 +120,7 @@ class Layout:
 
     `version` is `Series.version` at the time of the download. `checks` names what agreed:
     "crc32", "count", "size", "md5". The images of a layout are complete: nobody adds to them. `path` is
-    `Series.path` at that time; () is not known.
+    `Series.path` at that time; () is not known. `routes` are the archives that images came from.
     """
 
     series_uid: str
@@ -128,6 +128,7 @@ class Layout:
     images: PackedImages
     checks: tuple[str, ...]
     path: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
 
     @property
     def image_bytes(self) -> int:
@@ -146,12 +147,18 @@ class _Written(msgspec.Struct, frozen=True, array_like=True):
     sizes: bytes
     checksums: bytes
     path: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
 
 
 def encode_layout(layout: Layout) -> bytes:
     """Return a layout as bytes."""
     written = _Written(
-        layout.series_uid, layout.version, layout.checks, *layout.images.columns(), layout.path
+        layout.series_uid,
+        layout.version,
+        layout.checks,
+        *layout.images.columns(),
+        layout.path,
+        layout.routes,
     )
     return msgspec.msgpack.encode(written)
 
@@ -163,7 +170,7 @@ def decode_layout(data: bytes) -> Layout:
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
     images = PackedImages.of_columns(read.names, read.offsets, read.sizes, read.checksums)
-    return Layout(read.series_uid, read.version, images, read.checks, read.path)
+    return Layout(read.series_uid, read.version, images, read.checks, read.path, read.routes)
 
 
 def _little_endian(column: "array[int]") -> bytes:

@@ -5,7 +5,7 @@ The first who asks does the work, as a part of his own request; others wait for 
 interrupted. Defined here and only here: that rule. Used from the daemon's one thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -25,19 +25,24 @@ SURVEYS_AT_ONCE = 2
 class Surveyor(Protocol):
     """Whoever asks the archive: worker processes, or a fake in tests."""
 
-    async def survey(self, series: Series) -> Sequence[ListedImage]:
-        """Return the images of a series in order. Raises TciafsError; cancelling it stops the requests."""
+    async def survey(self, series: Series) -> Sequence[ListedImage] | None:
+        """Return the images of a series in order, None where they cannot be named in advance.
+
+        Raises TciafsError; cancelling it stops the requests.
+        """
         ...
 
 
 class Surveys:
     """The layouts of series whose bytes are not here.
 
-    `surveyor` is for whoever builds the mount to set. None: nobody can be asked.
+    `surveyor` is for whoever builds the mount to set, and `can_name`, which says of which series it is worth
+    to ask. None: nobody can be asked.
     """
 
     def __init__(self, shelf: Shelf, failures: Failures, disk: trio.Lock, patience_s: float) -> None:
         self.surveyor: Surveyor | None = None
+        self.can_name: Callable[[Series], bool] = lambda _: True
         self._shelf = shelf
         self._failures = failures
         self._disk = disk
@@ -45,13 +50,12 @@ class Surveys:
         self._at_work = trio.CapacityLimiter(SURVEYS_AT_ONCE)
         self._asked: dict[str, _Turn] = {}
 
-    @property
-    def are_to_be_had(self) -> bool:
-        """Whether a series that was never here can be listed without its images."""
-        return self.surveyor is not None
+    def are_to_be_had(self, series: Series) -> bool:
+        """Return whether a series that was never here may be listed without its images."""
+        return self.surveyor is not None and self.can_name(series)
 
-    async def ensure(self, series: Series) -> KnownSeries:
-        """Return what is known of a series, asking the archive if need be.
+    async def ensure(self, series: Series) -> KnownSeries | None:
+        """Return what is known of a series, asking the archive if need be; None: it cannot tell in advance.
 
         Raises what that fails with, at once if it failed not long ago, or DeadlinePassed.
         """
@@ -70,7 +74,7 @@ class Surveys:
             if not turn.waiting:
                 self._asked.pop(series.series_uid, None)
 
-    async def _survey(self, series: Series) -> KnownSeries:
+    async def _survey(self, series: Series) -> KnownSeries | None:
         if self.surveyor is None:
             raise Offline(f"nobody can be asked for the images of series {series.series_uid}")
         if failure := self._failures.refusal(series):
@@ -78,6 +82,8 @@ class Surveys:
         try:
             async with self._at_work:
                 images = await self.surveyor.survey(series)
+            if images is None:
+                return None
             layout = _layout(series, images)
         except TciafsError as error:
             self._failures.note(series, error)

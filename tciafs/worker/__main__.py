@@ -100,7 +100,8 @@ class Worker:
             case Survey(series):
                 if archive.layouts is None:
                     raise TciafsError("this archive names no images in advance")
-                self._tell(Surveyed(list(await archive.layouts.layout(series))))
+                images = await archive.layouts.layout(series)
+                self._tell(Surveyed(None if images is None else list(images)))
                 self._tell(Finished())
 
     async def _list(self, archive: AnyArchive, command: ListCollection) -> None:

@@ -71,7 +71,7 @@ async def fetch_series(
                 layout = await arrival.receive(archive)
                 await arrival.make_room(arrival.writer.finished_bytes(layout))
                 arrival.announce_untold()
-                tell(Verified(layout.checks))
+                tell(Verified(layout.checks, layout.routes))
                 arrival.writer.finish(layout)
         tell(Finished())
     finally:
@@ -125,6 +125,7 @@ class _Arrival:
     writer: PackWriter = field(init=False)
     md5_by_given: dict[str, str] = field(default_factory=dict)
     given_names: dict[str, str] = field(default_factory=dict)
+    routes: set[str] = field(default_factory=set)
     received_bytes: int = 0
     told: int = 0
     _rest: Rest | None = None
@@ -149,15 +150,20 @@ class _Arrival:
         try:
             if (checks := await self._bring_rest(archive.single_images)) is None:
                 await self._receive_whole(archive)
-                checks = self._complete()
+                checks = await self._complete(archive.single_images)
             series, images = self.series, self.writer.images
-            return Layout(series.series_uid, series.version, images, tuple(checks), series.path)
+            routes = tuple(sorted(self.routes))
+            return Layout(series.series_uid, series.version, images, tuple(checks), series.path, routes)
         except _WrongBytes:
             if not self.told:
-                self.writer.keep(0)
+                self._drop()
             raise
         finally:
             self.tell(Progress(self.received_bytes))
+
+    def _drop(self) -> None:
+        self.writer.keep(0)
+        self.routes.clear()
 
     def announce_untold(self) -> None:
         """Tell of all images that nobody was told of yet."""
@@ -191,7 +197,7 @@ class _Arrival:
     async def _receive_whole(self, archive: Archive) -> None:
         """Take in all images, or compare them with those of an earlier try."""
         if not all(self.writer.images.names):
-            self.writer.keep(0)
+            self._drop()
         earlier = {image.name: image for image in self.writer.images}
         seen: set[str] = set()
         async with archive.images(self.series) as deliveries:
@@ -232,6 +238,8 @@ class _Arrival:
             raise SeriesDamaged(f"{image} of series {series_uid} came damaged: {error}") from error
 
     async def _store(self, member: Member, name: str = "") -> PackedImage:
+        if member.route:
+            self.routes.add(member.route)
         self.writer.begin()
         async for chunk in member.chunks:
             await self.make_room(self.writer.size_bytes + len(chunk))
@@ -257,7 +265,7 @@ class _Arrival:
             self._told_at = now
             self.tell(Progress(self.received_bytes))
 
-    def _complete(self) -> list[str]:
+    async def _complete(self, singles: SingleImages | None) -> list[str]:
         """Return what agreed of a series that came whole; name the nameless. Raises where it does not."""
         images, checks = self.writer.images, ["crc32", *self._check_amount()]
         nameless = [not name for name in images.names]
@@ -266,12 +274,33 @@ class _Arrival:
                 raise UnreadableAnswer(
                     f"of series {self.series.series_uid} only some images came with a name"
                 )
-            names = image_names(image_keys(self.pack, images))
-            self.writer.arrange(replace(image, name=name) for image, name in zip(images, names, strict=True))
+            self._name_all(singles)
+            if await self._vouched_for(singles):
+                checks.append("md5")
         elif self.md5_by_given:
             self._check_md5()
             checks.append("md5")
         return checks
+
+    def _name_all(self, singles: SingleImages | None) -> None:
+        """Name images that came without: as the archive would where it can tell."""
+        images = self.writer.images
+        keys = image_keys(self.pack, images)
+        names = (None if singles is None else singles.names(keys)) or image_names(keys)
+        self.writer.arrange(replace(image, name=name) for image, name in zip(images, names, strict=True))
+
+    async def _vouched_for(self, singles: SingleImages | None) -> bool:
+        """Return whether the archive vouches for the MD5s, False if it cannot. Raises where they differ."""
+        if singles is None:
+            return False
+        try:
+            agrees = await singles.check_of(self.series)
+        except TciafsError as error:
+            log.info("nobody vouches for the MD5s of series %s: %s", self.series.series_uid, error)
+            return False
+        if agrees is not None and not agrees(md5s_of(self.pack, self.writer.images)):
+            raise _WrongBytes(f"series {self.series.series_uid} does not have the MD5 that the archive gives")
+        return agrees is not None
 
     def _check_amount(self) -> Iterator[str]:
         """Yield what agreed of number and size. Raises SeriesDamaged where one does not."""

@@ -20,7 +20,7 @@ import msgspec
 
 from tciafs.catalogue.table import Listing, Question, Table, pack, unpack
 from tciafs.errors import UnreadableAnswer
-from tciafs.model import Archive, Series, Study
+from tciafs.model import Archive, Partial, Series, Study
 from tciafs.worker.messages import Finished, Report, RowReplaced
 
 __all__ = ["list_collection"]
@@ -103,6 +103,7 @@ class _Gathered:
         self._buckets: Sequence[IO[bytes]] = ()
         self._by_patient: defaultdict[str, list[Record]] = defaultdict(list)
         self._in_memory = 0
+        self._is_partial = False
         self.count = 0
 
     def __enter__(self) -> "_Gathered":
@@ -112,7 +113,8 @@ class _Gathered:
         self._files.close()
 
     def add(self, records: Sequence[Record]) -> None:
-        """Take in records of any patients."""
+        """Take in records of any patients; where some are Partial, so are all listings."""
+        self._is_partial = self._is_partial or isinstance(records, Partial)
         for record in records:
             self._by_patient[record.patient_id].append(record)
         self.count += len(records)
@@ -133,7 +135,8 @@ class _Gathered:
         self, by_patient: dict[str, list[Record]], asked_at: float
     ) -> Iterator[tuple[Question, Listing[Any]]]:
         for patient, records in by_patient.items():
-            yield (self._kind, self._collection, patient), Listing(tuple(dict.fromkeys(records)), asked_at)
+            listing: Listing[Any] = Listing(tuple(dict.fromkeys(records)), asked_at, self._is_partial)
+            yield (self._kind, self._collection, patient), listing
 
     def _spill(self) -> None:
         if not self._buckets:

@@ -115,9 +115,9 @@ ToWorker: TypeAlias = Fetch | ListCollection | Survey | TokenGiven | Granted | N
 
 
 class Surveyed(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: all images of the series, in order."""
+    """Worker to daemon: all images of the series, in order; None: they cannot be named in advance."""
 
-    images: list[ListedImage]
+    images: list[ListedImage] | None
 
 
 class Arrived(msgspec.Struct, frozen=True, tag=True):
@@ -139,9 +139,13 @@ class NeedsRoom(msgspec.Struct, frozen=True, tag=True):
 
 
 class Verified(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: the images that arrived are all, and agree with what the archive says of them."""
+    """Worker to daemon: the images that arrived are all, and agree with what the archive says of them.
+
+    `checks` and `routes` as in Layout.
+    """
 
     checks: tuple[str, ...]
+    routes: tuple[str, ...] = ()
 
 
 class RowReplaced(msgspec.Struct, frozen=True, tag=True):

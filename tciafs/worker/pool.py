@@ -122,8 +122,8 @@ class WorkerPool:
                     announce.image(image)
                 case Progress(received_bytes):
                     announce.progress(received_bytes)
-                case Verified(checks):
-                    announce.verified(checks)
+                case Verified(checks, routes):
+                    announce.verified(checks, routes)
                 case _:
                     pass
             return None
@@ -152,13 +152,14 @@ class WorkerPool:
         command = ListCollection(kind, collection, str(folder), asked_at, self._archive(), _log_level())
         await self._have_carried_out(command, pass_on)
 
-    async def survey(self, series: Series) -> Sequence[ListedImage]:
+    async def survey(self, series: Series) -> Sequence[ListedImage] | None:
         """See `store.Surveyor.survey`."""
-        images: list[ListedImage] = []
+        images: Sequence[ListedImage] | None = None
 
         async def pass_on(report: Report) -> None:
+            nonlocal images
             if isinstance(report, Surveyed):
-                images.extend(report.images)
+                images = report.images
 
         await self._have_carried_out(Survey(series, self._archive(), _log_level()), pass_on)
         return images

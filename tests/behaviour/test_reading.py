@@ -199,6 +199,7 @@ async def test_attributes_tell_where_an_image_comes_from_and_what_is_known_of_it
     await until_local(files, series)
     image = f"{series.path}/{name}"
     assert await files.getxattr(image, "user.tciafs.verified") == "crc32,count,size,md5"
+    assert await files.getxattr(image, "user.tciafs.route") == "nbia"
     assert "user.tcia.SOPInstanceUID" in await files.listxattr(image)
     assert (await files.getxattr(image, "user.tcia.SOPInstanceUID")).startswith("1.2.")
     for attribute in await files.listxattr(image):

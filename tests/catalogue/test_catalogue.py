@@ -1,6 +1,6 @@
 """Listings remembered: asked once, fresh for a while, better old than none, and never code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.catalogue.asking import FAILURE_MEMORY_S, FAILURES_KEPT_S
 from tciafs.catalogue.catalogue import REFRESH_AGAIN_S, Answer, Catalogue, CatalogueConfig
-from tciafs.catalogue.freshness import EMPTY_CONFIRMED_S, EMPTY_TTL_S
+from tciafs.catalogue.freshness import EMPTY_CONFIRMED_S, EMPTY_TTL_S, PARTIAL_TTL_S
 from tciafs.errors import Offline, TciafsError, Unreachable
-from tciafs.model import Collection, Patient, Study
+from tciafs.model import Collection, Partial, Patient, Study
 from tests.catalogue.conftest import LUNG, SERIES, TTL_S, WallClock, opened, refreshed
 from tests.fakes import FakeArchive
 
@@ -161,6 +161,26 @@ async def test_a_listing_shrinks_to_nothing_only_when_a_later_answer_agrees(
         assert (await catalogue.collections()).records == (LUNG,)
         await refreshed(catalogue)
     assert (await catalogue.collections()).records == ()
+
+
+async def test_a_listing_to_which_a_server_could_not_add_is_asked_for_again_soon(
+    archive: FakeArchive, config: CatalogueConfig, wall: WallClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def patients(collection: str) -> Sequence[Patient]:
+        asked.append(collection)
+        return Partial([Patient(collection, "P1")]) if len(asked) == 1 else [Patient(collection, "P2")]
+
+    monkeypatch.setattr(archive, "patients", patients)
+    async with opened(archive, replace(config, ttl_s=10 * PARTIAL_TTL_S)) as catalogue:
+        assert (await catalogue.patients("Lung")).fresh_until == wall.now + PARTIAL_TTL_S
+        wall.now += PARTIAL_TTL_S + 1
+        assert (await catalogue.patients("Lung")).records == (Patient("Lung", "P1"),)
+        await refreshed(catalogue)
+        assert (await catalogue.patients("Lung")).records == (Patient("Lung", "P2"),)
+        assert (await catalogue.patients("Lung")).fresh_until == wall.now + 10 * PARTIAL_TTL_S
+    assert len(asked) == 2
 
 
 @pytest.mark.expect_log("the archive lists nothing under collections")

@@ -285,10 +285,12 @@ ANSWERS: st.SearchStrategy[tuple[Question, list[Any]]] = st.one_of(
 )
 
 
-@given(ANSWERS, st.floats(0, 1e9))
-def test_what_is_packed_is_unpacked_the_same(answer: tuple[Question, list[Any]], asked_at: float) -> None:
+@given(ANSWERS, st.floats(0, 1e9), st.booleans())
+def test_what_is_packed_is_unpacked_the_same(
+    answer: tuple[Question, list[Any]], asked_at: float, is_partial: bool
+) -> None:
     question, records = answer
-    listing = Listing(tuple(records), asked_at)
+    listing = Listing(tuple(records), asked_at, is_partial)
     assert unpack(question, pack(question, listing)) == listing
 
 

@@ -78,6 +78,13 @@ def test_what_came_is_shown_with_what_agreed_and_whether_the_archive_offers_no_m
     assert f"{line}, size, md5\n{line}; the archive offers no MD5\n" in text
 
 
+def test_what_came_is_shown_with_the_archives_that_it_came_from() -> None:
+    came = ArrivalStatus("1.2.6", "Lung", "P4", 60.0, 9, ("md5",), ("idc", "nbia"))
+    assert "Lung/P4 1.2.6: 9 images from idc, nbia, agreed: md5\n" in report(
+        replace(STATUS, arrivals=(came,))
+    )
+
+
 def test_a_series_that_failed_again_and_again_says_so() -> None:
     again = replace(STATUS, failures=(replace(FAILURE, times=3),))
     assert "Lung/P3 1.2.5 (3 times): no route" in report(again)

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tciafs.errors import DeadlinePassed, Offline, SeriesDamaged, Unreachable
 from tciafs.filesystem import images as images_module
 from tciafs.filesystem.images import ARRIVING_S, CERTAIN_S, FINAL_S, FoundImage, ImageListing, may_be_image
+from tciafs.model import ListedImage, Series
 from tciafs.naming import resolve_aliases
 from tests.fakes import make_series
 from tests.filesystem.fakes import Core, running_core
@@ -449,3 +450,30 @@ def test_what_may_be_an_image_ends_in_dcm_and_is_not_hidden(stem: str) -> None:
     assert not may_be_image(stem) or stem.lower().endswith(".dcm")
     assert not may_be_image("." + stem)
     assert may_be_image("1" + stem + ".dcm")
+
+
+# Not named in advance
+
+
+class NamesNothing:
+    """An archive that was thought to name images in advance, and does not."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def survey(self, series: Series) -> Sequence[ListedImage] | None:
+        self.asked += 1
+        return None
+
+
+async def test_what_the_archive_does_not_name_in_advance_is_listed_as_it_comes_in(quick: Core) -> None:
+    quick.store.surveys.surveyor = surveyor = NamesNothing()
+    names = [each.name for each in await read(quick.images.look(THREE))]
+    assert (names, surveyor.asked) == ([name for name, _ in IMAGES], 1)
+
+
+async def test_a_name_is_found_though_the_archive_does_not_name_it_in_advance(quick: Core) -> None:
+    quick.store.surveys.surveyor = NamesNothing()
+    found = await quick.images.find(THREE, "1-2.dcm")
+    assert found is not None
+    assert found.size_bytes == 6

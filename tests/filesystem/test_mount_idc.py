@@ -103,6 +103,7 @@ def test_what_came_agrees_with_the_bucket(mount: Mount) -> None:
     assert program("prefetch", series).returncode == 0
     assert len(os.listdir(series)) == 60
     assert os.getxattr(series, "user.tciafs.verified") == b"crc32,count,size,md5"
+    assert os.getxattr(series, "user.tciafs.route") == b"idc"
     assert os.getxattr(series, "user.tcia.DataDescriptionURI") == b"https://doi.org/10.7937/sample.head"
     assert program("verify", series).returncode == 0
 

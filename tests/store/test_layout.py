@@ -42,7 +42,7 @@ def test_columns_hold_what_was_put_in(several: list[PackedImage]) -> None:
 def test_a_layout_is_read_as_it_was_written(
     several: list[PackedImage], uid: str, version: str, checks: tuple[str, ...]
 ) -> None:
-    layout = Layout(uid, version, PackedImages(several), checks)
+    layout = Layout(uid, version, PackedImages(several), checks, ("a", "b"), routes=("idc", "nbia"))
     read = decode_layout(encode_layout(layout))
     assert read == layout
     assert [read.images.find(image.name) for image in several] == several

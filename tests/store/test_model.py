@@ -125,7 +125,7 @@ class FatefulFetcher:
             if fate == "damaged":
                 raise SeriesDamaged("damaged")
             layout = Layout(series.series_uid, series.version, writer.images, ("crc32",), series.path)
-            announce.verified(layout.checks)
+            announce.verified(layout.checks, layout.routes)
             writer.finish(layout)
 
 

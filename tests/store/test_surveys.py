@@ -11,6 +11,7 @@ import trio.testing
 
 from tciafs.errors import DeadlinePassed, SeriesDamaged, Unreachable
 from tciafs.model import ListedImage, Series
+from tciafs.store.shelf import KnownSeries
 from tciafs.store.store import Store, StoreConfig
 from tests.fakes import FakeFetcher, make_series
 
@@ -22,18 +23,25 @@ class FakeSurveyor:
     """Names `images` once `open` is set, or fails with `failure`; `asked` counts."""
 
     def __init__(self) -> None:
-        self.images: Sequence[ListedImage] = IMAGES
+        self.images: Sequence[ListedImage] | None = IMAGES
         self.failure: Exception | None = None
         self.open = trio.Event()
         self.open.set()
         self.asked = 0
 
-    async def survey(self, series: Series) -> Sequence[ListedImage]:
+    async def survey(self, series: Series) -> Sequence[ListedImage] | None:
         self.asked += 1
         await self.open.wait()
         if self.failure is not None:
             raise self.failure
         return self.images
+
+
+async def ensured(store: Store, series: Series = SERIES) -> KnownSeries:
+    """Return what is known of a series that the archive can name in advance."""
+    known = await store.surveys.ensure(series)
+    assert known is not None
+    return known
 
 
 @asynccontextmanager
@@ -50,7 +58,7 @@ async def surveyor() -> FakeSurveyor:
 
 async def test_sizes_are_known_without_any_bytes(tmp_path: Path, surveyor: FakeSurveyor) -> None:
     async with opened(tmp_path, surveyor, FakeFetcher()) as store:
-        known = await store.surveys.ensure(SERIES)
+        known = await ensured(store)
         found = [(each.name, each.size_bytes) for each in known.layout.images]
         assert found == [("1-1.dcm", 10), ("1-2.dcm", 20)]
         assert (store.state(SERIES), store.usage().used_bytes) == ("evicted", 0)
@@ -77,7 +85,7 @@ async def test_one_who_is_interrupted_leaves_the_work_to_the_next(
                 await trio.testing.wait_all_tasks_blocked()
                 first.cancel()
         surveyor.open.set()
-        assert len((await store.surveys.ensure(SERIES)).layout.images) == 2
+        assert len((await ensured(store)).layout.images) == 2
     assert surveyor.asked == 2
 
 
@@ -91,7 +99,7 @@ async def test_it_is_kept_for_good_until_the_archive_changes_the_series(
         revised = msgspec.structs.replace(SERIES, image_count=1, size_bytes=10)
         assert store.peek(revised) is None
         surveyor.images = IMAGES[:1]
-        assert len((await store.surveys.ensure(revised)).layout.images) == 1
+        assert len((await ensured(store, revised)).layout.images) == 1
     assert surveyor.asked == 2
 
 
@@ -143,7 +151,20 @@ async def test_what_an_older_version_left_on_disk_is_not_lost_sight_of(
             await download.over.wait()
         used_bytes = store.usage().used_bytes
         assert used_bytes > 0
-        assert (await store.surveys.ensure(SERIES)).pack_bytes == 0
+        assert (await ensured(store)).pack_bytes == 0
         assert store.usage().used_bytes == used_bytes
     async with opened(tmp_path, surveyor, FakeFetcher()) as store:
         assert store.usage().used_bytes == used_bytes
+
+
+async def test_what_cannot_be_named_in_advance_is_not_known_and_no_failure(
+    tmp_path: Path, surveyor: FakeSurveyor
+) -> None:
+    surveyor.images = None
+    async with opened(tmp_path, surveyor, FakeFetcher()) as store:
+        assert store.surveys.are_to_be_had(SERIES)
+        assert await store.surveys.ensure(SERIES) is None
+        assert store.peek(SERIES) is None
+        assert store.failures.find(SERIES) is None
+        store.surveys.can_name = lambda series: series != SERIES
+        assert not store.surveys.are_to_be_had(SERIES)

@@ -1,8 +1,8 @@
 """A whole collection into rows: all of it or nothing, in bounded memory, each patient's records together."""
 
 import random
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tciafs.catalogue.table import Listing, Table, unpack
 from tciafs.errors import Unreachable, UnreadableAnswer
-from tciafs.model import Series
+from tciafs.model import Partial, Series
 from tciafs.worker import listing as listing_module
 from tciafs.worker.listing import list_collection
 from tciafs.worker.messages import Finished, Report, RowReplaced
@@ -58,6 +58,25 @@ async def test_each_patient_gets_all_of_his_series_and_no_others(
         assert listing.asked_at == 5.0
         assert len(listing.records) == 5
         assert set(listing.records) == {each for each in archive.holdings if each.patient_id == patient}
+
+
+@pytest.mark.parametrize("in_memory", [20_000, 7])
+async def test_all_listings_are_partial_where_the_archive_could_not_give_all(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
+
+    @asynccontextmanager
+    async def every_series(collection: str) -> AsyncIterator[AsyncIterator[Sequence[Series]]]:
+        async def batches() -> AsyncIterator[Sequence[Series]]:
+            yield archive.holdings[:20]
+            yield Partial(archive.holdings[20:])
+
+        yield batches()
+
+    monkeypatch.setattr(archive, "every_series", every_series)
+    await listed(archive, tmp_path)
+    assert [listing.is_partial for _, listing in rows(tmp_path)] == [True] * len(PATIENTS)
 
 
 async def test_studies_are_listed_once_though_they_come_twice(archive: FakeArchive, tmp_path: Path) -> None:

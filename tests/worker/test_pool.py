@@ -89,6 +89,7 @@ class Heard:
         self.images: list[PackedImage] = []
         self.progress: list[int] = []
         self.checks: tuple[str, ...] | None = None
+        self.routes: tuple[str, ...] = ()
         self.some = trio.Event()
 
     @property
@@ -99,8 +100,8 @@ class Heard:
         self.images.append(image)
         self.some.set()
 
-    def _verified(self, checks: tuple[str, ...]) -> None:
-        self.checks = checks
+    def _verified(self, checks: tuple[str, ...], routes: tuple[str, ...]) -> None:
+        self.checks, self.routes = checks, routes
 
 
 def truth(sample: RunningSample, series: Series) -> dict[str, bytes]:
@@ -151,6 +152,7 @@ async def test_all_is_announced_and_the_process_is_used_again(
         await pool.fetch(series, tmp_path / str(number), heard.announcements, ROOM)
         written = read_layout(tmp_path / str(number))
         assert (heard.images, heard.checks) == (list(written.images), written.checks)
+        assert heard.routes == written.routes == ("nbia",)
         assert heard.progress[0] == 0
     assert [worker._process for worker in pool._idle] == [process]
     assert contents(tmp_path / "0") == contents(tmp_path / "1") == truth(sample, series)

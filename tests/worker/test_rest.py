@@ -236,3 +236,30 @@ def test_names_are_compared_as_numbers(data: st.DataObject) -> None:
     padded = f"{one:0{width}}-{two:0{width}}.dcm"
     assert rest._unpadded(padded) == rest._unpadded(f"{one}-{two}.dcm")
     assert rest._unpadded(padded) != rest._unpadded(f"{one}-{two + 1}.dcm")
+
+
+# -- images without names ---------------------------------------------------------------------------
+
+
+async def test_images_without_names_are_called_and_vouched_for_as_the_archive_says(tmp_path: Path) -> None:
+    given: list[Brought] = [(None, data) for data in IMAGES]
+    came = await fetched(tmp_path, given).run()
+    assert came.contents == WHOLE
+    assert came.layout.checks == ("crc32", "count", "size", "md5")
+
+
+async def test_images_without_names_that_the_archive_does_not_vouch_for_are_kept_without(
+    tmp_path: Path,
+) -> None:
+    given: list[Brought] = [(None, data) for data in IMAGES]
+    came = await fetched(tmp_path, given, vouches=False).run()
+    assert came.contents == WHOLE
+    assert came.layout.checks == ("crc32", "count", "size")
+
+
+async def test_images_without_names_that_have_other_md5s_are_refused(tmp_path: Path) -> None:
+    wrong = bytearray(IMAGES[0])
+    wrong[-1] ^= 1
+    given: list[Brought] = [(None, bytes(wrong)), *((None, data) for data in IMAGES[1:])]
+    with pytest.raises(SeriesDamaged, match="MD5"):
+        await fetched(tmp_path, given).run(retries=0)

@@ -8,10 +8,10 @@ tasks at once.
 """
 
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import httpx
@@ -127,6 +127,10 @@ class IdcArchive:
         """How to name the images of a series in advance."""
         return self
 
+    def can_name(self, series: Series) -> bool:
+        """Return whether the index has the series."""
+        return self.holds(series.series_uid)
+
     async def layout(self, series: Series) -> Sequence[ListedImage]:
         """Return names and sizes of the images, from the bucket's listing and their first kilobytes."""
         return self._images.named(await self._images.known(self._place_of(series)))
@@ -148,6 +152,40 @@ class IdcArchive:
     async def check_of(self, series: Series) -> Callable[[Sequence[str]], bool] | None:
         """Return what compares MD5s with those in the bucket; None where it has none."""
         return vouching(await self._images.known(self._place_of(series)))
+
+    def holds(self, series_uid: str) -> bool:
+        """Return whether the index has a series."""
+        return self._table.holds(series_uid)
+
+    def holds_collection(self, collection: str) -> bool:
+        """Return whether the index has a collection."""
+        return self._table.holds_collection(collection)
+
+    def names_learnt(self, series: Series) -> Mapping[str, str] | None:
+        """Return the names of a series' images by SOP Instance UID; None: headers were never read."""
+        return self._images.names_learnt(self._place_of(series))
+
+    def learn_study_ids(self, studies: Iterable[Study]) -> list[Study]:
+        """Remember the StudyIDs that somebody else lists, where none is known, and return the studies that
+        the index does not have.
+        """
+        others, told = list[Study](), dict[str, str | None]()
+        by_patient = groupby(studies, lambda each: (each.collection, each.patient_id))
+        for (collection, patient), some in by_patient:
+            speaking = speakers(self._table.series(collection, patient))
+            for each in some:
+                if (speaker := speaking.get(each.study_uid)) is None:
+                    others.append(each)
+                else:
+                    told[speaker.uuid] = each.study_id
+        known = self._memory.study_ids(list(told))
+        self._memory.keep_study_ids({uuid: told[uuid] for uuid in told.keys() - known.keys()})
+        return others
+
+    def lacks_study_ids(self, collection: str, patient: str) -> bool:
+        """Return whether to list the studies of a patient takes the network."""
+        uuids = [each.uuid for each in speakers(self._table.series(collection, patient)).values()]
+        return len(self._memory.study_ids(uuids)) < len(set(uuids))
 
     async def aclose(self) -> None:
         """Close all connections and files."""

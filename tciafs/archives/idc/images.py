@@ -28,6 +28,9 @@ HEADER_BYTES = (4 << 10, 32 << 10, 256 << 10)
 """How much of an object is asked for until its header is there; then all. The numbers lie within 4 kB mostly.
 """
 
+ROUTE = "idc"
+"""What `Member.route` calls it."""
+
 HEADERS_AT_ONCE = 16
 OBJECTS_AT_ONCE = 12
 IN_ONE_PIECE_BYTES = 1 << 20
@@ -54,6 +57,13 @@ class IdcImages:
         """
         return tuple((await self._by_uid(series)).values())
 
+    def names_learnt(self, series: IndexedSeries) -> Mapping[str, str] | None:
+        """Return the names of the images by SOP Instance UID; None: their headers were never read."""
+        images = self._memory.images(series.uuid)
+        if images is None:
+            return None
+        return {image.sop_instance_uid: name for name, image in _with_names(images)}
+
     async def _by_uid(self, series: IndexedSeries) -> Mapping[str, KnownImage]:
         """Return the images by SOP Instance UID, of the series asked for last without reading them again.
 
@@ -68,7 +78,7 @@ class IdcImages:
 
     async def _learnt(self, series: IndexedSeries) -> Sequence[KnownImage]:
         objects = await self._buckets.objects(series.bucket, f"{series.uuid}/")
-        if len(objects) != series.image_count:
+        if not objects or series.image_count not in (None, len(objects)):
             raise SeriesDamaged(
                 f"series {series.series_uid} has {len(objects)} of {series.image_count} images in its bucket"
             )
@@ -100,7 +110,7 @@ class IdcImages:
         if image is None:
             raise UnreadableAnswer(f"series {series.series_uid} has no image {sop_instance_uid}")
         async with self._opened(series, image.stored) as chunks:
-            yield Member(None, image.stored.size_bytes, chunks)
+            yield Member(None, image.stored.size_bytes, chunks, ROUTE)
 
     @asynccontextmanager
     async def _opened(
@@ -173,7 +183,7 @@ class _Deliveries(AsyncIterator[Delivery]):
         name, image = next(self._named, (None, None))
         if name is None or image is None:
             raise StopAsyncIteration
-        return Member(name, image.stored.size_bytes, await anext(self._bodies))
+        return Member(name, image.stored.size_bytes, await anext(self._bodies), ROUTE)
 
 
 class _Sized(AsyncIterator[bytes]):

@@ -22,13 +22,14 @@ from typing import Any
 import msgspec
 
 from tciafs.archives.idc.table import FORMAT, IndexedSeries, Row, write_table
-from tciafs.errors import TciafsError, Unusable
+from tciafs.errors import Misuse, TciafsError, Unusable
 
 __all__ = ["ensure_table", "installed_index"]
 
 INSTALL = "pip install 'tciafs[idc]'"
 PUBLISHED_BY_TCIA = "10.7937/"
 FILES = ("idc_index", "collections_index", "version_metadata_index")
+EARLIER_FILE = "prior_versions_index"
 ROWS_AT_ONCE = 20_000
 MEMORY = "600MB"
 """What the reader of parquet may take for itself; it sorts on disk what is more."""
@@ -49,7 +50,45 @@ left join read_parquet($collections_index) collections using (collection_id)
 left join read_parquet($version_metadata_index) begun on begun.idc_version = series_init_idc_version
 left join read_parquet($version_metadata_index) revised on revised.idc_version = series_revised_idc_version
 where starts_with(lower(coalesce(series.source_DOI, '')), $doi)
-order by 1, 2, 4, 3
+"""
+ORDER = "order by 1, 2, 4, 3"
+
+EARLIER_QUERY = f"""
+{QUERY} and series_revised_idc_version <= $release
+union all
+select
+    coalesce(collections.collection_name, earlier.collection_id),
+    earlier.PatientID, earlier.SeriesInstanceUID, earlier.StudyInstanceUID,
+    coalesce(earlier.aws_bucket, split_part(earlier.series_aws_url, '/', 3)),
+    earlier.crdc_series_uuid, null, null,
+    study.StudyDate, study.StudyDescription, earlier.Modality, try_cast(now.SeriesNumber as double),
+    now.SeriesDescription, now.BodyPartExamined, now.Manufacturer, now.ManufacturerModelName,
+    now.analysis_result_id, coalesce(now.source_DOI, collections.source_DOI), now.license_short_name,
+    begun.version_timestamp, revised.version_timestamp
+from read_parquet($prior_versions_index) earlier
+left join read_parquet($idc_index) now using (SeriesInstanceUID)
+left join (
+    select StudyInstanceUID, min(StudyDate) as StudyDate, min(StudyDescription) as StudyDescription
+    from read_parquet($idc_index) group by 1
+) study on study.StudyInstanceUID = earlier.StudyInstanceUID
+left join (
+    select collection_id, any_value(collection_name) as collection_name,
+        any_value(published.source_DOI) as source_DOI
+    from read_parquet($collections_index) left join (
+        select collection_id, min(source_DOI) as source_DOI from read_parquet($idc_index)
+        where starts_with(lower(source_DOI), $doi) group by 1
+    ) published using (collection_id) group by 1
+) collections on collections.collection_id = earlier.collection_id
+left join read_parquet($version_metadata_index) begun
+    on begun.idc_version = least(now.series_init_idc_version, earlier.min_idc_version)
+left join read_parquet($version_metadata_index) revised on revised.idc_version = earlier.min_idc_version
+where $release between earlier.min_idc_version and earlier.max_idc_version
+    and starts_with(lower(coalesce(now.source_DOI, collections.source_DOI, '')), $doi)
+"""
+"""A series as it was, where a later release has another version of it or none any more.
+
+Of those only UIDs, modality and place are in the index: what else is said of them is what the present version
+says, or their study or collection. How many images there are is not known before the bucket is listed.
 """
 
 
@@ -64,13 +103,23 @@ def installed_index() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def ensure_table(index: Path, folder: Path, *, everything: bool) -> Path:
+def is_installed() -> bool:
+    """Return whether the package idc-index-data is installed."""
+    try:
+        installed_index()
+    except Unusable:
+        return False
+    return True
+
+
+def ensure_table(index: Path, folder: Path, *, everything: bool, release: int | None = None) -> Path:
     """Return the table of the index in the folder `index`, made now if that was not done yet.
 
     Tables are in `folder`; only the last one of each kind is kept. `everything` takes what others than TCIA
-    published too. Raises Unusable where the index is not there or cannot be read.
+    published too. `release` is an earlier release of the IDC; None: that of the index. Raises Unusable where
+    the index is not there or cannot be read, Misuse for a release that it does not know.
     """
-    kind = "all" if everything else "tcia"
+    kind = ("all" if everything else "tcia") + ("" if release is None else f".v{release}")
     path = folder / f"index-{kind}-{_mark(index)}.sqlite"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / "index.lock"):
@@ -91,8 +140,10 @@ def _make(index: Path, path: Path, kind: str) -> None:
         done = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
+        said = done.stderr.strip().rpartition("\n")[2]
+        if done.returncode == Misuse.exit_code:
+            raise Misuse(said)
         if done.returncode:
-            said = done.stderr.strip().rpartition("\n")[2]
             raise Unusable(f"the index of the Imaging Data Commons could not be read: {said}")
         incoming.rename(path)
     finally:
@@ -120,7 +171,7 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _rows(index: Path, *, everything: bool) -> Iterator[Row]:
+def _rows(index: Path, *, everything: bool, release: int | None) -> Iterator[Row]:
     try:
         import duckdb  # heavy, optional, and needed for this only
     except ModuleNotFoundError as error:
@@ -128,7 +179,16 @@ def _rows(index: Path, *, everything: bool) -> Iterator[Row]:
     names: dict[str, Any] = {name: str(index / f"{name}.parquet") for name in FILES}
     try:
         with duckdb.connect(config={"memory_limit": MEMORY, "threads": 2}) as database:
-            answer = database.execute(QUERY, {**names, "doi": "" if everything else PUBLISHED_BY_TCIA})
+            values = {**names, "doi": "" if everything else PUBLISHED_BY_TCIA}
+            query = QUERY
+            if release is not None and release != (latest := _latest(database, names)):
+                if not 1 <= release < latest:
+                    raise Misuse(
+                        f"there is no release {release} of the IDC in this index: it has 1 to {latest}"
+                    )
+                values |= {EARLIER_FILE: str(_earlier_file(index, latest)), "release": release}
+                query = EARLIER_QUERY
+            answer = database.execute(f"{query} {ORDER}", values)
             while rows := answer.fetchmany(ROWS_AT_ONCE):
                 for row in rows:
                     if (read := _row(*row)) is not None:
@@ -137,12 +197,26 @@ def _rows(index: Path, *, everything: bool) -> Iterator[Row]:
         raise Unusable(str(error).partition("\n")[0]) from error
 
 
+def _earlier_file(index: Path, latest: int) -> Path:
+    path = index / f"{EARLIER_FILE}.parquet"
+    if not path.is_file():
+        raise Misuse(f"this index has the release {latest} of the IDC alone: there is no {path}")
+    return path
+
+
+def _latest(database: Any, names: dict[str, Any]) -> int:
+    """Return the number of the release that the index is of."""
+    query = "select max(idc_version) from read_parquet($versions)"
+    (latest,) = database.execute(query, {"versions": names["version_metadata_index"]}).fetchone()
+    return int(latest or 0)
+
+
 def _row(collection: str | None, patient_id: str | None, *told: Any) -> Row | None:
     """Return a row of the index; None for one that names no series, which nobody could show."""
     days = {place: _day(told[place]) for place in (6, 17, 18)}
     columns = [days.get(place, value) for place, value in enumerate(told)]
     series_uid, study_uid, bucket, uuid, count, size_bytes, *others = columns
-    if not (collection and patient_id and series_uid and study_uid and bucket and uuid and count):
+    if not (collection and patient_id and series_uid and study_uid and bucket and uuid and count != 0):
         return None
     found = IndexedSeries(series_uid, study_uid, bucket, uuid, count, size_bytes or 0, *others)
     return collection, patient_id, found
@@ -156,12 +230,16 @@ def _day(text: str | None) -> dt.date | None:
 
 
 def main() -> None:
-    """Write the table of an index: its folder, the new file, "all" or "tcia"."""
+    """Write the table of an index: its folder, the new file, "all" or "tcia", and ".vN" for a release N."""
     index, path, kind = sys.argv[1:]
+    whose, _, release = kind.partition(".v")
     try:
-        count = write_table(Path(path), _rows(Path(index), everything=kind == "all"), {"kind": kind})
-        if not count:
+        rows = _rows(Path(index), everything=whose == "all", release=int(release) if release else None)
+        if not write_table(Path(path), rows, {"kind": kind}):
             raise Unusable(f"there is no series in {index}")
+    except Misuse as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
     except (TciafsError, OSError, ValueError, msgspec.MsgspecError) as error:
         sys.exit(str(error))
 

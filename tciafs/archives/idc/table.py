@@ -48,7 +48,7 @@ create index by_day on patients (revised);
 
 
 class IndexedSeries(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What the index says of one series; None is a null column.
+    """What the index says of one series; None is a null column, as is a size of 0.
 
     Its objects are in `bucket` below `uuid`, which is another one for each version of the series. `begun` and
     `revised` are the days of the releases that had its first and this version.
@@ -58,7 +58,7 @@ class IndexedSeries(msgspec.Struct, frozen=True, gc=False, array_like=True):
     study_uid: str
     bucket: str
     uuid: str
-    image_count: int
+    image_count: int | None
     size_bytes: int
     study_date: dt.date | None
     study_description: str | None
@@ -178,6 +178,16 @@ class IdcTable:
             for each in _read(blob)
             if each.series_uid == series_uid
         ]
+
+    def holds(self, series_uid: str) -> bool:
+        """Return whether there is a series, by 64 bits of a hash of its UID."""
+        query = "select 1 from places where uid_hash = ?"
+        return self._database.execute(query, (_hash(series_uid),)).fetchone() is not None
+
+    def holds_collection(self, collection: str) -> bool:
+        """Return whether there is a collection."""
+        query = "select 1 from patients where collection = ? limit 1"
+        return self._database.execute(query, (collection,)).fetchone() is not None
 
     def released_after(self, day: dt.date) -> list[tuple[str, str, dt.date]]:
         """Return the patients with series of a later release: collection, ID and the last such day."""

@@ -8,6 +8,7 @@ import csv
 import logging
 from collections.abc import AsyncIterator, Iterator
 
+from tciafs.archives.nbia.names import ROUTE
 from tciafs.archives.unzip import Event, Limits, MemberData, MemberEnd, MemberStart, Unzipper
 from tciafs.errors import SeriesDamaged, UnreadableAnswer
 from tciafs.model import Checksums, Delivery, Member, Series
@@ -69,7 +70,7 @@ class SeriesReader:
             if start.name == CHECKSUMS_NAME:
                 return await self._checksums(self._member)
             if start.name.lower().endswith(IMAGE_SUFFIX):
-                return Member(start.name, start.size_bytes, self._member)
+                return Member(start.name, start.size_bytes, self._member, ROUTE)
             log.debug("%r in series %s is no image", start.name, self._series.series_uid)
             await self._member.drop()
         raise StopAsyncIteration

@@ -11,7 +11,10 @@ from operator import itemgetter
 
 from tciafs.model import ImageKey
 
-__all__ = ["retriever_names"]
+__all__ = ["ROUTE", "retriever_names"]
+
+ROUTE = "nbia"
+"""What `Member.route` calls it."""
 
 
 def retriever_names(images: Sequence[ImageKey]) -> list[str] | None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from tciafs.archives.http.client import HttpClient
 from tciafs.archives.http.errors import RequestRejected
 from tciafs.archives.nbia.listings import image_uids_listing
-from tciafs.archives.nbia.names import retriever_names
+from tciafs.archives.nbia.names import ROUTE, retriever_names
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import ImageKey, Member, Series
 
@@ -45,7 +45,8 @@ class NbiaSingleImages:
         params = {"SeriesInstanceUID": series.series_uid, "SOPInstanceUID": sop_instance_uid}
         async with AsyncExitStack() as stack:
             path = f"{await self._api()}/getSingleImage"
-            yield Member(None, None, await stack.enter_async_context(self._http.stream(path, params)))
+            chunks = await stack.enter_async_context(self._http.stream(path, params))
+            yield Member(None, None, chunks, ROUTE)
 
     def names(self, images: Sequence[ImageKey]) -> Sequence[str] | None:
         """Return the names that getImage gives, None where they depend on the order in the database."""

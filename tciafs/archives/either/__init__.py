@@ -1,0 +1,1 @@
+"""Two archives that hold the same, as one: what one lacks or cannot give comes from the other."""

@@ -1,0 +1,210 @@
+"""Listings of two archives as one: all that the IDC's index has, and what NBIA has beyond it.
+
+A record that both have is the IDC's, which is on local disk, so that it is the same whether NBIA answers or
+not. While NBIA does not, what it was seen to have beyond the IDC stands for it, and the listing is Partial.
+Where the IDC has nothing NBIA alone is asked, and its failures are those of the listing. Defined here and
+only here: that rule, and how long NBIA is waited for.
+"""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tciafs.archives.either.beyond import Beyond
+from tciafs.archives.either.route import Route
+from tciafs.archives.idc.archive import IdcArchive
+from tciafs.archives.nbia.archive import NbiaArchive
+from tciafs.errors import TciafsError
+from tciafs.model import Collection, Partial, Patient, Series, Study, Value
+
+__all__ = ["EitherListings"]
+
+PATIENCE_S = 10.0
+"""How long a listing that the IDC has waits for what NBIA may add."""
+
+WHOLE_PATIENCE_S = 60.0
+"""The same for the beginning of that of a whole collection."""
+
+T = TypeVar("T")
+Record = TypeVar("Record", Collection, Patient, Study, Series, Value)
+Large = TypeVar("Large", Study, Series)
+Batches = AsyncIterator[Sequence[Large]]
+Every = Callable[[str], AbstractAsyncContextManager[Batches[Large]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[Record]):
+    """Records of a kind: what tells one from its siblings, and which of some the IDC does not have."""
+
+    name: str
+    record: type[Record]
+    key: Callable[[Record], str]
+    others: Callable[[Sequence[Record]], Sequence[Record]]
+
+
+class EitherListings:
+    """The questions whose answers are made of both; see `model.Archive`.
+
+    `buckets` and `server` know whether those of the IDC and of NBIA are away.
+    """
+
+    def __init__(
+        self, idc: IdcArchive, nbia: NbiaArchive, beyond: Beyond, *, buckets: Route, server: Route
+    ) -> None:
+        self._idc = idc
+        self._nbia = nbia
+        self._beyond = beyond
+        self._buckets = buckets
+        self._server = server
+        self._studies = _Kind("studies", Study, lambda each: each.study_uid, idc.learn_study_ids)
+        self._series = _Kind("series", Series, lambda each: each.series_uid, self._series_beyond)
+
+    async def collections(self) -> Sequence[Collection]:
+        """Return the collections of both."""
+        ours = await self._idc.collections()
+        kind = _Kind("collections", Collection, lambda each: each.name, _without(ours))
+        return await self._both(ours, kind, "", "", self._nbia.collections)
+
+    async def patients(self, collection: str) -> Sequence[Patient]:
+        """Return the patients of a collection in both."""
+        ours = await self._idc.patients(collection)
+        kind = _Kind("patients", Patient, lambda each: each.patient_id, _without(ours))
+        return await self._both(ours, kind, collection, "", lambda: self._nbia.patients(collection))
+
+    async def series(self, collection: str, patient: str) -> Sequence[Series]:
+        """Return the series of a patient in both."""
+        ours = await self._idc.series(collection, patient)
+        ask = self._nbia.series
+        return await self._both(ours, self._series, collection, patient, lambda: ask(collection, patient))
+
+    async def studies(self, collection: str, patient: str) -> Sequence[Study]:
+        """Return the studies of a patient in both; a StudyID is that of who says it first, for ever."""
+        if not await self._idc.series(collection, patient):
+            return await self._of_nbia(lambda: self._nbia.studies(collection, patient))
+        ask = self._nbia.studies
+        theirs = await self._added(self._studies, collection, patient, lambda: ask(collection, patient))
+        if not self._idc.lacks_study_ids(collection, patient):
+            return _joined(await self._idc.studies(collection, patient), theirs)
+        self._buckets.require()
+        with self._buckets.used():
+            return _joined(await self._idc.studies(collection, patient), theirs)
+
+    async def values(self, collection: str, field: str, modality: str, body_part: str) -> Sequence[Value]:
+        """Return the values of a field in both."""
+        asked = collection, field, modality, body_part
+        if collection and not self._idc.holds_collection(collection):
+            return await self._of_nbia(lambda: self._nbia.values(*asked))
+        ours = await self._idc.values(*asked)
+        kind = _Kind("values", Value, lambda each: each.text, _without(ours))
+        whose = "\n".join(asked[1:])
+        return _joined(ours, await self._added(kind, collection, whose, lambda: self._nbia.values(*asked)))
+
+    @asynccontextmanager
+    async def every_study(self, collection: str) -> AsyncIterator[Batches[Study]]:
+        """Give all studies of a collection in both."""
+        every = self._every(self._studies, collection, self._nbia.every_study, self._idc.every_study)
+        async with every as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def every_series(self, collection: str) -> AsyncIterator[Batches[Series]]:
+        """Give all series of a collection in both."""
+        every = self._every(self._series, collection, self._nbia.every_series, self._idc.every_series)
+        async with every as batches:
+            yield batches
+
+    def _series_beyond(self, series: Sequence[Series]) -> Sequence[Series]:
+        return [each for each in series if not self._idc.holds(each.series_uid)]
+
+    async def _both(
+        self,
+        ours: Sequence[Record],
+        kind: _Kind[Record],
+        collection: str,
+        whose: str,
+        ask: Callable[[], Awaitable[Sequence[Record]]],
+    ) -> Sequence[Record]:
+        if not ours:
+            return await self._of_nbia(ask)
+        return _joined(ours, await self._added(kind, collection, whose, ask))
+
+    async def _of_nbia(self, ask: Callable[[], Awaitable[Sequence[Record]]]) -> Sequence[Record]:
+        self._server.require()
+        with self._server.used():
+            return await ask()
+
+    async def _added(
+        self,
+        kind: _Kind[Record],
+        collection: str,
+        whose: str,
+        ask: Callable[[], Awaitable[Sequence[Record]]],
+    ) -> Sequence[Record]:
+        """Return what NBIA adds to a listing; Partial where that is what it was seen to add before."""
+        begun = time.time()
+        try:
+            self._server.require()
+            with self._server.used(PATIENCE_S):
+                told = await ask()
+        except TciafsError:
+            return Partial(kind.others(self._beyond.of(kind.record, kind.name, collection, whose)))
+        others = kind.others(told)
+        self._beyond.keep(kind.name, collection, [(whose, kind.key(each), each) for each in others], begun)
+        self._beyond.forget_unseen(kind.name, collection, whose, begun)
+        return others
+
+    @asynccontextmanager
+    async def _every(
+        self, kind: _Kind[Large], collection: str, theirs: Every[Large], ours: Every[Large]
+    ) -> AsyncIterator[Batches[Large]]:
+        if self._idc.holds_collection(collection):
+            async with aclosing(self._every_of_both(kind, collection, theirs, ours)) as batches:
+                yield batches
+            return
+        self._server.require()
+        try:
+            async with theirs(collection) as of_nbia:
+                yield of_nbia
+        except TciafsError as error:
+            self._server.note(error)
+            raise
+
+    async def _every_of_both(
+        self, kind: _Kind[Large], collection: str, theirs: Every[Large], ours: Every[Large]
+    ) -> AsyncGenerator[Sequence[Large], None]:
+        begun, is_partial = time.time(), False
+        try:
+            self._server.require()
+            async with AsyncExitStack() as stack:
+                with self._server.used(WHOLE_PATIENCE_S):
+                    batches = await stack.enter_async_context(theirs(collection))
+                async for batch in batches:
+                    if others := kind.others(batch):
+                        rows = [(each.patient_id, kind.key(each), each) for each in others]
+                        self._beyond.keep(kind.name, collection, rows, begun)
+                        yield others
+            self._beyond.forget_all_unseen(kind.name, collection, begun)
+        except TciafsError as error:
+            self._server.note(error)
+            is_partial = True
+        if is_partial:
+            for some in self._beyond.of_all(kind.record, kind.name, collection):
+                if others := kind.others(some):
+                    yield Partial(others)
+        async with ours(collection) as batches:
+            async for batch in batches:
+                yield Partial(batch) if is_partial else batch
+
+
+def _without(ours: Sequence[Record]) -> Callable[[Sequence[Record]], Sequence[Record]]:
+    """Return what leaves out records that are among ours."""
+    held = frozenset(ours)
+    return lambda records: [each for each in records if each not in held]
+
+
+def _joined(ours: Sequence[T], theirs: Sequence[T]) -> Sequence[T]:
+    """Return both; Partial if what is theirs is."""
+    records = [*ours, *theirs]
+    return Partial(records) if isinstance(theirs, Partial) else records

@@ -102,8 +102,7 @@ def _downloads(status: "Status", speeds: Speeds, width: int) -> Iterator[Rendera
 def _name(each: "DownloadStatus", style: str = "") -> Text:
     """Return whose series it is and what it is called, on one line."""
     text = Text(printable(f"{each.collection}/{each.patient}"), style=style or "cyan", no_wrap=True)
-    # The end of its UID, as its folder has it: often all series of a study are called the same.
-    text.append(f"  {printable(series_text(each))} {printable(each.series_uid[-5:])}", style="dim")
+    text.append(f"  {printable(series_text(each))}", style="dim")
     text.overflow = "ellipsis"
     return text
 

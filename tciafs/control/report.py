@@ -133,8 +133,12 @@ def _series(each: ArrivalStatus | DownloadStatus | FailureStatus) -> str:
 
 
 def series_text(each: DownloadStatus) -> str:
-    """Return what a person calls a series: its modality and description, the UID where it has neither."""
-    return " ".join(filter(None, (each.modality, each.description))) or each.series_uid
+    """Return what a person calls a series: its modality, description and the end of its UID.
+
+    All series of a study may be described alike; its folder has that end, too. The UID without these words.
+    """
+    words = " ".join(filter(None, (each.modality, each.description)))
+    return f"{words} {each.series_uid[-5:]}" if words else each.series_uid
 
 
 def _event(each: EventStatus) -> str:

@@ -94,6 +94,8 @@ def page_html(place: Place, mounts: Sequence[str], live: str, shown: Shown) -> s
 
 def live_html(status: Status | None, speeds: Speeds, error: str) -> str:
     """Return what a mount does now, or the sentence why that is not known."""
+    if status is not None and status.paused:
+        speeds = Speeds()  # what came before says nothing of how fast it comes now
     downloads = [] if status is None else [_download(each, speeds) for each in status.downloads]
     return _template("live.html").render(
         status=status, error=error, speed=speeds.total(), downloads=downloads

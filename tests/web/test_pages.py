@@ -113,19 +113,27 @@ def test_everything_that_happens_is_shown() -> None:
     speeds = Speeds()
     speeds.note(replace(STATUS, downloads=(replace(DOWNLOAD, arrived_bytes=0, received_bytes=0),)), 0.0)
     speeds.note(STATUS, 2.0)
-    text = " ".join(Seen(live_html(replace(STATUS, paused=True), speeds, "")).text.split())
+    text = " ".join(Seen(live_html(STATUS, speeds, "")).text.split())
     for said in (
         "10 images since the start, 90% of them from the cache",
         "17 for listings; series: 6 fetched, 7 failed",
-        "Lung/P1 CT Thorax 1mm arriving 12 of 133 6.1M of 70M 1.4M/s 0:21",
-        "Lung/P2 CT Thorax 1mm queued",
-        "Paused: tciafs resume",
+        "Lung/P1 CT Thorax 1mm 1.2.3 arriving 12 of 133 6.1M of 70M 1.4M/s 0:21",
+        "Lung/P2 CT Thorax 1mm 1.2.4 queued",
         "Lung/P3 no route",
         "3 times, 1.2.5 Check it.",
         "updatedb (process 99), 4 times",
         "nothing under NLST",
     ):
         assert said in text
+
+
+def test_a_pause_is_said_and_has_no_speed() -> None:
+    speeds = Speeds()
+    speeds.note(replace(STATUS, downloads=(replace(DOWNLOAD, arrived_bytes=0, received_bytes=0),)), 0.0)
+    speeds.note(STATUS, 2.0)
+    text = " ".join(Seen(live_html(replace(STATUS, paused=True), speeds, "")).text.split())
+    assert "Paused: tciafs resume" in text
+    assert "12 of 133 6.1M of 70M Lung/P2" in text
 
 
 def test_a_daemon_that_does_not_answer_is_said() -> None:

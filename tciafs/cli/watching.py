@@ -60,10 +60,13 @@ def _rounds(find: "Callable[[], Sequence[Ours]]") -> "Iterator[Sequence[Answered
     while True:
         try:
             answers = [asked_quietly(mount, ask_status) for mount in find()]
+            if any(isinstance(each.error, NoDaemon) for each in answers):
+                there = find()  # to be unmounted while it is asked is no error of a mount
+                answers = [each for each in answers if each.error is None or each.mount in there]
         except Unusable:
             return
         yield answers
-        if all(isinstance(each.error, NoDaemon) for each in answers):
+        if answers and all(isinstance(each.error, NoDaemon) for each in answers):
             return
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tciafs.sample import objects, pictures
 from tciafs.sample.dicom import uid
 from tciafs.sample.holdings import Shelf
-from tciafs.sample.records import CC_BY_NC, Image, Made, Patient, Series, Study
+from tciafs.sample.records import CC_BY_NC, Annotation, Image, Made, Patient, Series, Study
 
 __all__ = ["shelves"]
 
@@ -26,6 +26,7 @@ def shelves() -> list[Shelf]:
         Shelf("Phantom-Brain-MR", _brain),
         Shelf("Phantom-Mammography", _breast),
         Shelf("Phantom-Echo-NC", _echo),
+        Shelf("Phantom-Lung-Marked", _lung),
         Shelf("Transfer-Syntaxes", _syntaxes),
         Shelf("Limited-Access", _limited, is_restricted=True),
     ]
@@ -138,6 +139,58 @@ def _echo() -> Sequence[Series]:
         data_uri=DOI + "echo",
     )
     return [series]
+
+
+NODULE = """<?xml version="1.0" encoding="UTF-8"?>
+<LidcReadMessage xmlns="http://www.nih.gov">
+  <ResponseHeader><SeriesInstanceUid>{series}</SeriesInstanceUid></ResponseHeader>
+  <readingSession>
+    <unblindedReadNodule>
+      <noduleID>Nodule {number}</noduleID>
+      <roi><imageZposition>{height}</imageZposition><inclusion>TRUE</inclusion></roi>
+    </unblindedReadNodule>
+  </readingSession>
+</LidcReadMessage>
+"""
+"""In the form of LIDC-IDRI: a nodule that a reader marked."""
+
+
+def _marks(series_uid: str, *names: str) -> tuple[Annotation, ...]:
+    """Return annotation files; the archive has them in an order that says nothing."""
+    texts = (NODULE.format(series=series_uid, number=n, height=-20.5 * n) for n in range(1, len(names) + 1))
+    return tuple(Annotation(name, text.encode()) for name, text in zip(names, texts, strict=True))
+
+
+def _lung() -> Sequence[Series]:
+    patient = Patient("Phantom-Lung-Marked", "LUNG-0001")
+    study = Study(patient, uid("lung", "study"), dt.date(2000, 1, 1))
+    marked = Series(
+        study,
+        uid("lung", "ct"),
+        Made(pictures.captures(*((1, number) for number in range(1, 13)))),
+        modality="CT",
+        number=3000566,
+        body_part="CHEST",
+        data_uri=DOI + "lung",
+        annotations=_marks(uid("lung", "ct"), "086.xml", "069.xml"),
+    )
+    lone = replace(
+        marked,
+        uid=uid("lung", "dx"),
+        source=Made(pictures.captures((1, 1))),
+        modality="DX",
+        number=3000923,
+        annotations=_marks(uid("lung", "dx"), "158.xml"),
+    )
+    plain = replace(
+        lone,
+        uid=uid("lung", "sc"),
+        source=Made(pictures.captures((1, 1))),
+        modality="OT",
+        number=3,
+        annotations=(),
+    )
+    return [marked, lone, plain]
 
 
 PACKAGED = (

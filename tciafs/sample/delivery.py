@@ -1,13 +1,13 @@
 """The image download: a ZIP made while it is sent, in chunks as Tomcat sends them.
 
-Defined here and only here: the order of members (LICENSE, images, md5hashes.csv), holding at a
+Defined here and only here: the order of members (LICENSE, images, annotations, md5hashes.csv), holding at a
 pace, ending when the client has gone. No more than one piece of an image and one chunk in memory.
 """
 
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 from starlette.types import Receive, Scope, Send
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from tciafs.sample.control import Pacer
 from tciafs.sample.faults import Fault, until_disconnect
 from tciafs.sample.names import new_file_names, plain_names
-from tciafs.sample.records import Image, Series
+from tciafs.sample.records import Annotation, Image, Series
 from tciafs.sample.zips import ZipStream
 
 __all__ = ["ImageZip"]
@@ -28,13 +28,15 @@ POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class ImageZip:
-    """The answer to getImage: an ASGI application that streams one series, chunked."""
+    """The answer to getImage or getDCMImage: an ASGI application that streams one series, chunked."""
 
     series: Series
     pacer: Pacer
     chunk_bytes: int
     new_names: bool
     with_md5: bool
+    with_licence: bool = True
+    with_annotations: bool = False
     fault: Fault | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,12 +55,15 @@ class ImageZip:
     async def _send_members(self, out: "_Chunks") -> None:
         archive = ZipStream(dt.datetime.now())
         hashes: list[tuple[str, str]] = []
-        await out.write(archive.member("LICENSE", [_licence(self.series).encode()]))
+        if self.with_licence:
+            await out.write(archive.member("LICENSE", [_licence(self.series).encode()]))
         for place, (name, image) in enumerate(self._images(), start=1):
             if not self.pacer.lets_pass(self.series.uid, place):
                 await out.flush()
                 await self.pacer.until_passes(self.series.uid, place)
             await out.write(_packed(archive, name, image, hashes))
+        for annotation in self._annotations():
+            await out.write(archive.member(annotation.name, [annotation.content]))
         if self.with_md5 and not self._is_short:
             await out.write(archive.member("md5hashes.csv", [self._md5_table(hashes)]))
         await out.write(archive.end())
@@ -67,14 +72,33 @@ class ImageZip:
     @property
     def _is_short(self) -> bool:
         """Whether a file is missing: NBIA then ends there, without checksums or complaint."""
-        return self.fault is not None and self.fault.kind == "short"
+        return self.fault is not None and self.fault.kind in ("short", "short_annotations")
 
     def _images(self) -> Sequence[tuple[str, Image]]:
         images = self.series.images()
         named = new_file_names(images) if self.new_names else plain_names(images)
-        if self.fault is not None and self._is_short:
+        if self.fault is not None and self.fault.kind == "short":
             return named[: max(0, len(named) - self.fault.images)]
         return named
+
+    def _annotations(self) -> Sequence[Annotation]:
+        """Return the annotations that are sent; none behind an image that is missing."""
+        kind = "" if self.fault is None else self.fault.kind
+        if not self.with_annotations or kind == "short":
+            return ()
+        annotations = self.series.annotations
+        if self.fault is None or not annotations:
+            return annotations
+        last = annotations[-1]
+        match kind:
+            case "short_annotations":
+                return annotations[: -self.fault.images]
+            case "cut_annotation":
+                return (*annotations[:-1], replace(last, content=last.content[: len(last.content) // 2]))
+            case "annotation_name":
+                return (*annotations[:-1], replace(last, name=self.fault.name))
+            case _:
+                return annotations
 
     def _md5_table(self, hashes: list[tuple[str, str]]) -> bytes:
         """Return the checksums, in an order as useless as a hash map's."""

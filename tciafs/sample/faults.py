@@ -1,7 +1,8 @@
 """Faults on demand: what a server, a proxy or a line does wrong, as often as a test asks for it.
 
 Defined here and only here: the kinds of fault and how each bends an answer. Faults that are inside
-a ZIP (`short`, `wrong_md5`) are only handed on, for the download to act on. One task at a time.
+a ZIP (`short`, `wrong_md5`, those of annotations) are only handed on, for the download to act on. One task
+at a time.
 """
 
 import json
@@ -31,6 +32,9 @@ KINDS = frozenset(
         "empty",
         "claim",
         "wrong_md5",
+        "short_annotations",
+        "cut_annotation",
+        "annotation_name",
     }
 )
 SINGLE_IMAGE, WHOLE_SERIES = "/getSingleImage", "/getImage"
@@ -46,7 +50,8 @@ class Fault:
     to `status`; `after_bytes` (of the body) to `cut`, `corrupt`, `stall` (nothing more comes) and `drip` (the
     rest comes byte by byte, one in `pace_s` seconds); `columns`, which all rows of a listing then claim to
     have, to `claim`; `images` (left out at the end) to `short`: files that the server has lost, and so cannot
-    give one by one either.
+    give one by one either; or so many annotations to `short_annotations`. The last annotation has half of
+    its bytes in `cut_annotation`, and this `name` in `annotation_name`.
     """
 
     kind: str
@@ -61,6 +66,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     pace_s: float = 1.0
     columns: Mapping[str, str | int | None] = field(default_factory=dict)
+    name: str = ""
 
     @classmethod
     def from_json(cls, text: bytes) -> "Fault":

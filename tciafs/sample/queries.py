@@ -11,7 +11,16 @@ from typing import TypeAlias, TypedDict
 
 from tciafs.sample.holdings import Holdings, Keys
 from tciafs.sample.records import Series
-from tciafs.sample.rows import V4, Row, metadata_row, patient_row, row, series_row, study_row
+from tciafs.sample.rows import (
+    V4,
+    Row,
+    metadata_row,
+    patient_row,
+    row,
+    series_row,
+    spaced_metadata_row,
+    study_row,
+)
 
 __all__ = ["ENDPOINTS", "NOT_PROCESSED", "Endpoint", "Question", "Refusal", "known_parameters"]
 
@@ -170,6 +179,12 @@ def _metadata(question: Question) -> Iterator[Row]:
         yield metadata_row(series)
 
 
+def _spaced_metadata(question: Question) -> Iterator[Row]:
+    question.required("SeriesInstanceUID")
+    for series in question.selected():
+        yield spaced_metadata_row(series)
+
+
 def _cart(question: Question) -> Iterator[Row]:
     """Yield the series of a shared cart; an unknown one has none. One column is spelt as nowhere else."""
     for series in _found(question, question.carts.get(question.required("name"), ())):
@@ -205,6 +220,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "getUpdatedSeries": Endpoint(("fromDate",), _updated_series, versions=("v4",)),
     "getSeriesSize": Endpoint(("SeriesInstanceUID",), _series_size),
     "getSeriesMetadata": Endpoint(("list",), _metadata, versions=("v4",), method="POST"),
+    "getSeriesMetaData": Endpoint(("SeriesInstanceUID",), _spaced_metadata, versions=("v1",)),
     "getContentsByName": Endpoint(("name",), _cart, versions=("v1",)),
     "getSOPInstanceUIDs": Endpoint(("SeriesInstanceUID",), _sop_uids),
     "getModalityValues": Endpoint(VALUE_PARAMETERS, _values("Modality")),

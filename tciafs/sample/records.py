@@ -15,6 +15,7 @@ __all__ = [
     "CC_BY",
     "CC_BY_NC",
     "PIECE_BYTES",
+    "Annotation",
     "Deflated",
     "Image",
     "ImageSource",
@@ -86,6 +87,14 @@ def image_of_bytes(sop_uid: str, acquisition: int | None, instance: int | None, 
             yield content[start : start + PIECE_BYTES]
 
     return Image(sop_uid, acquisition, instance, len(content), pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A file that somebody submitted beside the images of a series, under its own name."""
+
+    name: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,7 @@ class Series:
     third_party: str | None = "NO"
     released: dt.date | None = dt.date(2021, 6, 1)
     submitted: dt.date | None = dt.date(2021, 5, 20)
+    annotations: tuple[Annotation, ...] = field(default=(), repr=False)
 
     @property
     def patient(self) -> Patient:
@@ -187,6 +197,11 @@ class Series:
     def size_bytes(self) -> int:
         """The column FileSize: all image files together, in bytes."""
         return self.source.size_bytes(self)
+
+    @property
+    def annotation_bytes(self) -> int:
+        """The column Annotation Size, which FileSize does not include."""
+        return sum(len(each.content) for each in self.annotations)
 
 
 class Made:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from tciafs.sample.records import Patient, Series, Study
 
-__all__ = ["Row", "metadata_row", "patient_row", "row", "series_row", "study_row"]
+__all__ = ["Row", "metadata_row", "patient_row", "row", "series_row", "spaced_metadata_row", "study_row"]
 
 Value: TypeAlias = str | int | float | bool
 Row: TypeAlias = dict[str, Value]
@@ -77,7 +77,7 @@ def series_row(series: Series, version: str) -> Row:
         "SeriesDescription": series.description,
         "BodyPartExamined": series.body_part,
         "SeriesNumber": _number(series),
-        "AnnotationsFlag": False,
+        "AnnotationsFlag": bool(series.annotations),
         "Collection": patient.collection,
         "Site": SITE if is_v4 else None,
         "PatientID": patient.patient_id,
@@ -109,6 +109,34 @@ def metadata_row(series: Series) -> Row:
     for name in ("PatientId", "StudyDescription", "SeriesCount"):
         columns.pop(name, None)
     return columns
+
+
+def spaced_metadata_row(series: Series) -> Row:
+    """Return a row of getSeriesMetaData of v1: other keys, texts for numbers, the StudyID as location.
+
+    Some columns are left out.
+    """
+    return row(
+        **{
+            "Series UID": series.uid,
+            "Collection": series.collection,
+            "3rd Party Analysis": series.third_party,
+            "Data Description URI": series.data_uri,
+            "Subject ID": series.patient.patient_id,
+            "Study UID": series.study.uid,
+            "Study Date": _date(series.study.date, V4),
+            "Manufacturer": (series.manufacturer or "").replace(",", " "),
+            "Modality": series.modality,
+            "Number of Images": str(series.image_count),
+            "File Size": str(series.size_bytes),
+            "File Location": series.study.study_id,
+            "Series Number": None if series.number is None else f"{series.number:.6f}",
+            "License Name": series.licence.name,
+            "License URL": series.licence.uri,
+            "Annotation Size": str(series.annotation_bytes),
+            "Annotations Flag": str(bool(series.annotations)).lower(),
+        }
+    )
 
 
 def _authorized(version: str) -> int | None:

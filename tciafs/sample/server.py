@@ -104,6 +104,7 @@ class SampleServer:
         return [
             *listings,
             route("getImage", partial(self._get_image, pacer)),
+            route("getDCMImage", partial(self._get_dcm_image, pacer)),
             route("getSingleImage", self._get_single_image),
             route(md5_name, self._get_md5),
             *([self._md5_hierarchy_route()] if version == V4 and self.offers_md5 else []),
@@ -141,6 +142,20 @@ class SampleServer:
             self.chunk_bytes,
             new_names=_is_yes(question.parameters, "NewFileNames"),
             with_md5=version == V4 and _is_yes(question.parameters, "IncludeMD5"),
+            fault=fault_of(request.scope),
+        )
+
+    def _get_dcm_image(self, pacer: Pacer, request: Request, version: str) -> ImageZip:
+        known = ("SeriesInstanceUID", "IncludeAnnotation", "MD5Verification")
+        question = self._question(request, version, known)
+        return ImageZip(
+            self._permitted(question),
+            pacer,
+            self.chunk_bytes,
+            new_names=True,
+            with_md5=question.parameters.get("MD5Verification", "").lower() == "true",
+            with_licence=False,
+            with_annotations=question.parameters.get("IncludeAnnotation", "").lower() == "true",
             fault=fault_of(request.scope),
         )
 

@@ -17,7 +17,15 @@ from zipfile import ZipFile
 from tests.mounting import run
 from tests.sample.running import RunningSample
 
-__all__ = ["ExpectedSeries", "expected_series", "images_of", "md5", "middle_of_an_image", "unzip_series"]
+__all__ = [
+    "ExpectedSeries",
+    "expected_series",
+    "files_of",
+    "images_of",
+    "md5",
+    "middle_of_an_image",
+    "unzip_series",
+]
 
 Row = Mapping[str, Any]
 LOCAL_HEADER_BYTES = 30
@@ -136,6 +144,17 @@ def images_of(sample: RunningSample, series_uid: str) -> dict[str, bytes]:
     }
 
 
+def files_of(sample: RunningSample, series_uid: str) -> dict[str, bytes]:
+    """Return what the retriever leaves in the folder of a series: images, and annotations if it has some."""
+    members = _zip_members(_zip_with_annotations(sample, series_uid))
+    return {name: content for name, content in members.items() if name not in NOT_IMAGES}
+
+
+def _zip_with_annotations(sample: RunningSample, series_uid: str) -> bytes:
+    answer = sample.get("v1/getDCMImage", SeriesInstanceUID=series_uid, IncludeAnnotation="true")
+    return answer.raise_for_status().content
+
+
 def middle_of_an_image(sample: RunningSample, series_uid: str) -> int:
     """Return the place of a byte of a series' ZIP that belongs to an image's own bytes, not to the ZIP."""
     with ZipFile(BytesIO(_zip(sample, series_uid))) as archive:
@@ -158,7 +177,7 @@ def unzip_series(sample: RunningSample, series: ExpectedSeries, folder: Path) ->
     """Take a series out of its ZIP with `unzip`, below `folder`, and return its own folder."""
     target = folder / series.path
     target.mkdir(parents=True)
-    (target / "series.zip").write_bytes(_zip(sample, series.uid))
+    (target / "series.zip").write_bytes(_zip_with_annotations(sample, series.uid))
     done = run("unzip", "-q", target / "series.zip", "-d", target)
     assert done.returncode == 0, done.stderr
     for name in ("series.zip", *NOT_IMAGES):

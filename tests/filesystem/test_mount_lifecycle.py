@@ -120,7 +120,7 @@ def test_a_mount_in_use_is_not_unmounted_and_says_who_to_ask(sample: RunningSamp
 def test_a_background_mount_is_unmounted_by_the_command(sample: RunningSample) -> None:
     with mounted(sample.url, background=True) as mount:
         assert mount.process.wait(END_S) == 0
-        assert "9 collections" in mount.message
+        assert "10 collections" in mount.message
 
 
 def test_unmounting_what_is_not_mounted_is_wrong_use(tmp_path: Path) -> None:

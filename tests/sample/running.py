@@ -99,7 +99,8 @@ class RunningSample:
         """Let the next `times` requests whose path ends in `path` go wrong.
 
         Kinds: status (code, body, retry_after, headers), hang, cut, corrupt, stall (after_bytes), drip
-        (after_bytes, pace_s), short (images), html, truncate_json, empty, claim (columns), wrong_md5.
+        (after_bytes, pace_s), short and short_annotations (images), html, truncate_json, empty, claim
+        (columns), wrong_md5, cut_annotation, annotation_name (name).
         """
         fault = {"kind": kind, "path": path, "series": series, "times": times, **details}
         self._client.post(self._control + "faults", json=fault).raise_for_status()

@@ -20,6 +20,7 @@ GUEST_COLLECTIONS = {
     "Phantom-Brain-MR",
     "Phantom-Mammography",
     "Phantom-Echo-NC",
+    "Phantom-Lung-Marked",
     "Transfer-Syntaxes",
     "CT Naming Traps",
     "Numbering_Traps",

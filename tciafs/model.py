@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 __all__ = [
+    "Annotations",
     "Archive",
     "Change",
     "Checksums",
@@ -67,6 +68,7 @@ class Series(msgspec.Struct, frozen=True, gc=False):
     `number` is DICOM (0020,0011), which the NBIA database keeps as a decimal. `image_count` and
     `size_bytes` count and add up the images, annotations left out; they are what a download must
     agree with. `released`, `submitted` and `studied` are days, in order of trust as a file time.
+    `has_annotations` says that the archive keeps files beside the images which are none (AIM, LIDC XML).
     """
 
     collection: str
@@ -88,6 +90,7 @@ class Series(msgspec.Struct, frozen=True, gc=False):
     manufacturer: str | None = None
     third_party: str | None = None
     model: str | None = None
+    has_annotations: bool = False
 
     @property
     def forbids_commercial_use(self) -> bool:
@@ -102,8 +105,9 @@ class Series(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def version(self) -> str:
-        """What changes when the archive changes the series: count, bytes and release day."""
-        return f"{self.image_count}:{self.size_bytes}:{self.released}"
+        """What changes when the archive changes the series: count, bytes, release day, and the flag."""
+        annotated = ":annotated" if self.has_annotations else ""
+        return f"{self.image_count}:{self.size_bytes}:{self.released}{annotated}"
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -131,7 +135,7 @@ class ImageKey:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One image in transfer; it is good only once `chunks` has ended without an error.
+    """One image, or annotation file, in transfer; it is good only once `chunks` has ended without an error.
 
     `name` is the file name the archive gives, not yet checked (None: it gives none);
     `size_bytes` None means known only at the end. `chunks` must be read to its end before the
@@ -143,6 +147,7 @@ class Member:
     size_bytes: int | None
     chunks: AsyncIterator[bytes]
     route: str = ""
+    is_annotation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +229,21 @@ class Partial(tuple[T_co, ...]):
     __slots__ = ()
 
 
+class Annotations(Protocol):
+    """What an archive may be able to do besides: give the annotation files of a series with its images.
+
+    Methods raise what those of Archive raise.
+    """
+
+    def images(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Fetch a series as `Archive.images` does, the images by the same names, and its annotations too."""
+        ...
+
+    async def size_bytes(self, series: Series) -> int | None:
+        """Return what the annotations of a series come to, in bytes; None: the archive does not say."""
+        ...
+
+
 class Archive(Protocol):
     """Somebody's image archive.
 
@@ -295,6 +315,11 @@ class Archive(Protocol):
     @property
     def layouts(self) -> Layouts | None:
         """How to name the images of a series in advance; None: names come with them."""
+        ...
+
+    @property
+    def annotations(self) -> Annotations | None:
+        """How to have annotations with the images of a series; None: it has none, or gives none."""
         ...
 
     async def aclose(self) -> None:

@@ -53,10 +53,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http.limits": "",
         "archives.http.pace": "",
         "archives.http.probe": "errors archives.http.client archives.http.errors archives.http.limits",
+        "archives.nbia.annotations": "model archives.http.client archives.http.errors archives.nbia.images "
+        "archives.nbia.listings archives.nbia.refusals",
         "archives.nbia.json_rows": "errors",
         "archives.nbia.listings": "model archives.nbia.json_rows archives.nbia.rows",
         "archives.nbia.login": "errors archives.http.client archives.http.errors archives.http.limits",
         "archives.nbia.names": "model",
+        "archives.nbia.refusals": "errors archives.http.errors",
         "archives.nbia.rows": "model",
         "archives.nbia.single_images": "errors model archives.http.client archives.http.errors "
         "archives.nbia.listings archives.nbia.names",
@@ -133,8 +136,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages",
         "worker.messages": "model archives.opening store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
-        "worker.fetching": "errors model naming store.download store.layout store.pack worker.digests "
-        "worker.headers worker.messages worker.rest",
+        "worker.annotations": "errors model naming store.pack worker.digests",
+        "worker.fetching": "errors model naming store.download store.layout store.pack worker.annotations "
+        "worker.digests worker.headers worker.messages worker.rest",
         "worker.rest": "errors model store.layout store.pack worker.digests worker.headers",
         "worker.headers": "model store.layout",
         "worker.digests": "store.layout store.pack",

@@ -29,7 +29,7 @@ __all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "said", "unpa
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = b"4"
+SCHEMA_VERSION = b"5"
 SCHEMA_KEY = "schema"
 FACT = "fact"
 """Rows that are no listings have this before their name: what else a catalogue wants to know tomorrow."""

@@ -75,6 +75,9 @@ SERIES_V4 = {
 }
 
 
+NO_FLAGS: tuple[object, ...] = (False, None, 0, "false", "No", "", "odd", [], {}, 0.5)
+
+
 def rows(*values: object) -> bytes:
     return json.dumps(values).encode()
 
@@ -184,7 +187,19 @@ def test_a_series_of_v1_is_read() -> None:
         licence_name="Creative Commons Attribution 3.0 Unported License",
         licence_uri="http://creativecommons.org/licenses/by/3.0/",
         data_uri="https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX",
+        has_annotations=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("flag", "has_annotations"),
+    [(True, True), ("true", True), ("Yes", True), (1, True), ("YES ", True)]
+    + [(each, False) for each in NO_FLAGS],
+)
+def test_the_flag_of_annotations_is_read_however_it_is_written(flag: object, has_annotations: bool) -> None:
+    series = one_series(SERIES_V1 | {"AnnotationsFlag": flag})
+    assert series.has_annotations == has_annotations
+    assert ("annotated" in series.version) == has_annotations
 
 
 def test_a_series_of_v4_is_read() -> None:

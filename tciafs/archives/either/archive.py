@@ -18,7 +18,7 @@ from tciafs.archives.either.listings import EitherListings
 from tciafs.archives.either.route import Route
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.nbia.archive import NbiaArchive
-from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
+from tciafs.model import Annotations, Change, Collection, Delivery, Patient, Series, Study, Value
 
 __all__ = ["EitherArchive"]
 
@@ -110,6 +110,11 @@ class EitherArchive:
     def layouts(self) -> EitherImages:
         """How to name the images of a series in advance."""
         return self._images
+
+    @property
+    def annotations(self) -> Annotations:
+        """How to have annotations with the images of a series, of those that NBIA alone has."""
+        return self._nbia.annotations
 
     async def aclose(self) -> None:
         """Close all connections and files of both."""

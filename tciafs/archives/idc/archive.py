@@ -127,6 +127,11 @@ class IdcArchive:
         """How to name the images of a series in advance."""
         return self
 
+    @property
+    def annotations(self) -> None:
+        """There are images only."""
+        return None
+
     def can_name(self, series: Series) -> bool:
         """Return whether the index has the series."""
         return self.holds(series.series_uid)

@@ -20,6 +20,7 @@ import trio
 from tciafs.archives.http.client import USER_AGENT, Bearer, HttpClient, Reader
 from tciafs.archives.http.errors import ABSENT, RequestRejected
 from tciafs.archives.http.limits import HttpLimits
+from tciafs.archives.nbia.annotations import NbiaAnnotations
 from tciafs.archives.nbia.images import SeriesReader
 from tciafs.archives.nbia.listings import (
     Changes,
@@ -33,6 +34,7 @@ from tciafs.archives.nbia.listings import (
     studies_listing,
     values_listing,
 )
+from tciafs.archives.nbia.refusals import explained, names_unknown_parameter
 from tciafs.archives.nbia.single_images import NbiaSingleImages
 from tciafs.errors import AccessDenied, TciafsError, UnreadableAnswer
 from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
@@ -46,13 +48,11 @@ Api: TypeAlias = Literal["v4", "v1"]
 T = TypeVar("T")
 Record = TypeVar("Record", Study, Series)
 
-_DENIED = ("not in public domain", "not been granted")
 _VALUES = {
     "modality": "getModalityValues",
     "body_part": "getBodyPartValues",
     "manufacturer": "getManufacturerValues",
 }
-_UNKNOWN_PARAMETER = ("invalid query parameter", "invalid form parameter")
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class NbiaArchive:
             transport=transport,
         )
         self._single_images = NbiaSingleImages(self._http, self._settled_api)
+        self._annotations = NbiaAnnotations(self._http, self._address, self._old_address)
 
     @property
     def config(self) -> NbiaConfig:
@@ -159,7 +160,7 @@ class NbiaArchive:
         except RequestRejected as rejected:
             if rejected.status in ABSENT:
                 return None
-            raise _explained(rejected) from rejected
+            raise explained(rejected) from rejected
 
     async def named(self, *series_uids: str) -> tuple[Series, ...]:
         """Return the series among these that there are (getSeriesMetadata of v4, in one question).
@@ -183,7 +184,7 @@ class NbiaArchive:
                 "v1/getContentsByName", {"name": name}, partial(named_listing, None)
             )
         except RequestRejected as rejected:
-            raise _explained(rejected) from rejected
+            raise explained(rejected) from rejected
 
     async def values(self, collection: str, field: str, modality: str, body_part: str) -> tuple[Value, ...]:
         """Return the values of a field (getModalityValues and its like)."""
@@ -218,6 +219,11 @@ class NbiaArchive:
         """Names come with the images, in the ZIP."""
         return None
 
+    @property
+    def annotations(self) -> NbiaAnnotations:
+        """How to have annotations with the images of a series."""
+        return self._annotations
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
@@ -232,7 +238,7 @@ class NbiaArchive:
         try:
             return await self._http.fetch(await self._address(endpoint), query, reader, form)
         except RequestRejected as rejected:
-            raise _explained(rejected) from rejected
+            raise explained(rejected) from rejected
 
     @asynccontextmanager
     async def _every(
@@ -244,7 +250,7 @@ class NbiaArchive:
             try:
                 batches = await stack.enter_async_context(rows)
             except RequestRejected as rejected:
-                raise _explained(rejected) from rejected
+                raise explained(rejected) from rejected
             yield batches
 
     async def _open_zip(self, stack: AsyncExitStack, series_uid: str) -> AsyncIterator[bytes]:
@@ -258,8 +264,8 @@ class NbiaArchive:
             address = await self._address("getImage")
             return await stack.enter_async_context(self._http.stream(address, params))
         except RequestRejected as rejected:
-            if not (asks_md5 and _says(rejected, _UNKNOWN_PARAMETER)):
-                raise _explained(rejected) from rejected
+            if not (asks_md5 and names_unknown_parameter(rejected)):
+                raise explained(rejected) from rejected
         log.info("%s is too old to send checksums with images", self._http.host)
         self._server_knows_include_md5 = False
         return await self._open_zip(stack, series_uid)
@@ -267,9 +273,11 @@ class NbiaArchive:
     async def _address(self, endpoint: str) -> str:
         """Return where an endpoint is: v1 looks at no token, and v2, which is the same, demands one."""
         api = await self._settled_api()
-        if api == "v1" and self._bearer is not None and await self._bearer.token() is not None:
-            return f"v2/{endpoint}"
-        return f"{api}/{endpoint}"
+        return await self._old_address(endpoint) if api == "v1" else f"{api}/{endpoint}"
+
+    async def _old_address(self, endpoint: str) -> str:
+        is_user = self._bearer is not None and await self._bearer.token() is not None
+        return f"{'v2' if is_user else 'v1'}/{endpoint}"
 
     async def _settled_api(self) -> Api:
         """Return the API version, asking the server if need be: once for all who wait for it.
@@ -307,7 +315,7 @@ class NbiaArchive:
         except RequestRejected as rejected:
             if rejected.status in ABSENT:
                 return False
-            raise _explained(rejected) from rejected
+            raise explained(rejected) from rejected
         self._probe_answer = answer
         return True
 
@@ -319,16 +327,3 @@ def _split_url(url: str) -> tuple[str, Api | None]:
         if url.endswith(f"/{api}"):
             return url.removesuffix(f"/{api}"), api
     return url, None
-
-
-def _says(rejected: RequestRejected, phrases: tuple[str, ...]) -> bool:
-    return rejected.status == 400 and any(phrase in rejected.text.lower() for phrase in phrases)
-
-
-def _explained(rejected: RequestRejected) -> TciafsError:
-    """Return what a refusal means: NBIA says 400 for what is forbidden as well as for unknown."""
-    if _says(rejected, _DENIED):
-        return AccessDenied(str(rejected))
-    if _says(rejected, _UNKNOWN_PARAMETER):
-        return UnreadableAnswer(f"{rejected} (is --api right for this server?)")
-    return UnreadableAnswer(str(rejected))

@@ -1,11 +1,12 @@
-"""The body of NBIA's getImage -> members and checksums, as they arrive.
+"""The body of NBIA's getImage or getDCMImage -> members and checksums, as they arrive.
 
-Drops what is no image (the LICENSE, annotations) and reads md5hashes.csv. Defined here and only
+Drops the LICENSE, and of getImage all that is no image; reads md5hashes.csv. Defined here and only
 here: how that ZIP is laid out. One reader belongs to one task; it never holds a whole image.
 """
 
 import csv
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 
 from tciafs.archives.nbia.names import ROUTE
@@ -18,7 +19,11 @@ __all__ = ["SeriesReader", "parse_checksums"]
 log = logging.getLogger(__name__)
 
 CHECKSUMS_NAME = "md5hashes.csv"
+LICENCE_NAME = "LICENSE"
 IMAGE_SUFFIX = ".dcm"
+
+_IMAGE_NAME = re.compile(r"[0-9]+(?:-[0-9]+)?\.dcm", re.IGNORECASE)
+"""What NBIA calls images, now and before 2020; annotations have the names that their authors gave them."""
 
 _SIGNATURE = b"PK"
 _HEXADECIMAL = frozenset("0123456789abcdef")
@@ -49,14 +54,18 @@ class SeriesReader:
     """Iterates over the deliveries of one series; `chunks` is the body of the answer.
 
     Names are those in the ZIP: the retriever's, unless the server is too old to know NewFileNames.
+    With `gives_annotations`, as of getDCMImage, what is neither image nor LICENSE comes as an annotation.
     A member that is asked past without having been read is read and dropped. Raises
     UnreadableAnswer for anything but a complete, valid ZIP, SeriesDamaged for no body at all, and
     what `chunks` raises.
     """
 
-    def __init__(self, chunks: AsyncIterator[bytes], series: Series) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], series: Series, *, gives_annotations: bool = False
+    ) -> None:
         self._source = _EventSource(chunks, series)
         self._series = series
+        self._gives_annotations = gives_annotations
         self._member: _MemberChunks | None = None
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
@@ -69,11 +78,18 @@ class SeriesReader:
             self._member = _MemberChunks(self._source, start.name)
             if start.name == CHECKSUMS_NAME:
                 return await self._checksums(self._member)
-            if start.name.lower().endswith(IMAGE_SUFFIX):
+            if self._is_image(start.name):
                 return Member(start.name, start.size_bytes, self._member, ROUTE)
+            if self._gives_annotations and start.name != LICENCE_NAME:
+                return Member(start.name, start.size_bytes, self._member, ROUTE, is_annotation=True)
             log.debug("%r in series %s is no image", start.name, self._series.series_uid)
             await self._member.drop()
         raise StopAsyncIteration
+
+    def _is_image(self, name: str) -> bool:
+        if self._gives_annotations:
+            return _IMAGE_NAME.fullmatch(name) is not None
+        return name.lower().endswith(IMAGE_SUFFIX)
 
     async def _checksums(self, chunks: "_MemberChunks") -> Checksums:
         limit = _MIN_CHECKSUMS_BYTES + _CHECKSUM_ROW_BYTES * (self._series.image_count or 0)

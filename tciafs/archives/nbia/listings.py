@@ -15,6 +15,7 @@ import msgspec
 
 from tciafs.archives.nbia.json_rows import RowDecoder
 from tciafs.archives.nbia.rows import (
+    AnnotationSizeRow,
     ChangeRow,
     CollectionRow,
     ImageRow,
@@ -22,6 +23,7 @@ from tciafs.archives.nbia.rows import (
     SeriesRow,
     StudyRow,
     ValueRow,
+    annotation_bytes_of,
     change_of,
     collection_of,
     image_uid_of,
@@ -36,6 +38,7 @@ __all__ = [
     "Changes",
     "Listing",
     "Records",
+    "annotation_bytes_listing",
     "collections_listing",
     "every_series",
     "every_study",
@@ -148,6 +151,16 @@ class Changes:
 def collections_listing() -> Listing[Collection]:
     """Read an answer of getCollectionValues."""
     return Listing(Records("collections", CollectionRow, collection_of), lambda record: record.name)
+
+
+def annotation_bytes_listing() -> Listing[int]:
+    """Read an answer of getSeriesMetaData; a row that does not say is as good as none."""
+    build = partial(_said_or_none, annotation_bytes_of)
+    return Listing(Records("annotations", AnnotationSizeRow, build, lambda size: size > 0), lambda size: size)
+
+
+def _said_or_none(read: Callable[[AnnotationSizeRow], int | None], row: AnnotationSizeRow) -> int:
+    return read(row) or 0
 
 
 def image_uids_listing() -> Listing[str]:

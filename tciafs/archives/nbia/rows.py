@@ -16,6 +16,7 @@ import msgspec
 from tciafs.model import Change, Collection, Patient, Series, Study, Value
 
 __all__ = [
+    "AnnotationSizeRow",
     "ChangeRow",
     "CollectionRow",
     "ImageRow",
@@ -23,6 +24,7 @@ __all__ = [
     "SeriesRow",
     "StudyRow",
     "ValueRow",
+    "annotation_bytes_of",
     "change_of",
     "collection_of",
     "image_uid_of",
@@ -132,6 +134,7 @@ class SeriesRow(
         "manufacturer": "Manufacturer",
         "third_party": "ThirdPartyAnalysis",
         "model": "ManufacturerModelName",
+        "annotations_flag": "AnnotationsFlag",
     },
 ):
     """A row of getSeries."""
@@ -159,6 +162,7 @@ class SeriesRow(
     manufacturer: Any = None
     third_party: Any = None
     model: Any = None
+    annotations_flag: Any = None
 
 
 class ChangeRow(
@@ -178,6 +182,12 @@ class ChangeRow(
     patient_id: Any = None
     patient_id_as_elsewhere: Any = None
     released: Any = None
+
+
+class AnnotationSizeRow(msgspec.Struct, frozen=True, gc=False, rename={"size": "Annotation Size"}):
+    """A row of getSeriesMetaData, of which one column is used."""
+
+    size: Any = None
 
 
 class ValueRow(
@@ -263,7 +273,13 @@ def series_of(row: SeriesRow, collection: str | None, patient: str | None) -> Se
         manufacturer=_text(row.manufacturer),
         third_party=_text(row.third_party),
         model=_text(row.model),
+        has_annotations=_flag(row.annotations_flag),
     )
+
+
+def annotation_bytes_of(row: AnnotationSizeRow) -> int | None:
+    """Return what annotations come to, in bytes; None where a row of getSeriesMetaData does not say."""
+    return _count(row.size)
 
 
 def change_of(row: ChangeRow) -> Change | None:
@@ -308,6 +324,13 @@ def _number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _flag(value: object) -> bool:
+    """Return what a flag says: true or false, a number, or the word that some answers write."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("true", "yes", "1")
+    return isinstance(value, bool | int) and bool(value)
 
 
 def _count(value: object) -> int | None:

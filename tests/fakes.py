@@ -16,6 +16,7 @@ import trio
 
 from tciafs.errors import NoSpace
 from tciafs.model import (
+    Annotations,
     Change,
     Checksums,
     Collection,
@@ -33,7 +34,9 @@ from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
 
 __all__ = [
+    "Annotation",
     "Broken",
+    "FakeAnnotations",
     "FakeArchive",
     "FakeFetcher",
     "Transfer",
@@ -90,8 +93,17 @@ class Broken:
     error: Exception
 
 
-Brought = tuple[str | None, bytes] | Broken | Checksums | Exception
-"""What comes in a try to fetch a series: an image, half of one, checksums, or an error between them."""
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """An annotation file, which breaks off with `error` behind its bytes if there is one."""
+
+    name: str
+    data: bytes
+    error: Exception | None = None
+
+
+Brought = tuple[str | None, bytes] | Broken | Annotation | Checksums | Exception
+"""What comes in a try to fetch a series: an image, half of one, an annotation, checksums, or an error."""
 
 
 class FakeArchive:
@@ -114,6 +126,7 @@ class FakeArchive:
         self._tries: dict[str, deque[Sequence[Brought]]] = {}
         self.single_images: SingleImages | None = None
         self.layouts: Layouts | None = None
+        self.annotations: Annotations | None = None
 
     def fail(self, question: str, *errors: Exception) -> None:
         """Answer the next questions of a kind ("collections", "images" ...) with these errors."""
@@ -207,6 +220,31 @@ class FakeArchive:
             raise failures.popleft()
 
 
+class FakeAnnotations:
+    """What a fake archive brings with annotations: tries as of `FakeArchive.bring`; see `model.Annotations`.
+
+    `listed_bytes` is what it says that they come to, or what it fails with.
+    """
+
+    def __init__(self, *tries: Sequence[Brought], listed_bytes: int | Exception | None = None) -> None:
+        self.tries = 0
+        self._archive = FakeArchive()
+        self._brought = tries
+        self._listed_bytes = listed_bytes
+
+    def images(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        self.tries += 1
+        place = min(self.tries, len(self._brought)) - 1
+        self._archive.bring(series.series_uid, self._brought[place])
+        return self._archive.images(series)
+
+    async def size_bytes(self, series: Series) -> int | None:
+        await trio.lowlevel.checkpoint()
+        if isinstance(self._listed_bytes, Exception):
+            raise self._listed_bytes
+        return self._listed_bytes
+
+
 def _distinct(records: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(records))
 
@@ -229,6 +267,8 @@ async def _deliveries(brought: Sequence[Brought]) -> AsyncGenerator[Delivery, No
             yield each
         elif isinstance(each, Broken):
             yield Member(each.name, None, _chunks(each.data, each.error))
+        elif isinstance(each, Annotation):
+            yield Member(each.name, len(each.data), _chunks(each.data, each.error), is_annotation=True)
         else:
             name, data = each
             yield Member(name, len(data), _chunks(data))
@@ -277,17 +317,33 @@ class Transfer:
         self.announce.image(image)
         return image
 
-    def verify(self) -> Layout:
-        """Declare that what has arrived is all of it."""
+    def bring_annotation(self, name: str, data: bytes) -> PackedImage:
+        """Let an annotation arrive, behind the last image."""
+        self._writer.begin()
+        self._writer.write(data)
+        annotation = self._writer.end_annotation(name)
+        self.announce.annotation(annotation)
+        return annotation
+
+    def verify(self, lacks: str = "") -> Layout:
+        """Declare that what has arrived is all of it, or all but annotations."""
         layout = Layout(
-            self.series.series_uid, self.series.version, self._writer.images, ("crc32",), self.series.path
+            self.series.series_uid,
+            self.series.version,
+            self._writer.images,
+            ("crc32",),
+            self.series.path,
+            annotations=self._writer.annotations,
+            lacks=lacks,
         )
+        if lacks:
+            self.announce.lacks(lacks)
         self.announce.verified(layout.checks, layout.routes)
         return layout
 
-    def finish(self) -> None:
+    def finish(self, lacks: str = "") -> None:
         """End well: verified, and the pack finished."""
-        self._writer.finish(self.verify())
+        self._writer.finish(self.verify(lacks))
         self.end()
 
     def end(self, failure: Exception | None = None) -> None:
@@ -311,7 +367,8 @@ class Transfer:
 class FakeFetcher:
     """A fetcher whose transfers are moved by the test; see `store.Fetcher`.
 
-    A series in `contents` (by UID: pairs of name and bytes) arrives at once and without help.
+    A series in `contents` (by UID: pairs of name and bytes) arrives at once and without help; a name that
+    ends in ".xml" is that of an annotation.
     """
 
     def __init__(self, contents: dict[str, Sequence[tuple[str, bytes]]] | None = None) -> None:
@@ -345,7 +402,8 @@ class FakeFetcher:
             if (images := self.contents.get(series.series_uid)) is not None:
                 for name, data in images:
                     await transfer.make_room(len(data))
-                    transfer.bring(name, data)
+                    bring = transfer.bring_annotation if name.endswith(".xml") else transfer.bring
+                    bring(name, data)
                 transfer.finish()
             await transfer.run()
         finally:

@@ -135,7 +135,7 @@ class Checker:
             await trio.to_thread.run_sync(_compare_layouts, self._shelf.place_of(layout.series_uid), layout)
             place = Place(identity=identity)
         begun, read_bytes = trio.current_time(), 0
-        while place.image < len(layout.images):
+        while place.image < layout.file_count:
             if (began := trio.current_time()) - begun >= TURN_S:
                 return Turn(read_bytes, place)
             place, step_bytes = await trio.to_thread.run_sync(_step, descriptor, layout, place)
@@ -147,7 +147,11 @@ class Checker:
 def _compare_layouts(pack: Path, layout: Layout) -> None:
     """Compare what a pack says of itself with what the ledger says of it. Blocks; raises SeriesDamaged."""
     written = read_layout(pack)
-    if (written.series_uid, written.images) != (layout.series_uid, layout.images):
+    if (written.series_uid, written.images, written.annotations) != (
+        layout.series_uid,
+        layout.images,
+        layout.annotations,
+    ):
         raise SeriesDamaged("it is not the pack that the ledger tells of")
 
 
@@ -166,8 +170,8 @@ def _step(descriptor: int, layout: Layout, place: Place) -> tuple[Place, int]:
     Raises SeriesDamaged at an image that is not as it was written; OSError.
     """
     at, offset, checksum, read_bytes = place.image, place.offset, place.crc32, 0
-    while at < len(layout.images) and read_bytes < STEP_BYTES:
-        image = layout.images[at]
+    while at < layout.file_count and read_bytes < STEP_BYTES:
+        image = layout.file(at)
         wanted = min(PIECE_BYTES, image.size_bytes - offset)
         if wanted:
             data = _read_from_disk(descriptor, image.offset + offset, wanted)

@@ -18,7 +18,7 @@ import trio
 
 from tciafs.errors import DeadlinePassed, Refused, TciafsError
 from tciafs.model import Series
-from tciafs.store.layout import Layout, PackedImage, PackedImages
+from tciafs.store.layout import Layout, PackedImage, PackedImages, file_at
 
 __all__ = ["Announcements", "Arrival", "Arrivals", "Download", "Fetcher", "Grant"]
 
@@ -27,14 +27,17 @@ __all__ = ["Announcements", "Arrival", "Arrivals", "Download", "Fetcher", "Grant
 class Announcements:
     """What a Fetcher calls while it works, always from the task that runs `fetch`.
 
-    `image(image)`: this image is in the pack, checked. `progress(received_bytes)`: bytes are coming,
-    counted on the wire. `verified(checks, routes)`: the images are all there are and agree with what the
-    archive says; `checks` and `routes` as in Layout.
+    `image(image)`: this image is in the pack, checked. `annotation(annotation)`: so is this annotation, of a
+    series that is complete. `lacks(reason)`: annotations will not come. `progress(received_bytes)`: bytes are
+    coming, counted on the wire. `verified(checks, routes)`: the images are all there are and agree with what
+    the archive says; `checks` and `routes` as in Layout.
     """
 
     image: Callable[[PackedImage], None]
     progress: Callable[[int], None]
     verified: Callable[[tuple[str, ...], tuple[str, ...]], None]
+    annotation: Callable[[PackedImage], None]
+    lacks: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Download:
         self.spares_since = spares_since
         self.gave_way = False
         self.images = PackedImages()
+        self.annotations = PackedImages()
+        self.lacks = ""
         self.received_bytes = 0
         self.begun = False
         self.layout: Layout | None = None
@@ -126,14 +131,32 @@ class Download:
 
     # -- for the task that owns the download ------------------------------------------------------
 
+    def announcements(
+        self, image: Callable[[PackedImage], None], progress: Callable[[int], None]
+    ) -> Announcements:
+        """Return what passes news on: these functions do for images and bytes, the rest is noted here."""
+        return Announcements(image, progress, self.mark_verified, self.announce_annotation, self.note_lacks)
+
     def announce(self, image: PackedImage) -> None:
         """Make an image readable and wake whoever waits for it."""
         self.images.append(image)
+        self._announced(image)
+
+    def announce_annotation(self, annotation: PackedImage) -> None:
+        """Make an annotation readable; no image may come behind it, since places count images first."""
+        self.annotations.append(annotation)
+        self._announced(annotation)
+
+    def _announced(self, image: PackedImage) -> None:
         self._signs_of_life += 1
         awaited = self._awaited.pop(image.name, None)
         if awaited is not None:
             awaited.set()
         self._wake_listings()
+
+    def note_lacks(self, reason: str) -> None:
+        """Note why the series will be without annotations."""
+        self.lacks = reason
 
     def mark_begun(self) -> None:
         """Note that its turn has come."""
@@ -163,7 +186,16 @@ class Download:
         """Declare the series complete, what `checks` names having agreed; it still has to be published."""
         # The images are not handed over again: to read 91,980 of them takes longer than a reader may wait.
         series = self.series
-        self.layout = Layout(series.series_uid, series.version, self.images, checks, series.path, routes)
+        self.layout = Layout(
+            series.series_uid,
+            series.version,
+            self.images,
+            checks,
+            series.path,
+            routes,
+            self.annotations,
+            self.lacks,
+        )
         self._settle()
 
     def end(self, failure: TciafsError | None = None) -> None:
@@ -217,27 +249,39 @@ class Download:
             # Shared by all who wait: its traceback would otherwise grow with each of them.
             raise self.failure.with_traceback(None)
 
+    @property
+    def file_count(self) -> int:
+        """How many images and annotations are in."""
+        return len(self.images) + len(self.annotations)
+
+    def file(self, place: int) -> PackedImage:
+        """Return the image or annotation at a place, which never changes."""
+        return file_at(self.images, self.annotations, place)
+
+    def _find(self, name: str) -> PackedImage | None:
+        return self.images.find(name) or self.annotations.find(name)
+
     async def wait_for(self, name: str, patience_s: float) -> PackedImage | None:
-        """Return the image called `name` as soon as it is in; None if the series has none.
+        """Return the image or annotation called `name` as soon as it is in; None if the series has none.
 
         Raises the download's failure, Refused while it is paused, or DeadlinePassed once `patience_s` went by
         without a sign of life: after twice that at most.
         """
-        while (image := self.images.find(name)) is None and not self.settled:
+        while (image := self._find(name)) is None and not self.settled:
             await self._wait(self._awaited.setdefault(name, trio.Event()), patience_s)
         if image is None:
             self.raise_failure()
         return image
 
     async def wait_for_more(self, known: int, patience_s: float) -> None:
-        """Return when more than `known` images are in, or when there will be no more.
+        """Return when more than `known` images and annotations are in, or when there will be no more.
 
         Raises DeadlinePassed after `patience_s` without a sign of life; a failure only once all
         images that did arrive are known.
         """
-        while len(self.images) <= known and not self.settled:
+        while self.file_count <= known and not self.settled:
             await self._wait(self._more, patience_s)
-        if len(self.images) <= known:
+        if self.file_count <= known:
             self.raise_failure()
 
     async def wait_settled(self, patience_s: float) -> Layout:

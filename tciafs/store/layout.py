@@ -1,4 +1,4 @@
-"""What a series consists of: its images in columns, and how those are written down.
+"""What a series consists of: its images and annotations in columns, and how those are written down.
 
 The largest series of TCIA has 91,980 images, and to know it must cost little: as columns they take 90
 bytes an image instead of 260, the garbage collector has nothing to look through, and they are read back
@@ -10,13 +10,13 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from operator import lt
 
 import msgspec
 
-__all__ = ["Layout", "PackedImage", "PackedImages", "decode_layout", "encode_layout"]
+__all__ = ["Layout", "PackedImage", "PackedImages", "decode_layout", "encode_layout", "file_at"]
 
 BYTES_8, BYTES_4 = "Q", "I"
 
@@ -121,6 +121,8 @@ class Layout:
     `version` is `Series.version` at the time of the download. `checks` names what agreed:
     "crc32", "count", "size", "md5". The images of a layout are complete: nobody adds to them. `path` is
     `Series.path` at that time; () is not known. `routes` are the archives that images came from.
+    `annotations` are files that are no images; `lacks` says why there are not those that the archive lists
+    ("" where none are missing). Places count images first.
     """
 
     series_uid: str
@@ -129,11 +131,31 @@ class Layout:
     checks: tuple[str, ...]
     path: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
+    annotations: PackedImages = field(default_factory=PackedImages)
+    lacks: str = ""
 
     @property
     def image_bytes(self) -> int:
         """The sum of the images' sizes, in bytes."""
         return self.images.size_bytes
+
+    @property
+    def file_count(self) -> int:
+        """How many images and annotations there are."""
+        return len(self.images) + len(self.annotations)
+
+    def file(self, place: int) -> PackedImage:
+        """Return the image or annotation at a place."""
+        return file_at(self.images, self.annotations, place)
+
+    def find(self, name: str) -> PackedImage | None:
+        """Return the image or annotation called `name`, None if there is none."""
+        return self.images.find(name) or self.annotations.find(name)
+
+
+def file_at(images: PackedImages, annotations: PackedImages, place: int) -> PackedImage:
+    """Return what is at a place, counted through the images and then the annotations."""
+    return images[place] if place < len(images) else annotations[place - len(images)]
 
 
 class _Written(msgspec.Struct, frozen=True, array_like=True):
@@ -148,6 +170,8 @@ class _Written(msgspec.Struct, frozen=True, array_like=True):
     checksums: bytes
     path: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
+    annotations: tuple[list[str], bytes, bytes, bytes] | None = None
+    lacks: str = ""
 
 
 def encode_layout(layout: Layout) -> bytes:
@@ -159,6 +183,8 @@ def encode_layout(layout: Layout) -> bytes:
         *layout.images.columns(),
         layout.path,
         layout.routes,
+        layout.annotations.columns() if layout.annotations else None,
+        layout.lacks,
     )
     return msgspec.msgpack.encode(written)
 
@@ -170,7 +196,17 @@ def decode_layout(data: bytes) -> Layout:
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
     images = PackedImages.of_columns(read.names, read.offsets, read.sizes, read.checksums)
-    return Layout(read.series_uid, read.version, images, read.checks, read.path, read.routes)
+    annotations = PackedImages.of_columns(*read.annotations) if read.annotations else PackedImages()
+    return Layout(
+        read.series_uid,
+        read.version,
+        images,
+        read.checks,
+        read.path,
+        read.routes,
+        annotations,
+        read.lacks,
+    )
 
 
 def _little_endian(column: "array[int]") -> bytes:

@@ -1,4 +1,4 @@
-"""The pack: one file per series, its images back to back, and behind them its layout.
+"""The pack: one file per series, its images and annotations back to back, and behind them its layout.
 
     | image | image | ... | layout (MessagePack) | trailer: offset, length, CRC-32, magic |
 
@@ -38,6 +38,7 @@ class PackWriter:
         self._file = path.open("xb", buffering=0)
         self._end = 0
         self._images = PackedImages()
+        self._annotations = PackedImages()
         self._start = 0
         self._crc32 = 0
 
@@ -51,8 +52,13 @@ class PackWriter:
         """The images that are complete, in order of arrival; it grows with the pack."""
         return self._images
 
+    @property
+    def annotations(self) -> PackedImages:
+        """The annotations that are complete, in order of arrival; it grows with the pack."""
+        return self._annotations
+
     def begin(self) -> None:
-        """Start an image behind the last complete one; an unfinished one before it is overwritten."""
+        """Start an image or annotation behind what is complete; what is unfinished is overwritten."""
         if self._end != self._start:
             self._file.seek(self._start)
             self._file.truncate()
@@ -60,7 +66,8 @@ class PackWriter:
         self._crc32 = 0
 
     def keep(self, count: int) -> None:
-        """Drop all images but the first `count`; only those that nobody was told of."""
+        """Drop all but the first `count` images; only what nobody was told of."""
+        self._annotations = PackedImages()
         self._images = PackedImages(islice(self._images, count))
         self._start = max((image.offset + image.size_bytes for image in self._images), default=0)
         self.begin()
@@ -78,8 +85,18 @@ class PackWriter:
 
     def end(self, name: str) -> PackedImage:
         """Complete the image begun last under `name`, and return where it lies."""
-        image = PackedImage(name, self._start, self._end - self._start, self._crc32)
+        image = self._ended(name)
         self._images.append(image)
+        return image
+
+    def end_annotation(self, name: str) -> PackedImage:
+        """Complete what was begun last as an annotation, and return where it lies."""
+        annotation = self._ended(name)
+        self._annotations.append(annotation)
+        return annotation
+
+    def _ended(self, name: str) -> PackedImage:
+        image = PackedImage(name, self._start, self._end - self._start, self._crc32)
         self._start = self._end
         return image
 

@@ -45,6 +45,14 @@ class KnownSeries:
     layout: Layout
     pack_bytes: int
 
+    def is_final(self, is_coming_in: bool) -> bool:
+        """Return whether no download will bring annotations that the last one failed to."""
+        return not self.layout.lacks or (self.pack_bytes > 0 and not is_coming_in)
+
+    def has_no(self, name: str, is_coming_in: bool) -> bool:
+        """Return whether there is no file of that name, and no download will bring it."""
+        return self.layout.find(name) is None and self.is_final(is_coming_in)
+
 
 @dataclass(slots=True)
 class Change:
@@ -156,7 +164,7 @@ class Shelf:
     def open_local(self, series: Series, name: str) -> OpenImage | None:
         """Return the image `name` open for reading, None if its bytes are not here."""
         known = self.find(series)
-        image = known.layout.images.find(name) if known is not None and known.pack_bytes else None
+        image = known.layout.find(name) if known is not None and known.pack_bytes else None
         if image is None:
             return None
         try:
@@ -363,4 +371,4 @@ class Shelf:
 
 
 def _weight(known: KnownSeries) -> int:
-    return len(known.layout.images) + SERIES_WEIGHS_IMAGES
+    return known.layout.file_count + SERIES_WEIGHS_IMAGES

@@ -191,7 +191,7 @@ class Store:
         if opened := self.open_local(series, name):
             return opened
         known = self.peek(series)
-        if known is not None and known.layout.images.find(name) is None:
+        if known is not None and known.has_no(name, series.series_uid in self._downloads):
             return None
         download = self.fetch(series)
         image = await download.wait_for(name, self._config.patience_s)
@@ -345,7 +345,7 @@ class Store:
             for queued in self._queued:
                 queued.mark_alive()
 
-        return Announcements(announce_image, announce_progress, download.mark_verified)
+        return download.announcements(announce_image, announce_progress)
 
     async def _publish(self, download: Download) -> None:
         layout = download.layout
@@ -365,6 +365,8 @@ class Store:
         if failure is None:
             self.failures.note_had(series.series_uid)
             self.arrivals.append(download.arrival())
+            if download.lacks:
+                log.warning("series %s is without annotations: %s", series.series_uid, download.lacks)
         elif not download.gave_way:
             self._shelf.discard(series)
         download.end(failure)

@@ -7,8 +7,8 @@ made inline, since this process does nothing else. Must not know of the daemon's
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,13 @@ from pathlib import Path
 import stamina
 from isal.isal_zlib import crc32
 
-from tciafs.errors import SeriesDamaged, SlowDown, TciafsError, UnreadableAnswer
-from tciafs.model import Archive, Checksums, Member, Series, SingleImages
+from tciafs.errors import NoSpace, SeriesDamaged, SlowDown, TciafsError, UnreadableAnswer
+from tciafs.model import Annotations, Archive, Checksums, Delivery, Member, Series, SingleImages
 from tciafs.naming import image_name, image_names
 from tciafs.store.download import Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
+from tciafs.worker.annotations import ArrivingAnnotations
 from tciafs.worker.digests import md5s_of
 from tciafs.worker.headers import image_keys
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified
@@ -32,6 +33,8 @@ __all__ = ["fetch_series"]
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.25
+Fetched = Callable[[Series], AbstractAsyncContextManager[AsyncIterator[Delivery]]]
+
 LONGEST_WAIT_S = 30.0
 LONGEST_PAUSE_S = 60.0
 """A server that asks for a longer pause is not asked again, so that nobody hangs and nobody is impolite."""
@@ -68,10 +71,13 @@ async def fetch_series(
             wait_jitter=first_wait_s,
         ):
             with attempt:
-                layout = await arrival.receive(archive)
+                # One more try for the annotations, then the images are had without.
+                layout = await arrival.receive(archive, must_annotate=attempt.num == 1 and retries > 0)
                 await arrival.make_room(arrival.writer.finished_bytes(layout))
                 arrival.announce_untold()
-                tell(Verified(layout.checks, layout.routes))
+                for annotation in layout.annotations:
+                    tell(Arrived(annotation, is_annotation=True))
+                tell(Verified(layout.checks, layout.routes, layout.lacks))
                 arrival.writer.finish(layout)
         tell(Finished())
     finally:
@@ -128,32 +134,42 @@ class _Arrival:
     routes: set[str] = field(default_factory=set)
     received_bytes: int = 0
     told: int = 0
+    annotations: ArrivingAnnotations = field(init=False)
     _rest: Rest | None = None
     _may_come_singly: bool = True
     _told_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.writer = PackWriter(self.pack, self.grant.size_bytes)
+        self.annotations = ArrivingAnnotations(self.series, self.pack, self.writer, self._write)
 
     async def make_room(self, size_bytes: int) -> None:
         """See to it that the pack may have so many bytes. Raises NoSpace."""
         if size_bytes > self.writer.granted_bytes:
             self.writer.granted_bytes = await self.grant.grow_to(size_bytes)
 
-    async def receive(self, archive: Archive) -> Layout:
+    async def receive(self, archive: Archive, *, must_annotate: bool) -> Layout:
         """Take in the series once, or what is missing of it, and return its layout.
 
-        Raises TciafsError where it falls short.
+        Raises TciafsError where the images fall short, or with `must_annotate` anything may get better.
         """
         self.received_bytes = 0
         self.tell(Progress(0))
         try:
-            if (checks := await self._bring_rest(archive.single_images)) is None:
-                await self._receive_whole(archive)
-                checks = await self._complete(archive.single_images)
-            series, images = self.series, self.writer.images
-            routes = tuple(sorted(self.routes))
-            return Layout(series.series_uid, series.version, images, tuple(checks), series.path, routes)
+            if self.series.has_annotations and archive.annotations is not None:
+                checks = await self._bring_annotated(archive, archive.annotations, must_annotate)
+            else:
+                checks = await self._bring_images(archive)
+            return Layout(
+                self.series.series_uid,
+                self.series.version,
+                self.writer.images,
+                tuple(checks),
+                self.series.path,
+                tuple(sorted(self.routes)),
+                self.writer.annotations,
+                self.annotations.lacks,
+            )
         except _WrongBytes:
             if not self.told:
                 self._drop()
@@ -170,6 +186,44 @@ class _Arrival:
         for image in islice(self.writer.images, self.told, None):
             self.tell(Arrived(image))
         self.told = len(self.writer.images)
+
+    async def _bring_annotated(
+        self, archive: Archive, annotations: Annotations, must_annotate: bool
+    ) -> list[str]:
+        """Bring images and annotations in one, or else the images alone; return what agreed."""
+        self.annotations.begin()
+        try:
+            await self._receive_whole(annotations.images)
+            checks = await self._complete(archive.single_images)
+            if "md5" not in checks and await self._vouched_for(archive.single_images):
+                checks.append("md5")
+        except (SlowDown, NoSpace):
+            raise
+        except TciafsError as error:
+            if must_annotate and _may_get_better(error):
+                raise
+            log.info("series %s cannot come with annotations: %s", self.series.series_uid, error)
+            self.annotations.give_up(str(error))
+            if isinstance(error, _WrongBytes) and not self.told:
+                self.writer.keep(0)
+            return await self._vouched_images(archive.single_images) or await self._bring_images(archive)
+        return [*checks, *await self.annotations.agreed(annotations, self.md5_by_given)]
+
+    async def _bring_images(self, archive: Archive) -> list[str]:
+        if (checks := await self._bring_rest(archive.single_images)) is not None:
+            return checks
+        await self._receive_whole(archive.images)
+        return await self._complete(archive.single_images)
+
+    async def _vouched_images(self, singles: SingleImages | None) -> list[str] | None:
+        """Return what agrees of images that are all here; None where they are not, or nobody vouches."""
+        try:
+            checks = ["crc32", *self._check_amount()]
+            is_good = {"count", "size"}.issubset(checks) and all(self.writer.images.names)
+            return [*checks, "md5"] if is_good and await self._vouched_for(singles) else None
+        except TciafsError as error:
+            log.info("what is here of series %s does not do: %s", self.series.series_uid, error)
+            return None
 
     async def _bring_rest(self, singles: SingleImages | None) -> list[str] | None:
         """Bring image by image what an earlier try left missing, and return what agreed.
@@ -194,13 +248,13 @@ class _Arrival:
             self._may_come_singly = False
             return None
 
-    async def _receive_whole(self, archive: Archive) -> None:
+    async def _receive_whole(self, fetched: Fetched) -> None:
         """Take in all images, or compare them with those of an earlier try."""
         if not all(self.writer.images.names):
             self._drop()
         earlier = {image.name: image for image in self.writer.images}
         seen: set[str] = set()
-        async with archive.images(self.series) as deliveries:
+        async with fetched(self.series) as deliveries:
             async for delivery in deliveries:
                 if isinstance(delivery, Checksums):
                     self.md5_by_given.update(delivery.md5_by_name)
@@ -214,6 +268,10 @@ class _Arrival:
         if member.name is None:
             with self._damage_of("an image"):
                 await self._store(member)
+            return
+        if member.is_annotation:
+            with self._damage_of("an annotation"):
+                await self.annotations.take(member, seen)
             return
         name = image_name(member.name)
         if name in seen:
@@ -238,6 +296,10 @@ class _Arrival:
             raise SeriesDamaged(f"{image} of series {series_uid} came damaged: {error}") from error
 
     async def _store(self, member: Member, name: str = "") -> PackedImage:
+        await self._write(member)
+        return self.writer.end(name)
+
+    async def _write(self, member: Member) -> None:
         if member.route:
             self.routes.add(member.route)
         self.writer.begin()
@@ -245,7 +307,6 @@ class _Arrival:
             await self.make_room(self.writer.size_bytes + len(chunk))
             self.writer.write(chunk)
             self._note_progress(len(chunk))
-        return self.writer.end(name)
 
     async def _compare(self, member: Member, image: PackedImage) -> None:
         """Read a member that an earlier try brought already."""

@@ -124,6 +124,7 @@ class Arrived(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: this image is in the pack, checked."""
 
     image: PackedImage
+    is_annotation: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -141,11 +142,13 @@ class NeedsRoom(msgspec.Struct, frozen=True, tag=True):
 class Verified(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: the images that arrived are all, and agree with what the archive says of them.
 
-    `checks` and `routes` as in Layout.
+    `checks` and `routes` as in Layout. `lacks` says why annotations did not come; "": they did, or there are
+    none.
     """
 
     checks: tuple[str, ...]
     routes: tuple[str, ...] = ()
+    lacks: str = ""
 
 
 class RowReplaced(msgspec.Struct, frozen=True, tag=True):

@@ -118,11 +118,13 @@ class WorkerPool:
             match report:
                 case NeedsRoom(size_bytes):
                     return await _granted(grant, size_bytes)
-                case Arrived(image):
-                    announce.image(image)
+                case Arrived(image, is_annotation):
+                    (announce.annotation if is_annotation else announce.image)(image)
                 case Progress(received_bytes):
                     announce.progress(received_bytes)
-                case Verified(checks, routes):
+                case Verified(checks, routes, lacks):
+                    if lacks:
+                        announce.lacks(lacks)
                     announce.verified(checks, routes)
                 case _:
                     pass

@@ -123,7 +123,13 @@ GRANT = Grant(1000, any_size)
 
 
 def heard(progress: list[int]) -> Announcements:
-    return Announcements(lambda image: None, progress.append, lambda checks, routes: None)
+    return Announcements(
+        lambda image: None,
+        progress.append,
+        lambda checks, routes: None,
+        lambda image: None,
+        lambda reason: None,
+    )
 
 
 async def test_what_comes_in_is_counted_also_of_tries_that_failed(today: Calendar, kept: Path) -> None:

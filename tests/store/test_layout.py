@@ -49,6 +49,27 @@ def test_a_layout_is_read_as_it_was_written(
     assert read.images.find("x" * 21) is None
 
 
+@given(in_any_order, st.integers(0, 20), st.text())
+def test_annotations_are_written_behind_images_and_found_as_they_are(
+    several: list[PackedImage], count: int, lacks: str
+) -> None:
+    images, annotations = PackedImages(several[:count]), PackedImages(several[count:])
+    layout = Layout("1", "v", images, ("crc32",), ("a", "b"), ("NBIA",), annotations, lacks)
+    read = decode_layout(encode_layout(layout))
+    assert read == layout
+    assert [read.file(place) for place in range(read.file_count)] == several
+    assert [read.find(each.name) for each in several] == several
+    assert read.find("x" * 21) is None
+    assert read.image_bytes == sum(each.size_bytes for each in several[:count])
+
+
+def test_a_layout_from_before_there_were_annotations_is_read() -> None:
+    image = PackedImage("1-1.dcm", 0, 7, 1)
+    written = msgspec.msgpack.decode(encode_layout(Layout("1", "v", PackedImages([image]), ("crc32",))))
+    old = decode_layout(msgspec.msgpack.encode(written[:8]))
+    assert (list(old.images), old.file_count, old.lacks) == ([image], 1, "")
+
+
 @given(lists, images)
 def test_what_was_read_can_be_added_to_and_compared(several: list[PackedImage], one: PackedImage) -> None:
     columns = decode_layout(encode_layout(Layout("1", "v", PackedImages(several), ()))).images

@@ -87,6 +87,8 @@ class Heard:
 
     def __init__(self) -> None:
         self.images: list[PackedImage] = []
+        self.annotations: list[PackedImage] = []
+        self.lacks: list[str] = []
         self.progress: list[int] = []
         self.checks: tuple[str, ...] | None = None
         self.routes: tuple[str, ...] = ()
@@ -94,7 +96,9 @@ class Heard:
 
     @property
     def announcements(self) -> Announcements:
-        return Announcements(self._image, self.progress.append, self._verified)
+        return Announcements(
+            self._image, self.progress.append, self._verified, self.annotations.append, self.lacks.append
+        )
 
     def _image(self, image: PackedImage) -> None:
         self.images.append(image)

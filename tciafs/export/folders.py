@@ -79,14 +79,15 @@ def _copy_series(series: MountedSeries, to: Path, reports: Reports) -> bool:
     folder, known = to / series.location, reports.row(series.uid)
     if known is not None and known.location == f"./{series.location}" and _is_whole(series, folder):
         return False
-    images = series.images()
+    files = series.files()
     folder.mkdir(parents=True, exist_ok=True)
-    for image in images:
-        _copy_image(series, image, folder / image.path.name)
-    names = {image.path.name for image in images}
+    for file in files:
+        _copy_image(series, file, folder / file.path.name)
+    names = {file.path.name for file in files}
     for other in [each for each in folder.iterdir() if OURS.fullmatch(each.name) and each.name not in names]:
         other.unlink()  # of an older version of the series, or of a copy that broke off
-    reports.add(series.metadata(_sop_class_of(folder / images[0].path.name), now()))
+    series.check_has_all()
+    reports.add(series.metadata(_sop_class_of(folder / files[0].path.name), now()))
     return True
 
 

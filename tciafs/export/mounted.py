@@ -6,7 +6,8 @@ mount refuses is an UnreadableSeries, whatever else fails an OSError.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from tciafs.metadata import MetadataRow, size_text
 __all__ = ["MountedImage", "MountedSeries", "UnreadableSeries", "series_below"]
 
 PIECE_BYTES = 1 << 20
+IMAGE_NAME = re.compile(r"[0-9]+(-[0-9]+)?\.dcm", re.IGNORECASE)
 SERIES_DEPTH = 4
 """Collection, patient, study, series."""
 
@@ -68,8 +70,13 @@ class MountedSeries:
         """Whether its images are on local disk, all of them and checked."""
         return self._fact("tciafs.state") == "local"
 
-    def images(self) -> list[MountedImage]:
-        """Return all images once they are here and checked, in the order of their names.
+    @property
+    def lacks(self) -> str:
+        """Why the series is shown without its annotations; "": it is not."""
+        return self._fact("tciafs.lacks")
+
+    def files(self) -> list[MountedImage]:
+        """Return all images once they are here and checked, and behind them the annotations, by their names.
 
         Raises UnreadableSeries.
         """
@@ -81,11 +88,24 @@ class MountedSeries:
                 with (self.path / names[0]).open("rb") as image:
                     image.read(1)
                 names = _names_in(self.path)
-            images = [_image(self.path / name) for name in names]
+            files = [_image(self.path / name) for name in names]
+        is_image = self._tells_images()
+        images = [each for each in files if is_image(each)]
         if not images:
             raise UnreadableSeries("the archive lists no images")
         self._check(images)
-        return images
+        return images + [each for each in files if not is_image(each)]
+
+    def check_has_all(self) -> None:
+        """Raise UnreadableSeries where annotations did not come that the archive lists."""
+        if lacks := self.lacks:
+            raise UnreadableSeries(f"it is without annotations: {lacks}")
+
+    def _tells_images(self) -> Callable[[MountedImage], bool]:
+        """Return what tells images from annotations: where there are some, images are called by numbers."""
+        if self._fact("tcia.AnnotationsFlag") != "yes":
+            return lambda _: True
+        return lambda file: IMAGE_NAME.fullmatch(file.path.name) is not None
 
     @contextmanager
     def opened(self, image: MountedImage) -> Iterator[BinaryIO]:

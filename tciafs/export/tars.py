@@ -95,9 +95,9 @@ def _add_all(
     """Add LICENSE, all series, and metadata.csv; return the rows of the last, and what failed."""
     rows, failures = list[MetadataRow](), list[Failure]()
     _add_licence(tar, series[0])
-    for each, images in _fetched_ahead(series):
+    for each, files in _fetched_ahead(series):
         try:
-            rows.append(_add_series(tar, each, images.result()))
+            rows.append(_add_series(tar, each, files.result()))
         except UnreadableSeries as error:
             failures.append((f"./{each.location}", str(error)))
         progress(each)
@@ -110,21 +110,21 @@ def _add_all(
 def _fetched_ahead(
     series: Sequence[MountedSeries],
 ) -> Iterator[tuple[MountedSeries, "Future[list[MountedImage]]"]]:
-    """Yield each series and its images to come; the next one is being fetched meanwhile."""
+    """Yield each series and its files to come; the next one is being fetched meanwhile."""
     with ThreadPoolExecutor(1, "tciafs-export") as ahead:
-        coming = ahead.submit(series[0].images)
+        coming = ahead.submit(series[0].files)
         for each, following in zip(series, [*series[1:], None], strict=True):
             current = coming
             current.exception()
             if following is not None:
-                coming = ahead.submit(following.images)
+                coming = ahead.submit(following.files)
             yield each, current
 
 
-def _add_series(tar: tarfile.TarFile, series: MountedSeries, images: Sequence[MountedImage]) -> MetadataRow:
-    """Add the images of a series and return its row of metadata.csv. Raises UnreadableSeries."""
+def _add_series(tar: tarfile.TarFile, series: MountedSeries, files: Sequence[MountedImage]) -> MetadataRow:
+    """Add the files of a series and return its row of metadata.csv. Raises UnreadableSeries."""
     sop_class = ("", "")
-    for place, image in enumerate(images):
+    for place, image in enumerate(files):
         member = tarfile.TarInfo(str(series.location / image.path.name))
         member.size, member.mtime, member.mode = image.size_bytes, image.mtime_ns // 10**9, 0o644
         with series.opened(image) as file:
@@ -132,6 +132,7 @@ def _add_series(tar: tarfile.TarFile, series: MountedSeries, images: Sequence[Mo
                 sop_class = sop_class_in(file.read(HEADER_BYTES))
                 file.seek(0)
             tar.addfile(member, file)
+    series.check_has_all()
     return series.metadata(sop_class, now())
 
 

@@ -49,7 +49,7 @@ class ExtendedAttributes:
         """Return the names of the attributes that a node has."""
         record = await self._tree.record(node)
         names = [*self._of_record(node, record), *await self._costs(node)]
-        if node.level is Level.IMAGE and isinstance(record, Series) and self._store.state(record) == "local":
+        if node.level is Level.IMAGE and self._is_local_image(record, node.key):
             names.append(SOP_INSTANCE_UID)
         return names
 
@@ -61,6 +61,12 @@ class ExtendedAttributes:
         if name in COSTS:
             return (await self._costs(node)).get(name)
         return self._of_record(node, record).get(name)
+
+    def _is_local_image(self, series: Record | None, name: str) -> bool:
+        if not isinstance(series, Series) or self._store.state(series) != "local":
+            return False
+        known = self._store.peek(series)
+        return known is not None and known.layout.annotations.find(name) is None
 
     def _of_record(self, node: Node, record: Record | None) -> Mapping[str, str]:
         attributes = {} if record is None else dict(xattrs_of_record(record))

@@ -1,10 +1,11 @@
-"""How a series shows its images: exactly once it is known, as it comes in, or by provisional names.
+"""How a series shows its files: exactly once it is known, as it comes in, or by provisional names.
 
 Four states, in order of preference: the layout is known (names and sizes are final); it is coming in
 (names as they arrive, ending when the whole is verified); one image of known size (name and size are
 certain without a download); nothing known but the count (a look has the archive name the images, where it
-can, or starts the download; a walk gets provisional names). Defined here and only here: that choice, and
-what a provisional name stands for.
+can, or starts the download; a walk gets provisional names). Annotation files have no name before a series
+has come in, so a series that has some is not known by its lone image, and a walk shows none. Defined here
+and only here: that choice, and what a provisional name stands for.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
+from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
 from tciafs.naming import is_retriever_image_name, provisional_image_names, resolve_aliases
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from tciafs.store.shelf import KnownSeries
     from tciafs.store.store import Store
 
-__all__ = ["FoundImage", "ImageListing", "Images", "may_be_image"]
+__all__ = ["FoundImage", "ImageListing", "Images", "may_be_annotation", "may_be_image"]
 
 FINAL_S = 86_400.0
 """How long the kernel may keep what cannot change while the series has this version."""
@@ -46,7 +48,7 @@ RESOLVED_INLINE = 2000
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """An image behind a name: its true name, its size, and how long that may be believed.
+    """An image, or annotation, behind a name: its true name, its size, and how long that may be believed.
 
     `size_bytes` None marks a provisional entry: the kernel has to ask again before it uses it.
     """
@@ -81,8 +83,8 @@ class Images:
 
     def finding_fetches(self, series: Series, name: str) -> bool:
         """Return whether `find` would begin a download."""
-        known = self._store.peek(series) is not None or _lone_image(series) is not None
-        return not known and may_be_image(name) and self._store.peek_download(series) is None
+        known = self._knows(series, name) is not None or _is_told(series, name)
+        return not known and may_be_in(series, name) and self._store.peek_download(series) is None
 
     def as_far_as_named(self, series: Series) -> Series:
         """Return what to admit a look at names and sizes as: of no bytes where these come without images."""
@@ -93,16 +95,17 @@ class Images:
         return self._store.state(series) not in ("local", "arriving")
 
     async def find(self, series: Series, name: str) -> FoundImage | None:
-        """Return the image that `name` stands for, None if there is none.
+        """Return the image or annotation that `name` stands for, None if there is none.
 
         Starts the download of an unknown series and answers as soon as the image is in. Raises what
-        the download fails with.
+        the download fails with, and SeriesDamaged for an annotation of which it is known why it did not come.
         """
-        if known := self._store.peek(series):
+        if known := self._knows(series, name):
             return await self._find_known(known, name)
-        if lone := _lone_image(series):
-            return lone if name == lone.name else None
-        if not may_be_image(name):
+        if _is_told(series, name):
+            lone = _lone_image(series)
+            return lone if lone is not None and name == lone.name else None
+        if not may_be_in(series, name):
             return None
         if self._surveys(series) and (surveyed := await self._store.surveys.ensure(series)):
             return await self._find_known(surveyed, name)
@@ -111,10 +114,11 @@ class Images:
         if image is not None:
             return FoundImage(image.name, image.size_bytes, ARRIVING_S)
         layout = await download.wait_settled(self._store.patience_s)
+        _complain_of(layout, name)
         return await self._behind_alias(layout, name, ARRIVING_S)
 
     async def open(self, series: Series, name: str) -> "OpenImage | None":
-        """Return the image that `name` stands for, open for reading; None if there is none.
+        """Return the image or annotation that `name` stands for, open for reading; None if there is none.
 
         Fetches the series if need be. Raises what the download fails with.
         """
@@ -124,6 +128,8 @@ class Images:
         else:
             self.opened_waiting += 1
         lone = None if known else _lone_image(series)
+        if lone is not None and name != lone.name:
+            lone = None
         if opened := await self._store.open(series, name):
             if lone is None or opened.image.size_bytes == lone.size_bytes:
                 return opened
@@ -139,9 +145,17 @@ class Images:
         image = await self._behind_alias(layout, name, ARRIVING_S)
         return None if image is None else await self._store.open(series, image.name)
 
+    def _knows(self, series: Series, name: str) -> "KnownSeries | None":
+        """Return what is known of a series, None also where a lacking annotation may be had by now."""
+        known = self._store.peek(series)
+        if known is None or not may_be_annotation(name):
+            return known
+        return known if known.is_final(self._store.peek_download(series) is not None) else None
+
     async def _find_known(self, known: "KnownSeries", name: str) -> FoundImage | None:
-        if image := known.layout.images.find(name):
+        if image := known.layout.find(name):
             return FoundImage(image.name, image.size_bytes, FINAL_S)
+        _complain_of(known.layout, name)
         return await self._behind_alias(known.layout, name, FINAL_S)
 
     async def _behind_alias(self, layout: "Layout", name: str, timeout_s: float) -> FoundImage | None:
@@ -158,7 +172,7 @@ class Images:
         """Return the listing of a series that can be had without a new download, None if there is none."""
         if known := self._store.peek(series):
             return _Known(known.layout)
-        if lone := _lone_image(series):
+        if not series.has_annotations and (lone := _lone_image(series)):
             return _Listed([lone])
         if self._store.peek_download(series):
             # Asked for, so that it goes before those that nobody waits for.
@@ -184,7 +198,7 @@ class Images:
     def names_once_shown(self, series: Series) -> Sequence[str]:
         """Return the names under which the kernel may have images of a series, as it was."""
         known = self._store.peek(series)
-        names = [] if known is None else known.layout.images.names
+        names = [] if known is None else known.layout.images.names + known.layout.annotations.names
         # Provisional names too: they are aliases of the true ones for those who listed them earlier.
         return [*names, *provisional_image_names(series.image_count or 0)]
 
@@ -232,6 +246,28 @@ def _lone_image(series: Series) -> FoundImage | None:
     return None
 
 
+def _is_told(series: Series, name: str) -> bool:
+    """Return whether the listing says already what is behind a name."""
+    lone = _lone_image(series)
+    return lone is not None and (name == lone.name or not series.has_annotations)
+
+
+def _complain_of(layout: "Layout", name: str) -> None:
+    """Raise SeriesDamaged for an annotation that did not come: "no such file" would be a lie."""
+    if layout.lacks and may_be_annotation(name):
+        raise SeriesDamaged(f"series {layout.series_uid} is without annotations: {layout.lacks}")
+
+
+def may_be_in(series: Series, name: str) -> bool:
+    """Return whether a name is worth a download of this series, or worth waiting for it."""
+    return may_be_image(name) or (series.has_annotations and may_be_annotation(name))
+
+
+def may_be_annotation(name: str) -> bool:
+    """Return whether a name is worth a download of a series with annotations; programs probe for no XML."""
+    return name.lower().endswith(".xml") and not name.startswith(".")
+
+
 def may_be_image(name: str) -> bool:
     """Return whether a name is worth a download, or worth waiting for: archives give nothing but *.dcm.
 
@@ -255,18 +291,18 @@ class _Listed:
 
 
 class _Known:
-    """The images of a layout, in its order; nothing is copied for it."""
+    """The files of a layout, in its order; nothing is copied for it."""
 
     def __init__(self, layout: "Layout") -> None:
-        self._images = layout.images
+        self._layout = layout
 
     async def wait_for(self, place: int) -> None:
         pass
 
     def at(self, place: int) -> FoundImage | None:
-        if place >= len(self._images):
+        if place >= self._layout.file_count:
             return None
-        image = self._images[place]
+        image = self._layout.file(place)
         return FoundImage(image.name, image.size_bytes, FINAL_S)
 
 
@@ -314,7 +350,7 @@ class _Provisional:
 
 
 class _Arriving:
-    """The images of a download in order of arrival; its end is the verified end of the series.
+    """The files of a download in order of arrival; its end is the verified end of the series.
 
     The kernel may believe all but the first: who looks at what it listed then shows itself by one
     lookup, and is no walker (du, rsync and ls -lR look at each folder before they go to the next).
@@ -328,8 +364,7 @@ class _Arriving:
         await self._download.wait_for_more(place, self._patience_s)
 
     def at(self, place: int) -> FoundImage | None:
-        images = self._download.images
-        if place >= len(images):
+        if place >= self._download.file_count:
             return None
-        image = images[place]
+        image = self._download.file(place)
         return FoundImage(image.name, image.size_bytes, ARRIVING_S if place else 0.0)

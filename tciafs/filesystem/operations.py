@@ -22,7 +22,7 @@ from tciafs.errors import NoSuchName, ReadOnly, TciafsError
 from tciafs.filesystem.attributes import ExtendedAttributes
 from tciafs.filesystem.handles import Handles, OpenFile, OpenFolder, Text
 from tciafs.filesystem.identities import MADE, Level
-from tciafs.filesystem.images import may_be_image
+from tciafs.filesystem.images import may_be_annotation, may_be_image
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Attributes, Node
 from tciafs.filesystem.reading import Reader
@@ -125,8 +125,9 @@ class Operations(pyfuse3.Operations):
         wanted = _decoded(name)
         try:
             with self._interrupts.watching(ctx.pid):
-                if parent.level is Level.SERIES and may_be_image(wanted):
-                    self._guard.touches_image(ctx.pid)
+                if parent.level is Level.SERIES and (may_be_image(wanted) or may_be_annotation(wanted)):
+                    if may_be_image(wanted):
+                        self._guard.touches_image(ctx.pid)
                     series = await self._tree.series(parent)
                     if self._images.finding_fetches(series, wanted):
                         self._admit(ctx.pid, self._images.as_far_as_named(series))

@@ -28,6 +28,9 @@ __all__ = [
 
 SOP_INSTANCE_UID = "user.tcia.SOPInstanceUID"
 
+LACKS = "user.tciafs.lacks"
+"""Why a series is shown without its annotation files."""
+
 COSTS = tuple(f"user.tciafs.{each}" for each in ("series", "images", "size", "noncommercial", "local_bytes"))
 """What lies below a folder: series, images and bytes as listed, how many series are NonCommercial, and how
 many of the bytes are on disk."""
@@ -68,6 +71,7 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
                 "DateReleased": _iso(record.released),
                 "ImageCount": _text(record.image_count),
                 "FileSize": _text(record.size_bytes),
+                "AnnotationsFlag": "yes" if record.has_annotations else None,
             }
     return {f"user.tcia.{key}": value for key, value in facts.items() if value}
 
@@ -93,10 +97,13 @@ def _text(number: int | None) -> str | None:
 def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = None) -> Mapping[str, str]:
     """Return what tciafs knows of the bytes of a series: state, checks, route, last error or refusal."""
     attributes = {"user.tciafs.state": store.state(series)}
-    if (known := store.peek(series)) and known.layout.checks:
-        attributes["user.tciafs.verified"] = ",".join(known.layout.checks)
-        if known.layout.routes:
-            attributes["user.tciafs.route"] = ",".join(known.layout.routes)
+    if known := store.peek(series):
+        said = {
+            "user.tciafs.verified": ",".join(known.layout.checks),
+            "user.tciafs.route": ",".join(known.layout.routes) if known.layout.checks else "",
+            LACKS: known.layout.lacks,
+        }
+        attributes.update({name: text for name, text in said.items() if text})
     failed = store.failures.find(series)
     if failure := failed.failure if failed is not None else refused:
         attributes.update(xattrs_of_failure(failure))

@@ -101,13 +101,22 @@ def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = 
         said = {
             "user.tciafs.verified": ",".join(known.layout.checks),
             "user.tciafs.route": ",".join(known.layout.routes) if known.layout.checks else "",
-            LACKS: known.layout.lacks,
         }
         attributes.update({name: text for name, text in said.items() if text})
+    if lacks := _lacks(store, series):
+        attributes[LACKS] = lacks
     failed = store.failures.find(series)
     if failure := failed.failure if failed is not None else refused:
         attributes.update(xattrs_of_failure(failure))
     return attributes
+
+
+def _lacks(store: Store, series: Series) -> str:
+    """Return why a series is without annotations, also from the moment on at which its last listing ended."""
+    download, known = store.peek_download(series), store.peek(series)
+    if download is not None and download.layout is not None:
+        return download.layout.lacks
+    return "" if known is None else known.layout.lacks
 
 
 def xattrs_of_failure(failure: TciafsError) -> Mapping[str, str]:

@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http.asking": "errors archives.http.limits",
+        "archives.http.asking": "errors archives.http.bulk archives.http.limits",
         "archives.http.body": "errors",
         "archives.http.bulk": "",
         "archives.http.client": "errors tciafs archives.http.asking archives.http.body archives.http.bulk "

@@ -15,7 +15,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.http.bulk import BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
+from tciafs.archives.http.bulk import AT_ONCE, AT_ONCE_BYTES, BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
 from tciafs.archives.http.client import HttpClient
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Unreachable
@@ -213,6 +213,41 @@ async def test_a_connection_serves_the_next_request_too() -> None:
         assert await body_of(client, url + "/") == b"one"
         assert await body_of(client, url + "/two") == b"two"
         assert server.connections == 1
+
+
+async def test_as_many_connections_are_kept_as_were_used_side_by_side() -> None:
+    server = Server({"/": HOLD + of_length(b"one")})
+    async with listening(server) as url, bulk_client() as client:
+        for turn in range(3):
+            server.requests, server.go_on = [], trio.Event()
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(body_of, client, url + "/")
+                await eventually(lambda: len(server.requests) == 3)
+                server.go_on.set()
+            assert server.connections == 3, turn
+
+
+async def whole(client: httpx.AsyncClient, url: str) -> bytes:
+    response = await client.get(url, extensions={AT_ONCE: True})
+    return response.content
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 300_000, AT_ONCE_BYTES + 1])
+async def test_a_body_that_is_asked_for_at_once_is_the_same(size_bytes: int) -> None:
+    server = Server({"/": of_length(b"x" * size_bytes), "/chunks": chunked(b"in", b"pieces")})
+    async with listening(server) as url, bulk_client() as client:
+        assert await whole(client, url + "/") == b"x" * size_bytes
+        assert await whole(client, url + "/chunks") == b"inpieces"
+    assert server.connections == 1
+
+
+async def test_a_body_that_is_asked_for_at_once_and_ends_too_early_is_an_error() -> None:
+    server = Server({"/": HEAD + b"Content-Length: 9\r\n\r\nshort"})
+    server.closes = True
+    async with listening(server) as url, bulk_client() as client:
+        with pytest.raises(httpx.RemoteProtocolError, match="too early"):
+            await whole(client, url + "/")
 
 
 async def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again() -> None:

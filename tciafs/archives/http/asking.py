@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from tciafs.archives.http.bulk import AT_ONCE
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Misuse
 
@@ -68,7 +69,14 @@ class Asking:
         if self.span is not None:
             headers["Range"] = self.span.header
         method, data = ("GET", None) if self.form is None else ("POST", dict(self.form))
-        return client.build_request(method, self.path, params=dict(self.params), headers=headers, data=data)
+        return client.build_request(
+            method,
+            self.path,
+            params=dict(self.params),
+            headers=headers,
+            data=data,
+            extensions={AT_ONCE: self.span is not None},
+        )
 
 
 def checked_url(url: str) -> httpx.URL:

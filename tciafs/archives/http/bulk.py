@@ -1,10 +1,11 @@
-"""A transport for httpx that carries large bodies with little work: a thread of its own reads each of them.
+"""A transport for httpx that carries bodies with little work: a thread reads each of them.
 
 httpx takes a body apart in Python, piece by piece, which costs more than to inflate it. Here http.client
 does, ahead of whoever takes the pieces and beside them: inflating lets go of the interpreter, and so does
 decrypting. What has come and is not taken is at most BUFFER_BYTES; then the thread, and with it the server,
-waits. Connections, their encryption and their errors are as httpx has them, deadlines are those of the
-request. Defined here and only here: how a large body is read. Knows nothing of archives.
+waits. A body that is asked for AT_ONCE, and says that it is small, comes with its headers in one go.
+Connections, their encryption and their errors are as httpx has them, deadlines are those of the request.
+Defined here and only here: how a large body is read. Knows nothing of archives.
 """
 
 import http.client
@@ -13,6 +14,7 @@ import select
 import socket
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +24,13 @@ from typing import TypeAlias, TypeVar, cast
 import httpx
 import trio
 
-__all__ = ["BulkTransport"]
+__all__ = ["AT_ONCE", "BulkTransport"]
+
+AT_ONCE = "tciafs.at_once"
+"""An extension of requests: whoever asks wants the body as a whole, and bounds the time it may take."""
+
+AT_ONCE_BYTES = 4 << 20
+"""What is longer comes in pieces, so that it never lies in memory twice."""
 
 BUFFER_BYTES = 1 << 20
 READ_BYTES = 64 << 10
@@ -32,6 +40,9 @@ GATHERING_S = 0.002
 
 IDLE_S = 5.0
 """How long a connection is kept for the next request, as httpx keeps its own."""
+
+MOST_IDLE = 32
+"""To one server: as many as are asked side by side."""
 
 Origin: TypeAlias = tuple[str, str, int]
 T = TypeVar("T")
@@ -45,7 +56,7 @@ class BulkTransport(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self._tls: ssl.SSLContext | None = None
-        self._idle: dict[Origin, tuple[_Line, float]] = {}
+        self._idle: defaultdict[Origin, list[tuple[_Line, float]]] = defaultdict(list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its answer once the headers are in; the body is still to come."""
@@ -54,37 +65,45 @@ class BulkTransport(httpx.AsyncBaseTransport):
         await request.aread()
         line = self._take_idle(origin) or await self._connected(origin, wait)
         try:
-            answer = await line.let(partial(line.ask, request, wait))
+            answer, content = await line.let(partial(line.ask, request, wait))
         except (OSError, http.client.HTTPException) as error:
             raise _in_httpx_words(error) from error
+        stream: httpx.AsyncByteStream
+        if content is None:
+            stream = _Body(line, answer, lambda: self._keep(origin, line))
+        else:
+            stream = httpx.ByteStream(content)
+            self._keep(origin, line)
         return httpx.Response(
             answer.status,
             headers=answer.getheaders(),
-            stream=_Body(line, answer, lambda: self._keep(origin, line)),
+            stream=stream,
             extensions={"reason_phrase": answer.reason.encode("latin-1", "replace")},
         )
 
     async def aclose(self) -> None:
         """Close the connections that are kept; those in use belong to their bodies."""
-        for line, _ in self._idle.values():
-            line.cut()
+        for lines in self._idle.values():
+            for line, _ in lines:
+                line.cut()
         self._idle.clear()
 
     def _take_idle(self, origin: Origin) -> "_Line | None":
-        """Return a connection that was kept and still is one."""
-        if origin not in self._idle:
-            return None
-        line, until = self._idle.pop(origin)
-        # What can be read before anything was asked is the end of the connection.
-        if trio.current_time() < until and not select.select([line.socket], [], [], 0)[0]:
-            return line
-        line.cut()
+        """Return the connection that was kept last, if one still is one."""
+        lines = self._idle[origin]
+        while lines:
+            line, until = lines.pop()
+            # What can be read before anything was asked is the end of the connection.
+            if trio.current_time() < until and not select.select([line.socket], [], [], 0)[0]:
+                return line
+            line.cut()
         return None
 
     def _keep(self, origin: Origin, line: "_Line") -> None:
-        if origin in self._idle:
-            self._idle[origin][0].cut()
-        self._idle[origin] = line, trio.current_time() + IDLE_S
+        lines, now = self._idle[origin], trio.current_time()
+        while lines and (len(lines) >= MOST_IDLE or lines[0][1] <= now):
+            lines.pop(0)[0].cut()
+        lines.append((line, now + IDLE_S))
 
     async def _connected(self, origin: Origin, wait: "_Deadlines") -> "_Line":
         """Return a new connection to a server, encrypted and verified where it has to be."""
@@ -175,8 +194,11 @@ class _Line:
                 self._users -= 1
                 self._close_if_done()
 
-    def ask(self, request: httpx.Request, wait: _Deadlines) -> http.client.HTTPResponse:
-        """Send a request and return the answer up to its headers; blocks. Raises OSError, HTTPException."""
+    def ask(self, request: httpx.Request, wait: _Deadlines) -> tuple[http.client.HTTPResponse, bytes | None]:
+        """Send a request and return the answer up to its headers, and its body if that comes with them.
+
+        Blocks. Raises OSError, HTTPException.
+        """
         client = self._client
         self.socket.settimeout(wait.write)
         target = request.url.raw_path.decode("ascii")
@@ -185,7 +207,11 @@ class _Line:
             client.putheader(name.decode("ascii"), value)
         client.endheaders(request.content or None)
         self.socket.settimeout(wait.read)
-        return client.getresponse()
+        answer = client.getresponse()
+        comes_at_once = request.extensions.get(AT_ONCE, False) and not answer.will_close
+        if not comes_at_once or answer.length is None or answer.length > AT_ONCE_BYTES:
+            return answer, None
+        return answer, answer.read()
 
     def cut(self) -> None:
         """Close the connection, also under a thread that reads from it."""

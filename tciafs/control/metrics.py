@@ -38,6 +38,7 @@ GAUGES = (
     _Row("cache_limit_bytes", "What the cache may take on disk.", lambda each: each.cache.limit_bytes),
     _Row("cache_used_bytes", "What the cache takes on disk.", lambda each: each.cache.used_bytes),
     _Row("cache_free_bytes", "What can still be stored.", lambda each: each.cache.free_bytes),
+    _Row("cache_parts_bytes", "What parts of other series take.", lambda each: each.cache.parts_bytes),
     _Row("cache_series", "Series in the cache.", lambda each: each.cache.series),
     _Row("downloads", "Series coming in or waiting for their turn.", lambda each: each.downloads_total),
     _Row(

@@ -21,6 +21,7 @@ __all__ = [
     "json_line",
     "left_text",
     "opens_text",
+    "parts_text",
     "printable",
     "report",
     "series_text",
@@ -67,7 +68,7 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield (
         "cache",
         f"{size_text(cache.used_bytes)} of {size_text(cache.limit_bytes)} in {cache.series:,} series, "
-        f"{size_text(cache.free_bytes)} free",
+        f"{parts_text(cache.parts_bytes)}{size_text(cache.free_bytes)} free",
     )
     yield (
         "names",
@@ -87,6 +88,11 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
         yield from _left_out(status.failures_total, len(status.failures))
     yield from (("refused", _refused(each)) for each in status.refusals[-MOST_LISTED:])
     yield from (("event", _event(each)) for each in catalogue.events[-MOST_LISTED:])
+
+
+def parts_text(size_bytes: int) -> str:
+    """Return what there is of series that are here in part, as one of several things; "" for nothing."""
+    return f"{size_text(size_bytes)} in parts of others, " if size_bytes else ""
 
 
 def opens_text(status: Status) -> str:

@@ -45,12 +45,16 @@ PREFIX = "/v1/"
 
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
-    """The series on disk: the limit, what they are, what can still be stored, how many there are."""
+    """The series on disk: the limit, what they are, what can still be stored, how many there are.
+
+    `parts_bytes` are of series that are not among them, since only parts of images were read.
+    """
 
     limit_bytes: int
     used_bytes: int
     free_bytes: int
     series: int
+    parts_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,29 @@ budget nothing is refused, and the day is counted all the same. Used from the da
 
 import datetime as dt
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import trio
 
 from tciafs.errors import Refused
 from tciafs.filesystem.private_files import replace_privately
-from tciafs.model import Series
+from tciafs.model import ListedImage, Ranges, Series
 from tciafs.store.download import Announcements, Fetcher, Grant
 
-__all__ = ["Budgets", "MeteredFetcher", "said_bytes"]
+__all__ = ["Budgets", "MeteredFetcher", "MeteredRanges", "MeteredSurveyor", "Surveying", "said_bytes"]
 
 log = logging.getLogger(__name__)
 
 REMEMBERED_PROCESSES = 4096
+WRITTEN_EVERY_S = 5.0
+"""What came in is written down no more often, where it comes in small parts."""
+
 UNITS = ("bytes", "K", "M", "G", "T")
 
 
@@ -69,6 +74,7 @@ class Budgets:
         self.received_bytes = 0
         self._received_today_bytes = self._read()
         self._asked_bytes: OrderedDict[str, int] = OrderedDict()
+        self._written_at = -math.inf
 
     @property
     def received_today_bytes(self) -> int:
@@ -107,6 +113,14 @@ class Budgets:
         self._turn_the_day()
         self._received_today_bytes += size_bytes
         self.received_bytes += size_bytes
+
+    async def write_now_and_then(self) -> None:
+        """Keep what was spent, if that was not done a moment ago."""
+        if trio.current_time() - self._written_at < WRITTEN_EVERY_S:
+            return
+        self._written_at = trio.current_time()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self.write)
 
     def write(self) -> None:
         """Keep what was spent for a later run; blocking. Where that fails, it is counted anew then."""
@@ -161,3 +175,47 @@ class MeteredFetcher:
     def resume(self) -> None:
         """See `Fetcher.resume`."""
         self._fetcher.resume()
+
+
+class Surveying(Protocol):
+    """Whoever names the images of a series, and tells of bytes of images as they come in for that."""
+
+    async def survey(self, series: Series, received: Callable[[int], None]) -> Sequence[ListedImage] | None:
+        """See `store.Surveyor.survey`."""
+        ...
+
+
+class MeteredSurveyor:
+    """A surveyor whose bytes are counted, and that asks for nothing once the day's are spent."""
+
+    def __init__(self, surveyor: Surveying, budgets: Budgets) -> None:
+        self._surveyor = surveyor
+        self._budgets = budgets
+
+    async def survey(self, series: Series) -> Sequence[ListedImage] | None:
+        """See `store.Surveyor.survey`. Raises Refused, too."""
+        self._budgets.admit_today()
+        try:
+            return await self._surveyor.survey(series, self._budgets.count)
+        finally:
+            await self._budgets.write_now_and_then()
+
+
+class MeteredRanges:
+    """Parts of images, counted, and none once the day's bytes are spent."""
+
+    def __init__(self, ranges: Ranges, budgets: Budgets) -> None:
+        self._ranges = ranges
+        self._budgets = budgets
+
+    def gives(self, series: Series) -> bool:
+        """See `model.Ranges.gives`."""
+        return self._ranges.gives(series)
+
+    async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        """See `model.Ranges.part`. Raises Refused, too."""
+        self._budgets.admit_today()
+        data = await self._ranges.part(series, image, first, size_bytes)
+        self._budgets.count(len(data))
+        await self._budgets.write_now_and_then()
+        return data

@@ -14,6 +14,7 @@ from tciafs.filesystem.reading import Readable
 
 if TYPE_CHECKING:
     from tciafs.store.open_packs import OpenImage
+    from tciafs.store.parts import PartImage
 
 __all__ = ["Handles", "OpenFile", "OpenFolder", "PageUse", "Text"]
 
@@ -52,16 +53,21 @@ class _Pages:
     """
 
     of_pack: str | None = None
-    readers: "list[OpenImage]" = field(default_factory=list)
+    readers: "list[OpenImage | PartImage]" = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class OpenFile:
-    """A file being read; `pages` None where the kernel caches nothing of it for long."""
+    """A file being read, opened by `pid`; `pages` None where the kernel caches nothing of it for long.
+
+    `part` is the content where bytes of it may have to be brought before they can be read.
+    """
 
     node: Node
     content: Readable
     pages: _Pages | None = None
+    part: "PartImage | None" = None
+    pid: int = 0
 
 
 @dataclass(slots=True)
@@ -87,16 +93,17 @@ class Handles:
         self._opened[self._last] = opened
         return self._last
 
-    def add_image(self, node: Node, image: "OpenImage") -> tuple[int, PageUse]:
+    def add_image(self, node: Node, image: "OpenImage | PartImage", pid: int = 0) -> tuple[int, PageUse]:
         """Return the handle of an image that was opened, and what the page cache may do for it."""
+        part = image.as_part
         pages = self._pages.setdefault(node.inode, _Pages())
-        if any(not image.is_beside(reader) for reader in pages.readers):
+        if any(image.source is not reader.source for reader in pages.readers):
             pages.of_pack = None
-            return self.add(OpenFile(node, image)), PageUse(keep=False, bypass=True)
+            return self.add(OpenFile(node, image, None, part, pid)), PageUse(keep=False, bypass=True)
         keep = image.identity is not None and pages.of_pack == image.identity
         pages.of_pack = image.identity
         pages.readers.append(image)
-        return self.add(OpenFile(node, image, pages)), PageUse(keep)
+        return self.add(OpenFile(node, image, pages, part, pid)), PageUse(keep)
 
     def node(self, handle: int) -> Node:
         """Return the node that a handle is of."""

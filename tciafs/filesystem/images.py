@@ -8,6 +8,7 @@ has come in, so a series that has some is not known by its lone image, and a wal
 and only here: that choice, and what a provisional name stands for.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
-from tciafs.errors import SeriesDamaged
+from tciafs.errors import SeriesDamaged, TciafsError
 from tciafs.model import Series
 from tciafs.naming import is_retriever_image_name, provisional_image_names, resolve_aliases
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from tciafs.store.download import Download
     from tciafs.store.layout import Layout, PackedImages
     from tciafs.store.open_packs import OpenImage
+    from tciafs.store.parts import PartImage
     from tciafs.store.shelf import KnownSeries
     from tciafs.store.store import Store
 
 __all__ = ["FoundImage", "ImageListing", "Images", "may_be_annotation", "may_be_image"]
+
+log = logging.getLogger(__name__)
 
 FINAL_S = 86_400.0
 """How long the kernel may keep what cannot change while the series has this version."""
@@ -41,6 +45,9 @@ ARRIVING_S = 1.0
 REMEMBERED_SERIES = 16
 REMEMBERED_ALIASES = 200_000
 """Series and names that are kept resolved: programs open a list series by series."""
+
+BEGINNING_BYTES = 4096
+"""What an image that comes in part is opened with, rounded up as the store rounds."""
 
 RESOLVED_INLINE = 2000
 """With more images the names are resolved in a thread: 91,980 take 90 ms, for which no reader should wait."""
@@ -90,8 +97,12 @@ class Images:
         """Return what to admit a look at names and sizes as: of no bytes where these come without images."""
         return msgspec.structs.replace(series, size_bytes=None) if self._surveys(series) else series
 
+    def as_far_as_opened(self, series: Series) -> Series:
+        """Return what to admit the opening of an image as: of its beginning where that is all it brings."""
+        return msgspec.structs.replace(series, size_bytes=BEGINNING_BYTES) if self._ranges(series) else series
+
     def opening_fetches(self, series: Series) -> bool:
-        """Return whether `open` would begin a download."""
+        """Return whether `open` would ask the archive, for a series or the beginning of an image."""
         return self._store.state(series) not in ("local", "arriving")
 
     async def find(self, series: Series, name: str) -> FoundImage | None:
@@ -117,11 +128,19 @@ class Images:
         _complain_of(layout, name)
         return await self._behind_alias(layout, name, ARRIVING_S)
 
-    async def open(self, series: Series, name: str) -> "OpenImage | None":
+    async def open(self, series: Series, name: str) -> "OpenImage | PartImage | None":
         """Return the image or annotation that `name` stands for, open for reading; None if there is none.
 
-        Fetches the series if need be. Raises what the download fails with.
+        Fetches the series if need be, or where images can be had in part the beginning of this one. Raises
+        what that fails with.
         """
+        if self._ranges(series) and (known := await self._layout(series)) is not None:
+            try:
+                return await self._open_part(series, known, name)
+            except TciafsError as error:
+                if self._ranges(series):
+                    raise
+                log.info("series %s cannot be had in part any more: %s", series.series_uid, error)
         known = self._store.peek(series)
         if known is not None and known.pack_bytes:
             self.opened_cached += 1
@@ -151,6 +170,24 @@ class Images:
         if known is None or not may_be_annotation(name):
             return known
         return known if known.is_final(self._store.peek_download(series) is not None) else None
+
+    async def _layout(self, series: Series) -> "KnownSeries | None":
+        return self._store.peek(series) or await self._store.surveys.ensure(series)
+
+    async def _open_part(self, series: Series, known: "KnownSeries", name: str) -> "PartImage | None":
+        self.opened_waiting += 1
+        found = await self._find_known(known, name)
+        image = None if found is None else known.layout.images.find(found.name)
+        if image is None:
+            return None
+        opened = await self._store.ranged.open(series, known.layout, image)
+        try:
+            # The archive looks whether it is the image it should be, and who opens it hears if it is not.
+            await self._store.ranged.bring(opened, 0, BEGINNING_BYTES)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     async def _find_known(self, known: "KnownSeries", name: str) -> FoundImage | None:
         if image := known.layout.find(name):
@@ -194,6 +231,13 @@ class Images:
     def _surveys(self, series: Series) -> bool:
         """Return whether the archive is to name the images: it can, and they are not on their way already."""
         return self._store.peek_download(series) is None and self._store.surveys.are_to_be_had(series)
+
+    def _ranges(self, series: Series) -> bool:
+        """Return whether an image is to come in part: it can, and its series is not here or on its way."""
+        if not self._store.ranged.are_to_be_had(series) or self._store.peek_download(series) is not None:
+            return False
+        known = self._store.peek(series)
+        return self._store.surveys.are_to_be_had(series) if known is None else not known.pack_bytes
 
     def names_once_shown(self, series: Series) -> Sequence[str]:
         """Return the names under which the kernel may have images of a series, as it was."""

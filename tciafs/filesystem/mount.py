@@ -28,7 +28,7 @@ from tciafs.control.commands import Commands
 from tciafs.control.place import listening
 from tciafs.errors import Misuse, NoSuchName, TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
-from tciafs.filesystem.budgets import Budgets, MeteredFetcher
+from tciafs.filesystem.budgets import Budgets, MeteredFetcher, MeteredRanges, MeteredSurveyor
 from tciafs.filesystem.choosing import choice_in_words, chosen_by
 from tciafs.filesystem.commands import commands_of
 from tciafs.filesystem.configs import (
@@ -154,11 +154,7 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
         WorkerPool.running(lambda: archive.config, settings.retries, bearer=session, strict=strict)
     )
     budgets = budgets_of(settings)
-    store = await stack.enter_async_context(
-        Store.running(store_config(settings), MeteredFetcher(pool, budgets))
-    )
-    if archive.layouts is not None and not settings.offline:
-        store.surveys.surveyor, store.surveys.can_name = pool, archive.layouts.can_name
+    store = await _store(stack, settings, archive, pool, budgets)
     catalogue = await stack.enter_async_context(
         Catalogue.running(archive, catalogue_config(settings, archive.config, session), lister=pool)
     )
@@ -177,6 +173,22 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     return _Sources(
         archive, session, store, catalogue, selection, chosen, never, views, usage, budgets, guard
     )
+
+
+async def _store(
+    stack: AsyncExitStack, settings: Settings, archive: AnyArchive, pool: WorkerPool, budgets: Budgets
+) -> Store:
+    """Open the store, with all that this archive is able to do besides."""
+    stack.callback(budgets.write)
+    running = Store.running(store_config(settings), MeteredFetcher(pool, budgets))
+    store = await stack.enter_async_context(running)
+    if archive.layouts is not None and not settings.offline:
+        store.surveys.surveyor = MeteredSurveyor(pool, budgets)
+        store.surveys.can_name = archive.layouts.can_name
+    # In part nothing can be compared as a whole, which is what `strict` asks for.
+    if archive.ranges is not None and not settings.offline and settings.verify != "strict":
+        store.ranged.ranger = MeteredRanges(archive.ranges, budgets)
+    return store
 
 
 def _commands(settings: Settings, mountpoint: Path, sources: _Sources, files: "_FileSystem") -> Commands:

@@ -25,6 +25,7 @@ from tciafs.filesystem.identities import MADE, Level
 from tciafs.filesystem.images import may_be_annotation, may_be_image
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Attributes, Node
+from tciafs.filesystem.part_or_whole import PartOrWhole
 from tciafs.filesystem.reading import Reader
 from tciafs.filesystem.requests import Requests
 from tciafs.filesystem.tree import Tree
@@ -109,6 +110,7 @@ class Operations(pyfuse3.Operations):
         self._interrupts = interrupts
         self._presentation = presentation
         self._usage = usage
+        self._part_or_whole = PartOrWhole(store, guard)
         self._extended = ExtendedAttributes(tree, store, guard)
         self._handles = Handles()
         self._requests = Requests(tree, self._handles)
@@ -249,27 +251,32 @@ class Operations(pyfuse3.Operations):
             # Past the kernel's pages, which may be those of an older text that has another length.
             return pyfuse3.FileInfo(fh=self._handles.add(OpenFile(node, Text(text))), direct_io=True)
         self._guard.touches_image(ctx.pid)
-        # Bytes are awaited here and not in read: a read is a background request, of which the kernel
-        # sends only twelve at once, and open knows whose signals to watch for.
+        # Bytes are awaited here and not in read, except those of images that come in part: a read is a
+        # background request, of which the kernel sends only twelve at once.
         with self._interrupts.watching(ctx.pid):
             series = await self._tree.series(node)
             if self._images.opening_fetches(series):
-                self._admit(ctx.pid, series)
+                self._admit(ctx.pid, self._images.as_far_as_opened(series))
             image = await self._images.open(series, node.key)
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
-        if node.parent is not None:
+        # Who reads headers does not want whole series.
+        if node.parent is not None and not image.lacks(0, image.image.size_bytes):
             self._ahead.note(node.parent, ctx.pid, opens=True)
         usage = self._usage
         # Who a process is takes as long as all the rest of an open.
         if usage is not None and usage.is_news(series) and not self._guard.is_crawler(ctx.pid):
             usage.note(series)
-        handle, pages = self._handles.add_image(node, image)
+        handle, pages = self._handles.add_image(node, image, ctx.pid)
         return pyfuse3.FileInfo(fh=handle, keep_cache=pages.keep, direct_io=pages.bypass)
 
     @answered
     async def read(self, handle: int, offset: int, length: int) -> bytes:
-        return await self._reader.read(self._handles.file(handle).content, offset, length)
+        opened = self._handles.file(handle)
+        if opened.part is not None and opened.part.lacks(offset, length):
+            with self._interrupts.watching(opened.pid):
+                await self._part_or_whole.bring(opened.part, opened.pid, offset, length)
+        return await self._reader.read(opened.content, offset, length)
 
     @answered
     async def release(self, handle: int) -> None:

@@ -97,6 +97,8 @@ def _text(number: int | None) -> str | None:
 def xattrs_of_state(store: Store, series: Series, refused: TciafsError | None = None) -> Mapping[str, str]:
     """Return what tciafs knows of the bytes of a series: state, checks, route, last error or refusal."""
     attributes = {"user.tciafs.state": store.state(series)}
+    if in_part_bytes := store.ranged.bytes_of(series):
+        attributes["user.tciafs.in_part"] = str(in_part_bytes)
     if known := store.peek(series):
         said = {
             "user.tciafs.verified": ",".join(known.layout.checks),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tciafs.filesystem.images import Images
     from tciafs.store.download import Arrival, Download
     from tciafs.store.failures import FailedSeries
-    from tciafs.store.store import Store
+    from tciafs.store.store import Store, Usage
 
 __all__ = ["About", "Rooms", "brief", "failures_after", "in_a_line", "snapshot"]
 
@@ -131,7 +131,7 @@ def snapshot(about: About, rooms: Rooms) -> Status:
         pid=os.getpid(),
         mounted_at=about.mounted_at,
         patience_s=about.patience_s,
-        cache=CacheStatus(usage.limit_bytes, usage.used_bytes, usage.free_bytes, usage.series_count),
+        cache=_cache(usage),
         downloads=tuple(map(_download, downloads[:MOST_DOWNLOADS])),
         downloads_total=len(downloads),
         failures=tuple(map(_failure, failures[-MOST_FAILURES:])),
@@ -143,6 +143,12 @@ def snapshot(about: About, rooms: Rooms) -> Status:
             catalogue.remembered,
             tuple(map(_event, list(catalogue.events)[-MOST_OTHERS:])),
         ),
+    )
+
+
+def _cache(usage: "Usage") -> CacheStatus:
+    return CacheStatus(
+        usage.limit_bytes, usage.used_bytes, usage.free_bytes, usage.series_count, usage.parts_bytes
     )
 
 

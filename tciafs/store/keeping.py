@@ -52,13 +52,17 @@ class Keeper:
                 raise Misuse("it lies in a folder that is pinned: unpin that one")
 
     async def evict(self, whose: Sequence[str], after: str) -> Evicted:
-        """Drop some series of a place, those behind the UID `after`, except what is pinned or in use."""
+        """Drop some series of a place, those behind the UID `after`, except what is pinned or in use.
+
+        Of those that are here in part all are dropped at once; they count as bytes, and not as series.
+        """
         entries, following = await self._checker.listed(whose, after)
         with disk_errors():
             dropped = [await self._room.drop(entry.layout.series_uid) for entry in entries]
+            parts_bytes = await self._room.drop_parts(tuple(whose))
         return Evicted(
             series=sum(not (each.is_pinned or each.is_in_use) for each in dropped),
-            size_bytes=sum(each.size_bytes for each in dropped),
+            size_bytes=parts_bytes + sum(each.size_bytes for each in dropped),
             pinned=sum(each.is_pinned for each in dropped),
             in_use=sum(each.is_in_use for each in dropped),
             next=following,

@@ -55,9 +55,19 @@ class OpenImage:
         """
         return self._pack.identity
 
-    def is_beside(self, other: "OpenImage") -> bool:
-        """Return whether two images are read from one open pack."""
-        return self._pack is other._pack
+    @property
+    def source(self) -> object:
+        """What it is read from: one object for all readers of an open pack."""
+        return self._pack
+
+    @property
+    def as_part(self) -> None:
+        """None: all of it is here."""
+        return None
+
+    def lacks(self, offset: int, length: int) -> bool:
+        """Return False: all bytes are here."""
+        return False
 
     def read_at_hand(self, offset: int, length: int) -> bytes | None:
         """Return what `read` does if it is all in memory, None where the disk has to be waited for."""

@@ -7,7 +7,7 @@ small at any moment; slow disk work is done in a thread. Must not know who bring
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import trio
 from tciafs.errors import NoSpace
 from tciafs.model import Series
 from tciafs.store.disk import most_bytes_on_disk
+from tciafs.store.parts import Parts
 from tciafs.store.shelf import Shelf
 
 __all__ = ["Dropped", "Reservation", "Room"]
@@ -92,8 +93,11 @@ class Room:
     outgrew its room.
     """
 
-    def __init__(self, shelf: Shelf, limit_bytes: int, disk: trio.Lock, patience_s: float) -> None:
+    def __init__(
+        self, shelf: Shelf, parts: Parts, limit_bytes: int, disk: trio.Lock, patience_s: float
+    ) -> None:
         self._shelf = shelf
+        self._parts = parts
         self._limit_bytes = limit_bytes
         self._disk = disk
         self._patience_s = patience_s
@@ -108,8 +112,11 @@ class Room:
 
     @property
     def taken_bytes(self) -> int:
-        """How many bytes of the limit are not free: all packs, in any state, as large as they may get."""
-        return self._shelf.used_bytes + self._shelf.hidden_bytes + self.reserved_bytes
+        """How many bytes of the limit are not free: all packs, in any state, as large as they may get, and
+        parts.
+        """
+        packs_bytes = self._shelf.used_bytes + self._shelf.hidden_bytes
+        return packs_bytes + self._parts.disk_bytes + self.reserved_bytes
 
     def reservation(
         self, series: Series, spares_since: Callable[[], float | None] = lambda: None
@@ -225,13 +232,22 @@ class Room:
             return True
 
     def _droppable_bytes(self, spares_since: float | None) -> int:
+        parts_bytes = self._droppable_parts_bytes(spares_since)
         if spares_since is not None:
-            return self._shelf.unused_bytes(spares_since)
-        return self._shelf.used_bytes - self._shelf.kept_bytes()
+            return parts_bytes + self._shelf.unused_bytes(spares_since)
+        return parts_bytes + self._shelf.used_bytes - self._shelf.kept_bytes()
+
+    def _droppable_parts_bytes(self, spares_since: float | None) -> int:
+        return sum(each.disk_bytes for each in self._parts.unused(spares_since))
 
     async def _drop_one(self, spares_since: float | None = None) -> bool:
-        """Drop the series that was not used for longest; False if there is none that may go."""
+        """Drop the series that was not used for longest, whole or in parts; False if none may go."""
         await trio.to_thread.run_sync(self._shelf.flush_recency)
+        if parts := self._parts.unused(spares_since)[:1]:
+            oldest = parts[0]
+            if not self._shelf.unused_bytes(oldest.used_at):
+                await self._parts.drop(oldest.series.series_uid)
+                return True
         async with self._disk:
             # INVARIANT: no await between finding out who is in use and hiding the pack.
             series_uid = self._shelf.longest_unused(spares_since)
@@ -251,6 +267,13 @@ class Room:
             with self._shelf.leaving(series_uid) as change:
                 await _to_its_end(partial(self._shelf.remove_pack, change))
         return Dropped(change.before_bytes)
+
+    async def drop_parts(self, path: Sequence[str]) -> int:
+        """Drop the parts of all series at a path that nobody has open; return how many bytes those were.
+
+        Raises OSError.
+        """
+        return sum([await self._parts.drop(series_uid) for series_uid in self._parts.below(path)])
 
     async def drop_damaged(self, series_uid: str, is_meant: Callable[[os.stat_result], bool]) -> bool:
         """Drop a series although somebody may have it open; False if its pack is another one by now."""
@@ -276,9 +299,11 @@ class Room:
     def _no_space(self, reservation: Reservation, size_bytes: int) -> NoSpace:
         needed = f"series {reservation.series.series_uid} needs {size_bytes:,} bytes, and of the "
         if (since := reservation.spares_since()) is not None:
-            kept_bytes = self.taken_bytes - reservation.disk_bytes - self._shelf.unused_bytes(since)
+            kept_bytes = self.taken_bytes - reservation.disk_bytes - self._droppable_bytes(since)
             return NoSpace(f"{needed}{self._limit_bytes:,} of the cache {kept_bytes:,} were used lately")
+        open_parts_bytes = self._parts.disk_bytes - self._droppable_parts_bytes(None)
         others_bytes = self.reserved_bytes - reservation.disk_bytes + self._shelf.hidden_bytes
+        others_bytes += open_parts_bytes
         kept_bytes = others_bytes + self._shelf.kept_bytes()
         pinned = "pinned, " if self._shelf.pinned_bytes else ""
         return NoSpace(

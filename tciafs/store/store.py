@@ -10,16 +10,16 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import trio
 
 from tciafs.errors import NoSpace, Offline, Refused, SeriesDamaged, TciafsError, Unreachable, Unusable
 from tciafs.model import Series
 from tciafs.store.checking import Checker
+from tciafs.store.config import StoreConfig
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.disk_errors import disk_errors, translate_disk_error
 from tciafs.store.download import Announcements, Arrivals, Download, Fetcher, Grant
@@ -29,7 +29,9 @@ from tciafs.store.keeping import Keeper
 from tciafs.store.layout import PackedImage
 from tciafs.store.lease import Lease
 from tciafs.store.open_packs import OpenImage
+from tciafs.store.parts import Parts
 from tciafs.store.pausing import Pausing
+from tciafs.store.ranged import Ranged
 from tciafs.store.room import Reservation, Room
 from tciafs.store.shelf import KnownSeries, Shelf
 from tciafs.store.surveys import Surveys
@@ -46,41 +48,31 @@ USES_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class StoreConfig:
-    """What a store needs to know.
-
-    `limit_bytes` bounds what all packs together take on disk. `parallel` series come in at the same time,
-    others wait. `patience_s` bounds every wait without a sign of life. A failure is shared for
-    `failure_memory_s` before the archive is asked again, one that is lasting for longer; see `failures`.
-    `offline` fetches nothing.
-    """
-
-    folder: Path
-    limit_bytes: int
-    parallel: int = 3
-    patience_s: float = 90.0
-    failure_memory_s: float = 20.0
-    offline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
     """The cache in bytes: its limit, what packs take on disk, what is free for others; and the packs counted.
 
-    What is coming in has its room, so that it is neither used nor free.
+    What is coming in has its room, so that it is neither used nor free; so have `parts_bytes`, what there is
+    of series that are here in part.
     """
 
     limit_bytes: int
     used_bytes: int
     free_bytes: int
     series_count: int
+    parts_bytes: int = 0
 
 
 class Store:
     """Series on disk, each downloaded once. Use `Store.running`."""
 
     def __init__(
-        self, config: StoreConfig, shelf: Shelf, failures: Failures, fetcher: Fetcher, nursery: trio.Nursery
+        self,
+        config: StoreConfig,
+        shelf: Shelf,
+        parts: Parts,
+        failures: Failures,
+        fetcher: Fetcher,
+        nursery: trio.Nursery,
     ) -> None:
         self._config = config
         self._shelf = shelf
@@ -88,7 +80,8 @@ class Store:
         self._nursery = nursery
         self._turns = Turns(config.parallel)
         self._disk = trio.Lock()
-        self._room = Room(shelf, config.limit_bytes, self._disk, config.patience_s)
+        self._parts = parts
+        self._room = Room(shelf, parts, config.limit_bytes, self._disk, config.patience_s)
         self._downloads: dict[str, Download] = {}
         self._turn_of: dict[Download, Turn] = {}
         self._queued: set[Download] = set()
@@ -100,6 +93,7 @@ class Store:
         self.holdings = Holdings(shelf)
         self.keeper = Keeper(shelf, self._room, self.checker)
         self.surveys = Surveys(shelf, failures, self._disk, config.patience_s)
+        self.ranged = Ranged(parts, self._room, failures, config.patience_s, self._refuse)
 
     @classmethod
     @asynccontextmanager
@@ -109,17 +103,19 @@ class Store:
         Raises Unusable if another daemon has the folder, or if it cannot be written.
         """
         async with Lease.holding(config.folder) as lease:
-            shelf = _open_shelf(config.folder)
+            shelf = _open_shelf(config)
             failures = Failures(config.folder / "failures.sqlite", config.failure_memory_s, _unix_clock())
             try:
-                async with trio.open_nursery() as around:
-                    store = cls(config, shelf, failures, fetcher, await around.start(_nursery_for_downloads))
-                    await store._room.trim()
-                    around.start_soon(store._stop_when_lost, lease)
-                    around.start_soon(store._write_down_uses)
-                    yield store
-                    await store._see_verified_published()
-                    around.cancel_scope.cancel()
+                with closing(Parts(config.folder, shelf.new_pack)) as parts:
+                    async with trio.open_nursery() as around:
+                        downloads = await around.start(_nursery_for_downloads)
+                        store = cls(config, shelf, parts, failures, fetcher, downloads)
+                        await store._room.trim()
+                        around.start_soon(store._stop_when_lost, lease)
+                        around.start_soon(store._write_down_uses)
+                        yield store
+                        await store._see_verified_published()
+                        around.cancel_scope.cancel()
             finally:
                 failures.close()
                 shelf.close()
@@ -168,7 +164,8 @@ class Store:
         disk = os.statvfs(self._config.folder)
         left = max(0, self._config.limit_bytes - self._room.taken_bytes)
         free = min(left, disk.f_bavail * disk.f_frsize)
-        return Usage(self._config.limit_bytes, self._shelf.used_bytes, free, self._shelf.series_count)
+        shelf, parts_bytes = self._shelf, self.ranged.disk_bytes
+        return Usage(self._config.limit_bytes, shelf.used_bytes, free, shelf.series_count, parts_bytes)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -223,6 +220,11 @@ class Store:
                 download.spares_since = None
                 self._turns.want(turn)
             return download
+        self._refuse(series)
+        return self._begin(series, None)
+
+    def _refuse(self, series: Series) -> None:
+        """Return if the archive may be asked for a series. Raises as `fetch`."""
         if self._lost is not None:
             raise self._lost.with_traceback(None)
         self.pausing.refuse()
@@ -230,7 +232,6 @@ class Store:
             raise failure.with_traceback(None)
         if self._config.offline:
             raise Offline(f"series {series.series_uid} is not in the cache, and --offline is set")
-        return self._begin(series, None)
 
     def fetch_ahead(self, series: Series, spares_since: float) -> Download | None:
         """Return the download of `series`, starting one that nobody waits for if there is none.
@@ -355,6 +356,7 @@ class Store:
             with self._shelf.replacing(layout.series_uid) as change:
                 await trio.to_thread.run_sync(self._shelf.publish, layout, download.pack, change)
         self._shelf.remember_published(layout)
+        await self._parts.drop(layout.series_uid)
 
     def _conclude(self, download: Download, failure: TciafsError | None) -> None:
         series = download.series
@@ -392,8 +394,8 @@ def _unix_clock() -> Callable[[], float]:
     return lambda: trio.current_time() + ahead_s
 
 
-def _open_shelf(folder: Path) -> Shelf:
+def _open_shelf(config: StoreConfig) -> Shelf:
     try:
-        return Shelf(folder)
+        return Shelf(config.folder)
     except OSError as error:
-        raise Unusable(f"the cache folder {folder} cannot be used: {error}") from error
+        raise Unusable(f"the cache folder {config.folder} cannot be used: {error}") from error

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from tciafs.errors import DeadlinePassed, Offline, SeriesDamaged, TciafsError
+from tciafs.errors import DeadlinePassed, Offline, Refused, SeriesDamaged, TciafsError
 from tciafs.model import ListedImage, Series
 from tciafs.store.failures import Failures
 from tciafs.store.layout import Layout, PackedImage, PackedImages
@@ -28,7 +28,7 @@ class Surveyor(Protocol):
     async def survey(self, series: Series) -> Sequence[ListedImage] | None:
         """Return the images of a series in order, None where they cannot be named in advance.
 
-        Raises TciafsError; cancelling it stops the requests.
+        Raises TciafsError, and Refused where no bytes may come in; cancelling it stops the requests.
         """
         ...
 
@@ -85,6 +85,8 @@ class Surveys:
             if images is None:
                 return None
             layout = _layout(series, images)
+        except Refused:
+            raise  # that we do not ask says nothing of the series
         except TciafsError as error:
             self._failures.note(series, error)
             raise

@@ -19,6 +19,7 @@ import trio
 from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
+from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Grant
 from tciafs.worker.fetching import fetch_series
@@ -33,6 +34,7 @@ from tciafs.worker.messages import (
     Logged,
     NeedsRoom,
     NotGranted,
+    Progress,
     Report,
     Survey,
     Surveyed,
@@ -98,11 +100,21 @@ class Worker:
             case ListCollection():
                 await self._list(archive, command)
             case Survey(series):
-                if archive.layouts is None:
-                    raise TciafsError("this archive names no images in advance")
-                images = await archive.layouts.layout(series)
-                self._tell(Surveyed(None if images is None else list(images)))
-                self._tell(Finished())
+                await self._survey(archive, series)
+
+    async def _survey(self, archive: AnyArchive, series: Series) -> None:
+        if archive.layouts is None:
+            raise TciafsError("this archive names no images in advance")
+        received_bytes = 0
+
+        def received(size_bytes: int) -> None:
+            nonlocal received_bytes
+            received_bytes += size_bytes
+            self._tell(Progress(received_bytes))
+
+        images = await archive.layouts.layout(series, received)
+        self._tell(Surveyed(None if images is None else list(images)))
+        self._tell(Finished())
 
     async def _list(self, archive: AnyArchive, command: ListCollection) -> None:
         # diskcache takes a while to import, which only a worker that lists should pay.

@@ -154,14 +154,21 @@ class WorkerPool:
         command = ListCollection(kind, collection, str(folder), asked_at, self._archive(), _log_level())
         await self._have_carried_out(command, pass_on)
 
-    async def survey(self, series: Series) -> Sequence[ListedImage] | None:
-        """See `store.Surveyor.survey`."""
+    async def survey(self, series: Series, received: Callable[[int], None]) -> Sequence[ListedImage] | None:
+        """See `store.Surveyor.survey`; `received` is told of bytes of images as they come in."""
         images: Sequence[ListedImage] | None = None
+        before_bytes = 0
 
         async def pass_on(report: Report) -> None:
-            nonlocal images
-            if isinstance(report, Surveyed):
-                images = report.images
+            nonlocal before_bytes, images
+            match report:
+                case Surveyed():
+                    images = report.images
+                case Progress(received_bytes):
+                    received(received_bytes - before_bytes)
+                    before_bytes = received_bytes
+                case _:
+                    pass
 
         await self._have_carried_out(Survey(series, self._archive(), _log_level()), pass_on)
         return images

@@ -320,6 +320,19 @@ async def test_images_whose_headers_were_never_read_come_from_nbia_without_names
     assert not archive.single_images.can_name(series)
 
 
+async def test_parts_are_the_idcs_until_it_fails_with_the_series(both: Both, logged: Logged) -> None:
+    series = await held_by_both(both)
+    archive = both.archive()
+    image = (await archive.layouts.layout(series) or [])[1]
+    assert archive.ranges.gives(series)
+    assert not archive.ranges.gives(of_nbia("9"))
+    assert await archive.ranges.part(series, image, 5, 20) == FILES[NAMES.index(image.name)][5:25]
+    both.bucket.is_down = True
+    with logged("the Imaging Data Commons is away"), pytest.raises(Unreachable):
+        await archive.ranges.part(series, image, 0, 20)
+    assert not archive.ranges.gives(series)
+
+
 async def test_checksums_of_nbia_are_for_the_names_of_the_idc(both: Both, logged: Logged) -> None:
     series = await held_by_both(both)
     names = ["b.dcm", "c.dcm", "a.dcm"]

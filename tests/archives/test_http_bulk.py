@@ -15,7 +15,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives.http.bulk import AT_ONCE, AT_ONCE_BYTES, BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
+from tciafs.archives.http.asking import AT_ONCE
+from tciafs.archives.http.bulk import AT_ONCE_BYTES, BUFFER_BYTES, READ_BYTES, BulkTransport, _Body
 from tciafs.archives.http.client import HttpClient
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Unreachable

@@ -16,7 +16,7 @@ from tciafs.archives.idc.config import IdcConfig
 from tciafs.archives.idc.memory import IdcMemory
 from tciafs.archives.idc.table import IndexedSeries, write_table
 from tciafs.errors import SeriesDamaged, Unreachable, UnreadableAnswer
-from tciafs.model import Checksums, Member, Series
+from tciafs.model import Checksums, ListedImage, Member, Series
 from tests.archives.test_idc_table import indexed
 from tests.dicom_files import small_dicom
 
@@ -48,6 +48,7 @@ class Bucket(httpx.AsyncBaseTransport):
         self.page_size = 1000
         self.is_down = False
         self.knows_ranges = True
+        self.knows_conditions = True
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.is_down:
@@ -61,12 +62,16 @@ class Bucket(httpx.AsyncBaseTransport):
         content = self.objects.get(key)
         if content is None:
             return 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"
-        span = re.fullmatch(r"bytes=0-(\d*)", request.headers.get("Range", ""))
-        self.asked["whole" if span is None or not span[1] else "part"] += 1
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+        self.asked["whole" if span is None or not span[2] else "part"] += 1
+        etag = f'"{self._etag(key)}"'
+        if self.knows_conditions and request.headers.get("If-Match", etag) != etag:
+            return 412, {}, b"<Error><Code>PreconditionFailed</Code></Error>"
         if span is None or not self.knows_ranges:
-            return 200, {}, content
-        part = content if not span[1] else content[: int(span[1]) + 1]
-        headers = {"Content-Range": f"bytes 0-{len(part) - 1}/{len(content)}"}
+            return 200, {"ETag": etag}, content
+        first = int(span[1])
+        part = content[first:] if not span[2] else content[first : int(span[2]) + 1]
+        headers = {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(content)}", "ETag": etag}
         return 206, headers, part
 
     def _list(self, query: httpx.QueryParams) -> Told:
@@ -273,7 +278,7 @@ async def test_an_object_that_changed_its_size_is_not_taken(bucket: Bucket, open
     await archive.single_images.image_uids(await _series(archive))
     (key,) = bucket.objects
     bucket.objects[key] += b"more"
-    with pytest.raises(UnreadableAnswer, match="another size"):
+    with pytest.raises(SeriesDamaged, match="something else"):
         await _fetched(archive)
     await archive.aclose()
 
@@ -327,6 +332,87 @@ def _noted(looked_up: list[str], images: Callable[[IdcMemory, str], Any]) -> Cal
         return images(memory, uuid)
 
     return noted
+
+
+# Parts of images
+
+
+async def _listed(archive: IdcArchive) -> tuple[Series, ListedImage]:
+    series = await _series(archive)
+    return series, (await archive.layouts.layout(series))[1]
+
+
+async def test_a_part_is_of_the_image_that_was_listed(bucket: Bucket, opened: Opened) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n, padding=5000) for n in range(1, 4)]
+    archive = opened.archive(filled(bucket, "1.2", *files))
+    series, image = await _listed(archive)
+    for first, size_bytes in [(0, 700), (1, 1), (700, 4000), (len(files[1]) - 3, 3)]:
+        part = await archive.ranges.part(series, image, first, size_bytes)
+        assert part == files[1][first : first + size_bytes]
+    await archive.aclose()
+
+
+async def test_who_never_listed_the_series_finds_its_images_by_what_was_remembered(
+    bucket: Bucket, opened: Opened
+) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n) for n in range(1, 4)]
+    first = opened.archive(filled(bucket, "1.2", *files))
+    series, image = await _listed(first)
+    await first.aclose()
+    archive = opened.archive()
+    before = bucket.asked["list"]
+    assert await archive.ranges.part(series, image, 0, image.size_bytes) == files[1]
+    assert bucket.asked["list"] == before
+    await archive.aclose()
+
+
+@pytest.mark.parametrize("knows_conditions", [True, False])
+async def test_no_part_is_taken_of_an_object_that_changed(
+    bucket: Bucket, opened: Opened, knows_conditions: bool
+) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n, padding=5000) for n in range(1, 4)]
+    row = filled(bucket, "1.2", *files)
+    archive = opened.archive(row)
+    series, image = await _listed(archive)
+    bucket.knows_conditions = knows_conditions
+    for key, content in bucket.objects.items():
+        bucket.objects[key] = content[:-1] + b"?"
+    with pytest.raises(SeriesDamaged, match="something else"):
+        await archive.ranges.part(series, image, 4096, 700)
+    await archive.aclose()
+
+
+async def test_a_beginning_that_is_no_such_image_is_not_shown(bucket: Bucket, opened: Opened) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n) for n in range(1, 4)]
+    archive = opened.archive(filled(bucket, "1.2", *files))
+    series, image = await _listed(archive)
+    for key, content in list(bucket.objects.items()):
+        bucket.etags[key] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        bucket.objects[key] = bytes(len(content))
+    with pytest.raises(SeriesDamaged, match="no such DICOM image"):
+        await archive.ranges.part(series, image, 0, image.size_bytes)
+    await archive.aclose()
+
+
+async def test_a_part_of_what_the_series_does_not_have_is_not_asked_for(
+    bucket: Bucket, opened: Opened
+) -> None:
+    files = [small_dicom("1.2", sop=sop, instance=int(sop)) for sop in "12"]
+    archive = opened.archive(filled(bucket, "1.2", *files))
+    series, image = await _listed(archive)
+    for absent in (ListedImage("9-9.dcm", 5), ListedImage(image.name, image.size_bytes + 1)):
+        with pytest.raises(SeriesDamaged, match="no such image"):
+            await archive.ranges.part(series, absent, 0, 1)
+    await archive.aclose()
+
+
+async def test_bytes_of_headers_are_told_of(bucket: Bucket, opened: Opened) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n, padding=50_000) for n in range(1, 4)]
+    archive = opened.archive(filled(bucket, "1.2", *files))
+    received: list[int] = []
+    await archive.layouts.layout(await _series(archive), received.append)
+    assert received == [4096, 4096, 4096]
+    await archive.aclose()
 
 
 async def test_a_series_that_left_the_index_is_said_so(bucket: Bucket, opened: Opened) -> None:

@@ -16,7 +16,7 @@ from tests.statuses import make_status
 
 STATUS = make_status(
     mounted_at=1e9,
-    cache=CacheStatus(50 << 30, 1536, 1 << 40, 1234),
+    cache=CacheStatus(50 << 30, 1536, 1 << 40, 1234, 4096),
     downloads_total=5,
     failures_total=6,
     inodes=56_789,
@@ -53,6 +53,7 @@ def test_each_metric_is_a_number_of_the_status() -> None:
         "tciafs_cache_limit_bytes": 50 << 30,
         "tciafs_cache_used_bytes": 1536,
         "tciafs_cache_free_bytes": 1 << 40,
+        "tciafs_cache_parts_bytes": 4096,
         "tciafs_cache_series": 1234,
         "tciafs_downloads": 5,
         "tciafs_failed_series": 6,

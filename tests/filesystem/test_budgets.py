@@ -1,13 +1,24 @@
 """Budgets: what is counted, when it is refused, that a day ends, and that a restart forgets nothing."""
 
 import datetime as dt
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from msgspec.structs import replace
 
-from tciafs.errors import Refused, SeriesDamaged
-from tciafs.filesystem.budgets import Budgets, MeteredFetcher, said_bytes
+from tciafs.errors import Refused, SeriesDamaged, Unreachable
+from tciafs.filesystem.budgets import (
+    WRITTEN_EVERY_S,
+    Budgets,
+    MeteredFetcher,
+    MeteredRanges,
+    MeteredSurveyor,
+    said_bytes,
+)
+from tciafs.model import ListedImage, Series
 from tciafs.store.download import Announcements, Grant
 from tests.fakes import make_series
 
@@ -158,3 +169,55 @@ def test_a_pause_is_passed_on(today: Calendar, kept: Path) -> None:
     assert bringing.is_paused
     fetcher.resume()
     assert not bringing.is_paused
+
+
+# What comes in small parts
+
+
+class Archive:
+    """Names images, and gives parts of them; `asked` counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def survey(self, series: Series, received: Callable[[int], None]) -> Sequence[ListedImage]:
+        self.asked += 1
+        received(4096)
+        received(4096)
+        if self.asked > 1:
+            raise Unreachable("away")
+        return [ListedImage("1-1.dcm", 5)]
+
+    def gives(self, series: Series) -> bool:
+        return True
+
+    async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        self.asked += 1
+        return bytes(size_bytes)
+
+
+async def test_bytes_of_headers_and_of_parts_are_bytes_of_the_day(today: Calendar, kept: Path) -> None:
+    budgets, archive = Budgets(20_000, None, kept, today), Archive()
+    surveyor, ranges = MeteredSurveyor(archive, budgets), MeteredRanges(archive, budgets)
+    (image,) = await surveyor.survey(SERIES) or []
+    assert await ranges.part(SERIES, image, 0, 3000) == bytes(3000)
+    with pytest.raises(Unreachable):
+        await surveyor.survey(SERIES)
+    assert budgets.received_today_bytes == 2 * 8192 + 3000
+    await ranges.part(SERIES, image, 0, 5000)
+    for refused in (surveyor.survey(SERIES), ranges.part(SERIES, image, 0, 1)):
+        with pytest.raises(Refused, match="daily-budget"):
+            await refused
+    assert archive.asked == 4
+
+
+async def test_what_comes_in_parts_is_written_down_now_and_then(
+    today: Calendar, kept: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    ranges = MeteredRanges(Archive(), Budgets(None, None, kept, today))
+    for _ in range(3):
+        await ranges.part(SERIES, ListedImage("1-1.dcm", 9000), 0, 3000)
+    assert Budgets(None, None, kept, today).received_today_bytes == 3000
+    await trio.sleep(WRITTEN_EVERY_S)
+    await ranges.part(SERIES, ListedImage("1-1.dcm", 9000), 0, 1)
+    assert Budgets(None, None, kept, today).received_today_bytes == 9001

@@ -1,8 +1,8 @@
 """The store against a plain dict: random reads, downloads, faults, restarts and crashes, checked after each.
 
-The real store runs in an event loop in a thread of its own, and rules are carried out there, one after the
-other. What is checked is what is on the disk, at each image that arrives and after each rule, and not what
-the store believes.
+Series come in whole, and images in part. The real store runs in an event loop in a thread of its own, and
+rules are carried out there, one after the other. What is checked is what is on the disk, at each image that
+arrives and after each rule, and not what the store believes.
 """
 
 import errno
@@ -32,13 +32,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tciafs.errors import NoSpace, SeriesDamaged, Unreachable
-from tciafs.model import Series
+from tciafs.errors import NoSpace, SeriesDamaged, Unreachable, UnreadableAnswer
+from tciafs.model import ListedImage, Series
 from tciafs.store.disk import bytes_on_disk
 from tciafs.store.download import Announcements, Download, Grant
-from tciafs.store.layout import Layout
+from tciafs.store.layout import Layout, PackedImage, PackedImages
 from tciafs.store.open_packs import OpenImage
 from tciafs.store.pack import PackWriter
+from tciafs.store.parts import BLOCK_BYTES, PartImage
 from tciafs.store.store import Store, StoreConfig
 from tests.fakes import ENDING_BYTES, make_series
 
@@ -54,6 +55,9 @@ LISTED = {"1.0": 1.0, "1.1": 1.0, "1.2": None, "1.3": None, "1.4": 0.2, "1.5": 1
 COUNTS = [2, 3]
 """A series is listed with so many images; another number is another version of it."""
 
+PART_FATES = ["whole", "whole", "unreachable", "short"]
+"""What becomes of a part that is asked for."""
+
 FATES = ["whole", "whole", "short", "damaged", "full", "not published"]
 
 
@@ -68,6 +72,15 @@ def series_of(uid: str, count: int) -> Series:
     part = LISTED[uid]
     size_bytes = None if part is None else int(part * sum(map(len, images_of(uid, count).values())))
     return make_series(uid, count, size_bytes)
+
+
+def layout_of(key: tuple[str, int]) -> Layout:
+    """Return what a survey would tell of a version of a series."""
+    images, end = PackedImages(), 0
+    for name, data in CONTENTS[key].items():
+        images.append(PackedImage(name, end, len(data), 0))
+        end += len(data)
+    return Layout(key[0], SERIES[key].version, images, (), SERIES[key].path)
 
 
 CONTENTS = {(uid, count): images_of(uid, count) for uid in LISTED for count in COUNTS}
@@ -129,11 +142,31 @@ class FatefulFetcher:
             writer.finish(layout)
 
 
+@dataclass(slots=True)
+class FatefulRanger:
+    """Brings parts of images as their fate wants it."""
+
+    folder: Path
+    fate: str = "whole"
+
+    def gives(self, series: Series) -> bool:
+        return True
+
+    async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        assert packs_on_disk(self.folder) <= LIMIT_BYTES
+        if self.fate == "unreachable":
+            raise Unreachable("away")
+        part = BY_VERSION[series.series_uid, series.version][image.name][first : first + size_bytes]
+        return part[:-1] if self.fate == "short" else part
+
+
 class Daemon:
     """A store in an event loop in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.fetcher = FatefulFetcher(folder)
+        self.ranger = FatefulRanger(folder)
         self._config = StoreConfig(folder, LIMIT_BYTES, patience_s=PATIENCE_S, failure_memory_s=0.0)
         self._started = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._main,))
@@ -143,6 +176,7 @@ class Daemon:
     async def _main(self) -> None:
         self._token, self._end = trio.lowlevel.current_trio_token(), trio.Event()
         async with Store.running(self._config, self.fetcher) as self.store:
+            self.store.ranged.ranger = self.ranger
             places = self.store._shelf._places
             places.put = partial(self._put, places.put)  # type: ignore[method-assign]
             self._started.set()
@@ -177,6 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.daemon = Daemon(self.folder)
         self.complete: dict[str, int] = {}
         self.opened: list[tuple[OpenImage, bytes]] = []
+        self.parts: list[tuple[PartImage, bytes]] = []
         self.pinned: set[str] = set()
         self.kept: set[str] = set()
 
@@ -235,8 +270,35 @@ class StoreMachine(RuleBasedStateMachine):
         opened, _ = self.opened.pop(place % len(self.opened))
         self.daemon.do(self._close, opened)
 
-    async def _close(self, opened: OpenImage) -> None:
+    async def _close(self, opened: OpenImage | PartImage) -> None:
         opened.close()
+
+    @rule(key=keys, place=st.integers(0, 2), offset=st.integers(0, 50_000), fate=st.sampled_from(PART_FATES))
+    def read_a_part(self, key: tuple[str, int], place: int, offset: int, fate: str) -> None:
+        """Open an image that is not here whole, and read something of it; who does keeps it open."""
+        names = list(CONTENTS[key])
+        self.daemon.ranger.fate = fate
+        self.daemon.do(self._read_a_part, key, names[place % len(names)], offset)
+
+    async def _read_a_part(self, key: tuple[str, int], name: str, offset: int) -> None:
+        if self.store.state(SERIES[key]) == "local":
+            return
+        layout = layout_of(key)
+        image = layout.images.find(name)
+        assert image is not None
+        part = await self.store.ranged.open(SERIES[key], layout, image)
+        self.parts.append((part, CONTENTS[key][name]))
+        try:
+            await self.store.ranged.bring(part, offset, 20_000)
+        except (NoSpace, Unreachable, UnreadableAnswer):
+            return
+        assert part.read(offset, 20_000) == CONTENTS[key][name][offset : offset + 20_000]
+
+    @precondition(lambda self: self.parts)
+    @rule(place=st.integers(0, 100))
+    def close_a_part(self, place: int) -> None:
+        part, _ = self.parts.pop(place % len(self.parts))
+        self.daemon.do(self._close, part)
 
     @rule(uid=st.sampled_from(list(LISTED)))
     def pin(self, uid: str) -> None:
@@ -280,6 +342,8 @@ class StoreMachine(RuleBasedStateMachine):
     def _close_all(self) -> None:
         while self.opened:
             self.close(0)
+        while self.parts:
+            self.close_a_part(0)
 
     # -- what holds -------------------------------------------------------------------------------
 
@@ -295,6 +359,10 @@ class StoreMachine(RuleBasedStateMachine):
                         assert local.read(0, 1_000_000) == data
         for opened, data in self.opened:
             assert opened.read(0, 1_000_000) == data
+        for part, data in self.parts:
+            for offset in range(0, len(data), BLOCK_BYTES):
+                if not part.lacks(offset, BLOCK_BYTES):
+                    assert part.read(offset, BLOCK_BYTES) == data[offset : offset + BLOCK_BYTES]
 
     @invariant()
     def what_was_complete_is_known(self) -> None:
@@ -318,7 +386,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_over(self) -> None:
-        assert [file for file in (self.folder / "incoming").rglob("*") if not file.is_dir()] == []
+        held = sorted(each.path for each in self.store._parts._files.values())
+        assert sorted(file for file in (self.folder / "incoming").rglob("*") if not file.is_dir()) == held
         assert self.store._room.reserved_bytes == 0
         assert self.store._shelf._ledger.unfinished() == []
 

@@ -116,6 +116,11 @@ class EitherArchive:
         """How to have annotations with the images of a series, of those that NBIA alone has."""
         return self._nbia.annotations
 
+    @property
+    def ranges(self) -> EitherImages:
+        """How to get at parts of images, which the IDC alone can give."""
+        return self._images
+
     async def aclose(self) -> None:
         """Close all connections and files of both."""
         await self._idc.aclose()

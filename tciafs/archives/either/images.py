@@ -102,18 +102,33 @@ class EitherImages:
         """Return whether the IDC has the series, and its buckets are not known to be away."""
         return self._idc.holds(series.series_uid) and not self._buckets.is_away
 
-    async def layout(self, series: Series) -> Sequence[ListedImage] | None:
+    async def layout(
+        self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
+    ) -> Sequence[ListedImage] | None:
         """Return names and sizes of the images, None where the IDC cannot give them now."""
         if not self.can_name(series):
             return None
         try:
             with self._buckets.used():
-                return await self._idc.layout(series)
+                return await self._idc.layout(series, received)
         except TciafsError as error:
             log.info("the images of series %s cannot be named in advance: %s", series.series_uid, error)
             return None
 
     # -- either way -------------------------------------------------------------------------------
+
+    def gives(self, series: Series) -> bool:
+        """Return whether the IDC has the series, is not away, and has not failed with it."""
+        is_well = not self._buckets.is_away and series.series_uid not in self._failed
+        return is_well and self._idc.holds(series.series_uid)
+
+    async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        """Return a part of an image from the IDC; where that fails, the series is to be had from NBIA."""
+        try:
+            return await self._idc.part(series, image, first, size_bytes)
+        except TciafsError as error:
+            self._note_broken(series, error)
+            raise
 
     async def _asked(
         self,

@@ -10,21 +10,24 @@ from urllib.parse import urlencode
 
 import httpx
 
-from tciafs.archives.http.bulk import AT_ONCE
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Misuse
 
-__all__ = ["Asking", "Span", "checked_url", "open_client"]
+__all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client"]
+
+AT_ONCE = "tciafs.at_once"
+"""An extension of requests: whoever asks wants the body as a whole, and bounds the time it may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """A part of a body: the bytes from `first` on, `size_bytes` of them or up to its end (RFC 9110, section
-    14).
+    14). Of a body of `etag`, if that is not None, and of no other (section 13.1.1).
     """
 
     first: int
     size_bytes: int | None = None
+    etag: str | None = None
 
     @property
     def header(self) -> str:
@@ -37,6 +40,14 @@ class Span:
         """Return whether an answer is that part, and not the whole or another one."""
         said: str = response.headers.get("Content-Range", "")
         return response.status_code == httpx.codes.PARTIAL_CONTENT and said.startswith(f"bytes {self.first}-")
+
+    def is_of_another(self, response: httpx.Response) -> bool:
+        """Return whether an answer is of another body than was meant: of another ETag, or of none."""
+        if self.etag is None:
+            return False
+        if response.status_code == httpx.codes.PRECONDITION_FAILED:
+            return True
+        return response.is_success and response.headers.get("ETag", "").strip('"').lower() != self.etag
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,8 @@ class Asking:
             headers["Authorization"] = f"Bearer {token}"
         if self.span is not None:
             headers["Range"] = self.span.header
+            if self.span.etag is not None:
+                headers["If-Match"] = f'"{self.span.etag}"'
         method, data = ("GET", None) if self.form is None else ("POST", dict(self.form))
         return client.build_request(
             method,

@@ -24,10 +24,9 @@ from typing import TypeAlias, TypeVar, cast
 import httpx
 import trio
 
-__all__ = ["AT_ONCE", "BulkTransport"]
+from tciafs.archives.http.asking import AT_ONCE
 
-AT_ONCE = "tciafs.at_once"
-"""An extension of requests: whoever asks wants the body as a whole, and bounds the time it may take."""
+__all__ = ["BulkTransport"]
 
 AT_ONCE_BYTES = 4 << 20
 """What is longer comes in pieces, so that it never lies in memory twice."""

@@ -32,6 +32,7 @@ from tciafs.archives.http.pace import Pace
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,
+    SeriesDamaged,
     SlowDown,
     TciafsError,
     Unreachable,
@@ -231,6 +232,8 @@ class HttpClient:
             response = await self._authorized(client, asking)
             asking.tell(log, self.host, response.status_code)
             async with aclosing(response):
+                if span is not None and span.is_of_another(response):
+                    raise self._changed(asked)
                 await self._check(response, asked)
                 if span is not None and not span.is_in(response):
                     raise UnreadableAnswer(f"{self.host} answered {asked} with another part of it")
@@ -339,6 +342,11 @@ class HttpClient:
         if status >= 500 and status != 501:
             return Unreachable(said)
         return RequestRejected(said, status, text)
+
+    def _changed(self, asked: str) -> SeriesDamaged:
+        changed = SeriesDamaged(f"{self.host} has something else as {asked} than it had")
+        changed.retryable = False
+        return changed
 
     def _pause(self, error: Exception) -> bool | float:
         """Say whether to ask again, and after how many seconds (True: the usual backoff)."""

@@ -136,9 +136,24 @@ class IdcArchive:
         """Return whether the index has the series."""
         return self.holds(series.series_uid)
 
-    async def layout(self, series: Series) -> Sequence[ListedImage]:
+    async def layout(
+        self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
+    ) -> Sequence[ListedImage]:
         """Return names and sizes of the images, from the bucket's listing and their first kilobytes."""
-        return self._images.named(await self._images.known(self._place_of(series)))
+        return self._images.named(await self._images.known(self._place_of(series), received))
+
+    @property
+    def ranges(self) -> "IdcArchive":
+        """How to get at parts of images."""
+        return self
+
+    def gives(self, series: Series) -> bool:
+        """Return whether the index has the series."""
+        return self.holds(series.series_uid)
+
+    async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        """Return a part of an image, which has to be the object that was listed."""
+        return await self._images.part(self._place_of(series), image, first, size_bytes)
 
     deflates_whole_series = False
 

@@ -7,10 +7,14 @@ NBIA's depend on an order in its database that nobody else knows. Defined here a
 is checked of a series.
 """
 
+import zlib
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from operator import itemgetter
+
+import trio
 
 from tciafs.archives.idc.memory import IdcMemory, KnownImage
 from tciafs.archives.idc.parallel import all_of, opened_ahead
@@ -18,7 +22,7 @@ from tciafs.archives.idc.s3 import Buckets, StoredObject
 from tciafs.archives.idc.table import IndexedSeries
 from tciafs.archives.nbia.names import retriever_names
 from tciafs.errors import SeriesDamaged, UnreadableAnswer
-from tciafs.headers import Beginning, beginning_in
+from tciafs.headers import Beginning, beginning_in, sop_instance_uid_in
 from tciafs.model import Checksums, Delivery, ImageKey, ListedImage, Member
 from tciafs.naming import image_names
 
@@ -37,6 +41,14 @@ IN_ONE_PIECE_BYTES = 1 << 20
 """What is smaller is asked for as a whole, and again where that fails; a larger one comes in a stream."""
 
 
+REMEMBERED_IMAGES = 100_000
+"""Series are kept resolved of which parts are asked for, as many as have so many images, and the last one."""
+
+
+def _ignore(_size_bytes: int) -> None:
+    pass
+
+
 class IdcImages:
     """The images of series, from buckets; what headers say is kept in `memory`."""
 
@@ -44,18 +56,22 @@ class IdcImages:
         self._buckets = buckets
         self._memory = memory
         self._latest: tuple[str, Mapping[str, KnownImage]] = ("", {})
+        self._by_name: OrderedDict[str, Mapping[str, KnownImage]] = OrderedDict()
 
     async def study_id(self, series: IndexedSeries) -> str | None:
         """Return the StudyID in the header of the first object of a series; None: there is none."""
         first = await self._buckets.first(series.bucket, f"{series.uuid}/")
         return None if first is None else (await self._beginning(series, first)).study_id
 
-    async def known(self, series: IndexedSeries) -> Sequence[KnownImage]:
+    async def known(
+        self, series: IndexedSeries, received: Callable[[int], None] = _ignore
+    ) -> Sequence[KnownImage]:
         """Return the images of a series in the order of their names, checked against the index.
 
-        Raises SeriesDamaged where they are not what the index says.
+        `received` is told of what is read of them for that. Raises SeriesDamaged where they are not what the
+        index says.
         """
-        return tuple((await self._by_uid(series)).values())
+        return tuple((await self._by_uid(series, received)).values())
 
     def names_learnt(self, series: IndexedSeries) -> Mapping[str, str] | None:
         """Return the names of the images by SOP Instance UID; None: their headers were never read."""
@@ -64,25 +80,28 @@ class IdcImages:
             return None
         return {image.sop_instance_uid: name for name, image in _with_names(images)}
 
-    async def _by_uid(self, series: IndexedSeries) -> Mapping[str, KnownImage]:
+    async def _by_uid(
+        self, series: IndexedSeries, received: Callable[[int], None] = _ignore
+    ) -> Mapping[str, KnownImage]:
         """Return the images by SOP Instance UID, of the series asked for last without reading them again.
 
         Its images may be fetched one by one, and there are 91,980 of them in one series.
         """
         uuid, images = self._latest
         if uuid != series.uuid:
-            known = self._memory.images(series.uuid) or await self._learnt(series)
+            known = self._memory.images(series.uuid) or await self._learnt(series, received)
             images = {each.sop_instance_uid: each for each in known}
             self._latest = series.uuid, images
         return images
 
-    async def _learnt(self, series: IndexedSeries) -> Sequence[KnownImage]:
+    async def _learnt(self, series: IndexedSeries, received: Callable[[int], None]) -> Sequence[KnownImage]:
         objects = await self._buckets.objects(series.bucket, f"{series.uuid}/")
         if not objects or series.image_count not in (None, len(objects)):
             raise SeriesDamaged(
                 f"series {series.series_uid} has {len(objects)} of {series.image_count} images in its bucket"
             )
-        headers = await all_of(objects, partial(self._beginning, series), most=HEADERS_AT_ONCE)
+        work = partial(self._beginning, series, received=received)
+        headers = await all_of(objects, work, most=HEADERS_AT_ONCE)
         images = [_known(series, *pair) for pair in zip(objects, headers, strict=True)]
         if len({image.sop_instance_uid for image in images}) < len(images):
             raise SeriesDamaged(f"two images of series {series.series_uid} have one SOP Instance UID")
@@ -112,6 +131,35 @@ class IdcImages:
         async with self._opened(series, image.stored) as chunks:
             yield Member(None, image.stored.size_bytes, chunks, ROUTE)
 
+    async def part(self, series: IndexedSeries, listed: ListedImage, first: int, size_bytes: int) -> bytes:
+        """Return bytes of an image from `first` on; of the first ones the SOP Instance UID is checked.
+
+        Raises SeriesDamaged where they are not of the image that was listed.
+        """
+        image = (await self._named_images(series)).get(listed.name)
+        if image is None or image.stored.size_bytes != listed.size_bytes:
+            raise SeriesDamaged(f"series {series.series_uid} has no such image as {listed.name} any more")
+        data = await self._buckets.part(series.bucket, image.stored, size_bytes, first)
+        if len(data) != size_bytes:
+            raise UnreadableAnswer(f"of {listed.name} {len(data)} bytes came, and not {size_bytes}")
+        if first == 0 and not _may_be(image, data):
+            raise SeriesDamaged(f"{listed.name} of series {series.series_uid} is no such DICOM image")
+        return data
+
+    async def _named_images(self, series: IndexedSeries) -> Mapping[str, KnownImage]:
+        """Return the images of a series by name.
+
+        They are looked up in a thread: of the longest series that takes a good part of a second.
+        """
+        if series.uuid not in self._by_name:
+            known = await trio.to_thread.run_sync(self._memory.images, series.uuid)
+            images = known or await self._learnt(series, _ignore)
+            self._by_name[series.uuid] = dict(await trio.to_thread.run_sync(_with_names, images))
+        self._by_name.move_to_end(series.uuid)
+        while len(self._by_name) > 1 and sum(map(len, self._by_name.values())) > REMEMBERED_IMAGES:
+            self._by_name.popitem(last=False)
+        return self._by_name[series.uuid]
+
     @asynccontextmanager
     async def _opened(
         self, series: IndexedSeries, stored: StoredObject
@@ -122,15 +170,19 @@ class IdcImages:
         async with self._buckets.stream(series.bucket, stored) as chunks:
             yield _Sized(stored, chunks)
 
-    async def _beginning(self, series: IndexedSeries, stored: StoredObject) -> Beginning:
+    async def _beginning(
+        self, series: IndexedSeries, stored: StoredObject, received: Callable[[int], None] = _ignore
+    ) -> Beginning:
         for size_bytes in HEADER_BYTES:
             if size_bytes >= stored.size_bytes:
                 break
             header = await self._buckets.part(series.bucket, stored, size_bytes)
+            received(len(header))
             if (found := beginning_in(header, is_whole=False)) is not None:
                 return found
         # The deflated transfer syntax, or a header with very much in it.
         whole = await self._buckets.part(series.bucket, stored)
+        received(len(whole))
         found = beginning_in(whole, is_whole=True)
         assert found is not None
         return found
@@ -164,6 +216,14 @@ def _known(series: IndexedSeries, stored: StoredObject, header: Beginning) -> Kn
     if not header.sop_instance_uid or header.series_uid != series.series_uid:
         raise SeriesDamaged(f"an object of series {series.series_uid} is no image of it")
     return KnownImage(stored, header.sop_instance_uid, header.acquisition_number, header.instance_number)
+
+
+def _may_be(image: KnownImage, beginning: bytes) -> bool:
+    """Return whether an object that begins so is that image, as far as its beginning tells."""
+    try:
+        return sop_instance_uid_in(beginning) == image.sop_instance_uid
+    except zlib.error:  # the deflated transfer syntax, of which a part says nothing
+        return True
 
 
 class _Deliveries(AsyncIterator[Delivery]):

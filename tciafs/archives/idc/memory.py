@@ -44,7 +44,10 @@ class IdcMemory:
     def __init__(self, path: Path) -> None:
         self._database: sqlite3.Connection | None = None
         try:
-            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+            # Looked into from threads, too: SQLite has them wait for each other.
+            self._database = sqlite3.connect(
+                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
             self._database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + SCHEMA)
         except sqlite3.Error as error:
             log.warning("what headers said is not remembered, since %s cannot be used: %s", path, error)

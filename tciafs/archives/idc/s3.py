@@ -61,10 +61,16 @@ class Buckets:
             following = page.following
         return found
 
-    async def part(self, bucket: str, each: StoredObject, size_bytes: int | None = None) -> bytes:
-        """Return the first bytes of an object, or all, with retries. For what may be held in memory."""
+    async def part(
+        self, bucket: str, each: StoredObject, size_bytes: int | None = None, first: int = 0
+    ) -> bytes:
+        """Return bytes of an object from `first` on, or all up to its end, with retries.
+
+        For what may be held in memory. Raises SeriesDamaged where it is another object by now.
+        """
+        span = Span(first, size_bytes, each.etag or None)
         with _gone_for_good():
-            return await self._http.fetch(_address(bucket, each), {}, _Bytes, span=Span(0, size_bytes))
+            return await self._http.fetch(_address(bucket, each), {}, _Bytes, span=span)
 
     @asynccontextmanager
     async def stream(self, bucket: str, each: StoredObject) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -224,6 +224,11 @@ class NbiaArchive:
         """How to have annotations with the images of a series."""
         return self._annotations
 
+    @property
+    def ranges(self) -> None:
+        """Images come whole."""
+        return None
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()

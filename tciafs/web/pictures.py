@@ -6,6 +6,7 @@ alone; blocks, and is to be used by one thread at a time (pydicom's imports are 
 """
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,6 +21,9 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.pixels.utils import pixel_array
 
 __all__ = ["NoPicture", "picture"]
+
+CODE = re.compile(r"[A-Z0-9 _]{1,16}", re.ASCII)
+"""A text of DICOM's kind CS (PS3.5, 6.2), such as a modality; a damaged header has others there."""
 
 LARGEST_FRAME_BYTES = 256 << 20
 LARGEST_DEFLATED_BYTES = 2 << 20
@@ -111,7 +115,8 @@ def _is_deflated(file: BinaryIO) -> bool:
 def _refuse(header: Dataset) -> None:
     """Raise NoPicture for what has no pixels, too many, or such as nothing here can decode."""
     if "Rows" not in header or "Columns" not in header:
-        raise NoPicture(f"a series of modality {header.get('Modality', 'unknown')} has no pixels")
+        modality = str(header.get("Modality", ""))
+        raise NoPicture(f"a series of modality {modality if CODE.fullmatch(modality) else '?'} has no pixels")
     depth = int(header.get("SamplesPerPixel", 1)) * int(header.get("BitsAllocated", 16)) // 8
     if header.Rows * header.Columns * max(1, depth) > LARGEST_FRAME_BYTES:
         raise NoPicture(f"an image of {header.Columns} x {header.Rows} pixels is too large to be shown")

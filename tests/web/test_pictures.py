@@ -1,6 +1,7 @@
 """Pictures of images: windowed as they say or as is sensible, and a sentence for what cannot be shown."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,13 @@ def test_whatever_a_file_has_there_is_a_picture_or_a_sentence(
         sentence = str(error)
     assert "\n" not in sentence
     assert len(sentence) < 400
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom tells who writes such a header
+def test_a_modality_that_is_none_is_not_said(tmp_path: Path) -> None:
+    plan = image(RAMP)
+    del plan.Rows
+    for modality, said in (("RTPLAN", "RTPLAN"), ("CT\n" + 99 * "x", "?")):
+        plan.Modality = modality
+        with pytest.raises(NoPicture, match=rf"of modality {re.escape(said)} has no pixels"):
+            seen(encoded(plan), tmp_path)

@@ -130,7 +130,7 @@ class Settings:
     )
     idc_version: int | None = _setting(
         "",
-        "An earlier release of the Imaging Data Commons, with --archive idc; default: that of the index.",
+        "An earlier release of the Imaging Data Commons; default: that of the index.",
         "N",
         parse_positive,
     )

@@ -16,12 +16,8 @@ __all__ = ["browse"]
 def browse(find: "Callable[[], Sequence[Ours]]") -> int:
     """Serve the page until Ctrl-C; return an exit code. Raises what `find` raises the first time."""
     find()
-    try:
-        from tciafs.web.server import serve_until_told
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"the page needs {error.name}, which is not installed: pip install 'tciafs[web]'"
-        ) from error
+    from tciafs.web.server import serve_until_told
+
     serve_until_told(lambda: [each.path for each in find()], _announce)
     return 0
 

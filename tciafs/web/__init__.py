@@ -1,1 +1,1 @@
-"""The web page of `tciafs status --web`: that command serves it, and asks the daemons. Needs tciafs[web]."""
+"""The web page of `tciafs status --web`: that command serves it, and asks the daemons."""

@@ -26,7 +26,7 @@ from tciafs.errors import Misuse, TciafsError, Unusable
 
 __all__ = ["ensure_table", "installed_index"]
 
-INSTALL = "pip install 'tciafs[idc]'"
+INSTALL = "pip install idc-index-data duckdb"
 PUBLISHED_BY_TCIA = "10.7937/"
 FILES = ("idc_index", "collections_index", "version_metadata_index")
 EARLIER_FILE = "prior_versions_index"

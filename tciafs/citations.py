@@ -20,7 +20,6 @@ ARCHIVE_TEXT = (
     f"pp. 1045-1057. https://doi.org/{ARCHIVE_DOI}"
 )
 DOI = re.compile(r"(?i)(?:https?://(?:dx\.)?doi\.org/|doi:)?(10\.[0-9]{4,9}/\S+)")
-NO_ADDRESS = "no address is listed where these are described"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,8 @@ def _as_text(sets: list[DataSet]) -> str:
     for each in sets:
         licence = f" Licence: {each.licence}." if each.licence else ""
         what = f"{each.title} [Data set, {each.series:,} series]"
-        lines.append(f"{what}. {PUBLISHER}. {each.address or NO_ADDRESS}.{licence}")
+        address = f" {each.address}." if each.address else ""
+        lines.append(f"{what}. {PUBLISHER}.{address}{licence}")
     return "\n\n".join([*lines, ARCHIVE_TEXT]) + "\n"
 
 

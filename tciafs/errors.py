@@ -58,7 +58,7 @@ class TciafsError(Exception):
 
     errno: ClassVar[int] = errno.EIO
     exit_code: ClassVar[int] = 1
-    hint: ClassVar[str] = "See the log; run with --log-level debug for the details."
+    hint: ClassVar[str] = "tciafs status and the log may say more."
     retryable: bool = False
 
 

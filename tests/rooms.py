@@ -177,7 +177,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.private_files": "",
         "filesystem.usage": "model filesystem.private_files",
         "filesystem.walk_ahead": "errors filesystem.identities filesystem.nodes filesystem.way",
-        "filesystem.way": "model filesystem.folders filesystem.identities filesystem.sources",
+        "filesystem.way": "errors model filesystem.folders filesystem.identities filesystem.sources",
         "filesystem.prefetching": "errors control.series_values filesystem.identities filesystem.paths "
         "filesystem.status filesystem.way",
         "filesystem.mountpoint": "errors",
@@ -209,8 +209,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.output": "errors",
         "cli.completing": "errors control.report filesystem.mountpoint",
         "cli.agreeing": "errors naming settings agreement cli.output",
-        "cli.citing": "cli.completing citations control.client control.report cli.daemons cli.exporting "
-        "cli.output",
+        "cli.citing": "errors naming cli.completing citations control.client control.report cli.daemons "
+        "cli.exporting cli.output",
         "cli.measuring": "cli.completing hidden control.report cli.daemons cli.exporting cli.output",
         "cli.manifests": "cli.completing hidden selection.manifests control.manifest_client "
         "control.report cli.daemons "

@@ -28,7 +28,9 @@ def test_series_with_one_doi_are_one_data_set() -> None:
 def test_what_has_no_address_is_a_data_set_for_each_collection() -> None:
     sets = data_sets([replace(LIDC, data_uri=""), replace(LIDC, data_uri="", collection="NLST")])
     assert [each.title for each in sets] == ["LIDC-IDRI", "NLST"]
-    assert "no address is listed" in FORMS["text"](sets)
+    assert FORMS["text"](sets).startswith(
+        "LIDC-IDRI [Data set, 1 series]. The Cancer Imaging Archive. Licence: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,8 @@ def test_a_living_daemon_that_does_not_answer_is_a_sentence(
 
 def test_where_nothing_is_mounted_there_is_no_status(run: Run, daemons: Daemons) -> None:
     assert run("status") == Result(3, "", "tciafs: you have no tciafs mounted\n")
-    assert run("status", "/mnt/\x1b[2J") == Result(3, "", "tciafs: no tciafs is mounted at /mnt/\\x1b[2J\n")
+    assert run("status", "/mnt/\x1b[2J") == Result(3, "", "tciafs: /mnt/\\x1b[2J does not exist\n")
+    assert run("status", "/") == Result(3, "", "tciafs: no tciafs is mounted at /\n")
     assert run("status", "") == Result(2, "", "tciafs: the path is an empty word. See tciafs --help.\n")
 
 
@@ -209,9 +210,9 @@ def test_a_mount_of_somebody_else_is_not_asked(run: Run, daemons: Daemons) -> No
 
 def test_a_refresh_asks_for_the_path_in_the_mount_and_says_so(run: Run, daemons: Daemons) -> None:
     daemons.mount(Path("/mnt/a"))
-    assert run("refresh", "/mnt/a") == Result(0, "asked again: /\n", "")
-    assert run("refresh", "/mnt/a/Lung/P 1") == Result(0, "asked again: /Lung/P 1\n", "")
-    assert run("refresh", "/mnt/a/x\x1by").out == "asked again: /x\\x1by\n"
+    assert run("refresh", "/mnt/a") == Result(0, "asked again: /mnt/a\n", "")
+    assert run("refresh", "/mnt/a/Lung/P 1") == Result(0, "asked again: /mnt/a/Lung/P 1\n", "")
+    assert run("refresh", "/mnt/a/x\x1by").out == "asked again: /mnt/a/x\\x1by\n"
     assert daemons.asked == [
         (Path("/mnt/a"), "/"),
         (Path("/mnt/a"), "/Lung/P 1"),
@@ -225,7 +226,7 @@ def test_without_a_word_the_current_folder_is_asked_for_again(
     (tmp_path / "mnt" / "Lung").mkdir(parents=True)
     daemons.mount(tmp_path / "mnt")
     monkeypatch.chdir(tmp_path / "mnt" / "Lung")
-    assert run("refresh") == Result(0, "asked again: /Lung\n", "")
+    assert run("refresh") == Result(0, "asked again: .\n", "")
     (tmp_path / "mnt" / "Lung").rmdir()
     result = run("refresh")
     assert (result.code, "the current folder is not there any more" in result.err) == (3, True)
@@ -259,8 +260,8 @@ def test_what_is_pinned_and_unpinned_is_said(
     asked: list[tuple[Path, str, bool]] = []
     daemons.mount(Path("/mnt/a"))
     monkeypatch.setattr(client, "ask_pin", lambda mount, path, *, pinned: asked.append((mount, path, pinned)))
-    assert run("pin", "/mnt/a/Lung") == Result(0, "pinned: /Lung\n", "")
-    assert run("unpin", "/mnt/a/x\x1by") == Result(0, "not pinned any more: /x\\x1by\n", "")
+    assert run("pin", "/mnt/a/Lung") == Result(0, "pinned: /mnt/a/Lung\n", "")
+    assert run("unpin", "/mnt/a/x\x1by") == Result(0, "not pinned any more: /mnt/a/x\\x1by\n", "")
     assert asked == [(Path("/mnt/a"), "/Lung", True), (Path("/mnt/a"), "/x\x1by", False)]
     assert run("pin").code == 2
 
@@ -268,9 +269,9 @@ def test_what_is_pinned_and_unpinned_is_said(
 @pytest.mark.parametrize(
     ("done", "code", "said"),
     [
-        (Evicted(1, 2048, 0, 0, None), 0, "1 series dropped, 2.0K free"),
-        (Evicted(1200, 0, 0, 3, None), 1, "1,200 series dropped, 0B free; not dropped: 3 in use"),
-        (Evicted(0, 0, 1, 2, None), 1, "0 series dropped, 0B free; not dropped: 1 pinned, 2 in use"),
+        (Evicted(1, 2048, 0, 0, None), 0, "1 series dropped, 2.0K freed"),
+        (Evicted(1200, 0, 0, 3, None), 1, "1,200 series dropped, 0B freed; not dropped: 3 in use"),
+        (Evicted(0, 0, 1, 2, None), 1, "0 series dropped, 0B freed; not dropped: 1 pinned, 2 in use"),
     ],
 )
 def test_what_was_evicted_is_said_and_what_had_to_stay(
@@ -278,7 +279,7 @@ def test_what_was_evicted_is_said_and_what_had_to_stay(
 ) -> None:
     daemons.mount(Path("/mnt/a"))
     monkeypatch.setattr(client, "ask_evict", lambda _mount, _path: done)
-    assert run("evict", "/mnt/a/Lung") == Result(code, f"/Lung: {said}\n", "")
+    assert run("evict", "/mnt/a/Lung") == Result(code, f"/mnt/a/Lung: {said}\n", "")
 
 
 # Verifying

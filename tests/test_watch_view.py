@@ -55,7 +55,7 @@ def test_everything_that_happens_is_shown() -> None:
     speeds.note(STATUS, 2.0)
     text = "\n".join(lines(STATUS, 100, speeds))
     for said in (
-        "opened     10 images since the start, 90% of them from the cache",
+        "opened     images 10 times since the start, 90% of them from the cache",
         "requests   17 for listings; series: 6 fetched, 7 failed",
         "line       0B/s now, 9.5M since midnight UTC",
         "downloads: 1 coming, 1 waiting",

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from functools import partial
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from tciafs.cli.completing import PATH
 from tciafs.cli.daemons import asked_each, mount_around, mounts_of_user
 from tciafs.cli.exporting import series_at
 from tciafs.cli.output import say
+from tciafs.errors import Misuse
 
 if TYPE_CHECKING:
     from tciafs.citations import SeriesSource
@@ -27,7 +29,9 @@ __all__ = ["cite"]
     help="How citations are written.  [default: text]",
 )
 @click.option(
-    "--used", is_flag=True, help="Cite what was read through the mounts at PATH (default: all yours)."
+    "--used",
+    is_flag=True,
+    help="Cite what was read, at PATH: mounts, or collections in them (default: all your mounts).",
 )
 @click.option(
     "--since",
@@ -56,6 +60,8 @@ def cite(paths: tuple[str, ...], form: str, used: bool, since: dt.datetime | Non
         sources, exit_code = _used(paths, (since.date() if since else dt.date.min).isoformat())
     else:
         sources = [each.source() for each in series_at(paths or (".",))]
+    if used and not sources:
+        click.echo("tciafs: nothing was read there, as far as is known", err=True)
     text = FORMS[form](data_sets(sources))
     say("\n".join(printable(line) for line in text.rstrip("\n").split("\n")))
     return exit_code
@@ -65,14 +71,30 @@ def _used(paths: tuple[str, ...], since: str) -> "tuple[list[SeriesSource], int]
     """Return the source of each series that was read through some mounts, and an exit code."""
     from tciafs.citations import SeriesSource
     from tciafs.control.client import ask_used
+    from tciafs.naming import legal_name
 
-    mounts = {mount.path: mount for mount, _inside in map(mount_around, paths)}
-    answers, exit_code = asked_each(list(mounts.values()) or mounts_of_user(), partial(ask_used, since=since))
-    sources = []
-    for each in (each for answer in answers for each in answer):
-        is_third_party = each.third_party.upper() == "YES"
-        source = SeriesSource(
-            each.collection, each.data_uri, each.licence_name, each.licence_uri, is_third_party
-        )
-        sources += [source] * each.series
+    places = [mount_around(path) for path in paths] or [(mount, "/") for mount in mounts_of_user()]
+    sources, exit_code = [], 0
+    for mount, inside in places:
+        collection = _collection_of(inside)
+        answers, code = asked_each([mount], partial(ask_used, since=since))
+        exit_code = exit_code or code
+        for each in (each for answer in answers for each in answer):
+            is_third_party = each.third_party.upper() == "YES"
+            source = SeriesSource(
+                each.collection, each.data_uri, each.licence_name, each.licence_uri, is_third_party
+            )
+            if collection in (None, legal_name(each.collection)):
+                sources += [source] * each.series
     return sources, exit_code
+
+
+def _collection_of(inside: str) -> str | None:
+    """Return the name of the collection that a path in a mount is, None for the mount itself.
+
+    Raises Misuse for what lies deeper: what was read is counted for whole collections.
+    """
+    parts = PurePosixPath(inside).parts[1:]
+    if len(parts) > 1:
+        raise Misuse(f"{inside} is no collection, and what was read is known of whole collections alone")
+    return parts[0] if parts else None

@@ -3,6 +3,7 @@
 Paths in mounts are plain words here: click would look at what they name, and wait for a frozen daemon.
 """
 
+import errno
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import click
 
 from tciafs.cli.completing import MOUNT_POINT, PATH
 from tciafs.cli.output import fail_with, say
-from tciafs.errors import Misuse, NoDaemon, TciafsError, Unusable
+from tciafs.errors import Misuse, NoDaemon, NoSuchName, TciafsError, Unusable
 
 if TYPE_CHECKING:
     from tciafs.filesystem.mountpoint import Ours
@@ -25,6 +26,7 @@ __all__ = [
     "asked",
     "asked_each",
     "asked_quietly",
+    "failure_of",
     "mount_around",
     "mounts_meant",
     "mounts_of_user",
@@ -89,7 +91,7 @@ def refresh(path: str) -> None:
     from tciafs.control.report import printable
 
     asked(mount, partial(ask_refresh, mount.path, inside))
-    say(f"asked again: {printable(inside)}")
+    say(f"asked again: {printable(path)}")
 
 
 def mounts_of_user() -> "list[Ours]":
@@ -112,7 +114,8 @@ def mount_around(word: str) -> "tuple[Ours, str]":
     except OSError as error:
         raise Unusable(f"the current folder is not there any more: {error.strerror}") from error
     if found is None:
-        raise Unusable(f"no tciafs is mounted at {printable(word)}")
+        there = "no tciafs is mounted at {}" if os.path.lexists(word) else "{} does not exist"
+        raise Unusable(there.format(printable(word)))
     mount, _inside = found
     if mount.owner_uid != os.geteuid():
         where = printable(str(mount.path))
@@ -161,6 +164,21 @@ def asked(mount: "Ours", question: Callable[[], A]) -> A:
         return question()
     except NoDaemon:
         if is_dead(mount.path):
-            quoted = shlex.quote(str(mount.path))
-            raise NoDaemon(f"the daemon of {quoted} is dead; clear it with: tciafs umount {quoted}") from None
+            raise _dead(mount) from None
         raise
+
+
+def failure_of(path: str, mount: "Ours", error: OSError) -> TciafsError:
+    """Return what a path in a mount failed with, as commands say it."""
+    from tciafs.control.report import printable
+
+    if error.errno == errno.ENOTCONN:
+        return _dead(mount)
+    if error.errno == errno.ENOENT:
+        return NoSuchName(f"{printable(path)} does not exist")
+    return TciafsError(f"{printable(path)} could not be listed: {error.strerror}")
+
+
+def _dead(mount: "Ours") -> NoDaemon:
+    quoted = shlex.quote(str(mount.path))
+    return NoDaemon(f"the daemon of {quoted} is dead; clear it with: tciafs umount {quoted}")

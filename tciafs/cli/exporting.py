@@ -75,7 +75,7 @@ def export(paths: tuple[str, ...], to: Path, form: str | None, per: str) -> int:
 
 def series_at(paths: tuple[str, ...]) -> "list[MountedSeries]":
     """Return the series at some paths in mounts, each once. Raises Unusable, or what a mount refuses."""
-    from tciafs.cli.daemons import mount_around
+    from tciafs.cli.daemons import failure_of, mount_around
     from tciafs.export.mounted import series_below
 
     found: dict[PurePosixPath, MountedSeries] = {}
@@ -84,7 +84,7 @@ def series_at(paths: tuple[str, ...]) -> "list[MountedSeries]":
         try:
             found.update({each.location: each for each in series_below(mount.path, inside)})
         except OSError as error:
-            raise TciafsError(f"{path} could not be listed: {error.strerror}") from error
+            raise failure_of(path, mount, error) from error
     if not found:
         raise Unusable("there is no series at these paths")
     return [found[location] for location in sorted(found)]

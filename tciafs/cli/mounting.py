@@ -110,10 +110,10 @@ def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
     from tciafs.filesystem.mountpoint import prepare
 
     try:
-        ensure_agreed(settings)
         handed = systemd.take_mount() if foreground else None
         if handed is None:
             mountpoint = prepare(mountpoint)
+        ensure_agreed(settings)
         if foreground:
             daemon.run_in_foreground(settings, mountpoint, handed)
         else:

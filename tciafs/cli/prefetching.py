@@ -72,7 +72,8 @@ def retry(paths: tuple[str, ...]) -> int:
       tciafs retry /mnt/tcia/LIDC-IDRI
     """
     places = [mount_around(path) for path in paths] or [(mount, "/") for mount in mounts_of_user()]
-    return _fetch([_Wanted(mount, partial(_failed, mount, inside), again=True) for mount, inside in places])
+    wanted = [_Wanted(mount, partial(_failed, mount, inside), again=True) for mount, inside in places]
+    return _fetch(wanted, nothing="nothing has failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,8 @@ def _missing(series_uids: "Sequence[str]", listed: "list[ListedSeries]") -> list
     return [f"{uid}: not in the archive, or not permitted" for uid in series_uids if uid not in there]
 
 
-def _fetch(wanted: "list[_Wanted]") -> int:
-    """Have all of it fetched, say what came of it, and return the exit code."""
+def _fetch(wanted: "list[_Wanted]", nothing: str = "there is no series") -> int:
+    """Have all of it fetched, say what came of it (`nothing` of no series), and return the exit code."""
     since = time.time()
     outcome, exit_code = _Outcome(), 0
     try:
@@ -139,6 +140,9 @@ def _fetch(wanted: "list[_Wanted]") -> int:
     except KeyboardInterrupt:
         say(f"stopped: {outcome.said()}; what is under way comes to its end")
         raise
+    if exit_code == 0 and outcome.is_empty:
+        say(nothing)
+        return 0
     return outcome.conclude() or exit_code
 
 
@@ -152,6 +156,11 @@ class _Outcome:
     fetched_bytes: int = 0
     failures: list[str] = field(default_factory=list)
     ending: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no series at all."""
+        return not (self.fetched or self.here or self.gone or self.failures or self.ending)
 
     def said(self) -> str:
         """Return it as half a sentence."""
@@ -221,7 +230,7 @@ def _name(series: "ListedSeries") -> str:
     from tciafs.control.report import printable
 
     collection, patient, _, uid = series.path
-    return printable(f"{collection}/{patient} {uid}")
+    return printable(series.folder or f"{collection}/{patient} {uid}")
 
 
 class _Display(Protocol):

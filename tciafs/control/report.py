@@ -96,13 +96,13 @@ def parts_text(size_bytes: int) -> str:
 
 
 def opens_text(status: Status) -> str:
-    """Return how many of the images that were opened since the start were here."""
+    """Return how often an image was opened since the start, and how often it was here then."""
     cached, waiting = status.since_start.opened_cached, status.since_start.opened_waiting
     if not cached + waiting:
         return "no image since the start"
     share = 100 * cached // (cached + waiting)  # rounded down: 100% is all
-    images = "1 image" if cached + waiting == 1 else f"{cached + waiting:,} images"
-    return f"{images} since the start, {share}% of them from the cache"
+    times = "once" if cached + waiting == 1 else f"{cached + waiting:,} times"
+    return f"images {times} since the start, {share}% of them from the cache"
 
 
 def _refused(each: RefusalStatus) -> str:

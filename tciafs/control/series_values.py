@@ -48,11 +48,15 @@ class ListNamed:
 
 @dataclass(frozen=True, slots=True)
 class ListedSeries:
-    """A series as the archive lists it; `path` is its collection, patient ID, study and series UID."""
+    """A series as the archive lists it; `path` is its collection, patient ID, study and series UID.
+
+    `folder` is where it is in the mount, "" where that is not at hand.
+    """
 
     path: tuple[str, ...]
     image_count: int | None
     listed_bytes: int | None
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

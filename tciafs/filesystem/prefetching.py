@@ -7,6 +7,7 @@ downloads are like those that are fetched ahead: they come after what a reader w
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -73,7 +74,7 @@ class Prefetching:
         else:
             following = await way.next(after or within, by_name, within)
         while following is not None and not page.is_full:
-            page.add(following)
+            page.add(following, await way.folder_of(following.path))
             await trio.lowlevel.checkpoint()
             following = await way.next(following.path, by_name, within)
         return SeriesPage(tuple(page.series), more=following is not None)
@@ -86,7 +87,8 @@ class Prefetching:
         within = await self._paths.keys(path)
         every = (failed.series for failed in self._store.failures.every())
         meant = (each for each in every if each.path[: len(within)] == within and each.path > after)
-        return _first_page(sorted(meant, key=lambda each: each.path))
+        page = _first_page(sorted(meant, key=lambda each: each.path))
+        return replace(page, series=tuple([await self._with_folder(each) for each in page.series]))
 
     async def named(self, series_uids: Sequence[str], after: str) -> SeriesPage:
         """Return where series with these UIDs are, on from one, in the order of their UIDs.
@@ -97,6 +99,9 @@ class Prefetching:
             raise Misuse(f"at most {MOST_NAMED} series are looked up at once")
         meant = (each for each in await self._find(series_uids) if each.series_uid > after)
         return _first_page(sorted(meant, key=lambda each: each.series_uid))
+
+    async def _with_folder(self, series: ListedSeries) -> ListedSeries:
+        return replace(series, folder=await self._way.folder_of(series.path))
 
     async def turn(self, wish: Prefetch) -> PrefetchTurn:
         """Have some series fetched, and return how it is with them. Raises what the archive raises."""
@@ -188,10 +193,10 @@ class _Page:
         """Whether no other fits."""
         return len(self.series) >= PAGE_SERIES or self._characters >= PAGE_CHARACTERS
 
-    def add(self, series: "Series") -> None:
-        """Add one more."""
-        self.series.append(ListedSeries(series.path, series.image_count, series.size_bytes))
-        self._characters += sum(map(len, series.path))
+    def add(self, series: "Series", folder: str = "") -> None:
+        """Add one more, and where it is in the mount."""
+        self.series.append(ListedSeries(series.path, series.image_count, series.size_bytes, folder))
+        self._characters += sum(map(len, series.path)) + len(folder)
 
 
 def _first_page(series: "Sequence[Series]") -> SeriesPage:

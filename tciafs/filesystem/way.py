@@ -5,9 +5,11 @@ one after the other, and keeps nothing. Handed the folders and their source.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tciafs.errors import TciafsError
 from tciafs.filesystem.folders import Folder, Folders
 from tciafs.filesystem.identities import Level, Whose
 from tciafs.filesystem.sources import Source
@@ -67,6 +69,18 @@ class Way:
         folder = await self._folder(whose[:SERIES])
         place = self._place_of(folder, whose, SERIES)
         return None if place is None else folder.children[place]
+
+    async def folder_of(self, whose: Whose) -> str:
+        """Return where the folder of a series is, "" if it is not there any more or cannot be found now."""
+        names: list[str] = []
+        with suppress(TciafsError):
+            for depth in range(len(whose)):
+                folder = await self._folder(whose[:depth])
+                place = self._place_of(folder, whose, depth)
+                if place is None:
+                    break
+                names.append(folder.names[place])
+        return "/".join(names) if len(names) == len(whose) else ""
 
     async def _folder(self, whose: Whose) -> Folder:
         level = Level(len(whose))

@@ -99,10 +99,10 @@ def test_a_login_is_shown_and_that_it_was_refused() -> None:
 @pytest.mark.parametrize(
     ("cached", "waiting", "said"),
     [
-        (0, 1, "1 image since the start, 0%"),
-        (3, 0, "3 images since the start, 100%"),
-        (1999, 1, "2,000 images since the start, 99%"),
-        (0, 7, "7 im"),
+        (0, 1, "images once since the start, 0%"),
+        (3, 0, "images 3 times since the start, 100%"),
+        (1999, 1, "images 2,000 times since the start, 99%"),
+        (0, 7, "images 7 times"),
     ],
 )
 def test_how_many_images_were_here_is_not_rounded_up(cached: int, waiting: int, said: str) -> None:

@@ -17,7 +17,7 @@ from tests.sample.running import RunningSample, running_sample
 pytestmark = pytest.mark.mount
 
 ESCAPE, COLOUR = b"\x1b[", b"\x1b[3"
-NOTHING_FETCHED = "0 series fetched (0B), 0 were here\n"
+NOTHING_FAILED = "nothing has failed\n"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_what_failed_is_reported_and_the_others_come(
     done = program("prefetch", mount.path / "MANYSERIES")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert series[3].uid in line
+    assert line.startswith(f"{series[3].path}: ")
     assert "status 500" in line
     assert "19 series fetched" in done.stdout
     assert "1 failed" in done.stdout
@@ -98,6 +98,8 @@ def test_a_cache_that_is_too_small_keeps_what_came_and_says_so(
 def test_a_path_that_is_not_there_or_in_no_mount_is_said_so(mount: Mount, tmp_path: Path) -> None:
     assert program("prefetch", mount.path / "No such collection").returncode == 1
     assert program("prefetch", tmp_path).returncode == 3
+    missing = program("prefetch", tmp_path / "cohort.tcia")
+    assert (missing.returncode, missing.stderr) == (3, f"tciafs: {tmp_path}/cohort.tcia does not exist\n")
 
 
 def test_ctrl_c_stops_the_asking_and_what_is_under_way_comes_to_its_end(
@@ -158,7 +160,7 @@ def test_what_failed_is_tried_again_and_nothing_else(
     sample.forget_requests()
 
     nothing = program("retry", mount.path / series[0].path)
-    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, NOTHING_FETCHED, "")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, NOTHING_FAILED, "")
 
     some = program("retry", mount.path / bad[0].path)
     assert (some.returncode, some.stdout.splitlines()[-1].startswith("1 series fetched (")) == (0, True)
@@ -167,12 +169,12 @@ def test_what_failed_is_tried_again_and_nothing_else(
     sample.fault("status", series=bad[1].uid, code=500, times=1)
     again = program("retry", mount.path)
     assert again.returncode == 1
-    assert bad[1].uid in again.stderr
+    assert again.stderr.startswith(f"{bad[1].path}: ")
 
     rest = program("retry", mount.path)
     assert (rest.returncode, rest.stdout.splitlines()[-1].startswith("1 series fetched (")) == (0, True)
     assert _asked(sample) == [bad[0].uid, bad[1].uid, bad[1].uid]
-    assert program("retry", mount.path).stdout == NOTHING_FETCHED
+    assert program("retry", mount.path).stdout == NOTHING_FAILED
     assert status_of(mount)["failures_total"] == 0
 
 

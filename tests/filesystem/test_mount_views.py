@@ -283,7 +283,12 @@ def test_what_was_read_is_cited_and_not_what_was_only_listed(sample: RunningSamp
         said = program("cite", "--used", "--since", "2026-01-01", mount.path).stdout
         assert "Phantom-Echo-NC [Data set, 1 series]" in said
         assert "Phantom-Head" not in said
-        assert "Phantom" not in program("cite", "--used", "--since", "9999-01-01", mount.path).stdout
+        nothing = program("cite", "--used", "--since", "9999-01-01", mount.path)
+        assert ("Phantom" in nothing.stdout, "nothing was read there" in nothing.stderr) == (False, True)
+        assert "Phantom-Echo-NC" in program("cite", "--used", mount.path / "Phantom-Echo-NC").stdout
+        assert "Phantom" not in program("cite", "--used", mount.path / "Phantom-Head").stdout
+        deeper = program("cite", "--used", mount.path / "Phantom-Head" / "HEAD-001")
+        assert (deeper.returncode, "is no collection" in deeper.stderr) == (2, True)
         assert program("cite", "--since", "2026-01-01", mount.path).returncode == 2
     with mounted(sample.url, "--usage", "off", folder=tmp_path) as mount:
         refused = program("cite", "--used", mount.path)

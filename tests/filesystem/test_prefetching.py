@@ -71,7 +71,7 @@ async def test_the_path_of_a_series_is_that_one(core: Core, prefetching: Prefetc
         folder = await core.tree.folders.get(core.tree.sources.main, node.inode, node.level, node.whose)
         names.append(folder.names[{0: 0, 1: 0, 2: 1, 3: 1}[len(whose)]])
     page = await prefetching.listed("/" + "/".join(names), ())
-    assert [each.path for each in page.series] == [PATHS[3]]
+    assert [(each.path, each.folder) for each in page.series] == [(PATHS[3], "/".join(names))]
 
 
 async def test_a_page_goes_on_where_the_one_before_ended(
@@ -209,7 +209,7 @@ async def test_what_failed_is_listed_by_path_and_tried_again_once_for_each_comma
 ) -> None:
     assert (await prefetching.failed("/", ())).series == ()
     assert await turn_that_fails(core, prefetching, wish(PATHS[0]), begun=1) == "failed"
-    only = ListedSeries(PATHS[0], 2, 17)
+    only = ListedSeries(PATHS[0], 2, 17, "Lung/P1/NA-NA-1.1/1.000000-NA-1.1.1")
     assert (await prefetching.failed("/", ())).series == (only,)
     assert (await prefetching.failed("/Lung/P1", ())).series == (only,)
     assert (await prefetching.failed("/Lung/P2", ())).series == ()

@@ -115,7 +115,7 @@ def test_everything_that_happens_is_shown() -> None:
     speeds.note(STATUS, 2.0)
     text = " ".join(Seen(live_html(STATUS, speeds, "")).text.split())
     for said in (
-        "10 images since the start, 90% of them from the cache",
+        "images 10 times since the start, 90% of them from the cache",
         "17 for listings; series: 6 fetched, 7 failed",
         "Lung/P1 CT Thorax 1mm 1.2.3 arriving 12 of 133 6.1M of 70M 1.4M/s 0:21",
         "Lung/P2 CT Thorax 1mm 1.2.4 queued",

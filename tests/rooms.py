@@ -165,7 +165,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.handles": "filesystem.listings filesystem.nodes filesystem.reading",
         "filesystem.part_or_whole": "errors model",
         "filesystem.reading": "",
-        "filesystem.images": "errors model naming",
+        "filesystem.aliases": "naming",
+        "filesystem.images": "errors model naming filesystem.aliases",
         "filesystem.guard": "errors model",
         "filesystem.commands": "errors control.usage_values logs control.commands "
         "control.known_values control.values "

@@ -9,17 +9,16 @@ and only here: that choice, and what a provisional name stands for.
 """
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-import trio
 
 from tciafs.errors import SeriesDamaged, TciafsError
+from tciafs.filesystem.aliases import Aliases
 from tciafs.model import Series
-from tciafs.naming import is_retriever_image_name, provisional_image_names, resolve_aliases
+from tciafs.naming import is_retriever_image_name, provisional_image_names
 
 if TYPE_CHECKING:
     from tciafs.store.download import Download
@@ -42,15 +41,8 @@ CERTAIN_S = 300.0
 ARRIVING_S = 1.0
 """An image that is in is checked, but the series as a whole may still fail."""
 
-REMEMBERED_SERIES = 16
-REMEMBERED_ALIASES = 200_000
-"""Series and names that are kept resolved: programs open a list series by series."""
-
 BEGINNING_BYTES = 4096
 """What an image that comes in part is opened with, rounded up as the store rounds."""
-
-RESOLVED_INLINE = 2000
-"""With more images the names are resolved in a thread: 91,980 take 90 ms, for which no reader should wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,7 @@ class Images:
     def __init__(self, store: "Store") -> None:
         self._store = store
         self.opened_cached = self.opened_waiting = 0
-        self._aliases = _Aliases()
+        self._aliases = Aliases()
 
     def finding_fetches(self, series: Series, name: str) -> bool:
         """Return whether `find` would begin a download."""
@@ -252,35 +244,6 @@ class Images:
             return known.layout.images
         download = self._store.peek_download(series)
         return None if download is None else download.images
-
-
-class _Aliases:
-    """Untrue provisional names and the places they mean, resolved once for as many series as are in use."""
-
-    def __init__(self) -> None:
-        self._resolved: OrderedDict[tuple[str, str], Mapping[str, int]] = OrderedDict()
-        self._resolving = trio.Lock()
-
-    async def of(self, layout: "Layout") -> Mapping[str, int]:
-        """Return them for one series; who asks meanwhile waits, and does not resolve them again."""
-        key = (layout.series_uid, layout.version)
-        async with self._resolving:
-            if key not in self._resolved:
-                self._resolved[key] = await _resolved(layout.images.names)
-            self._resolved.move_to_end(key)
-            while len(self._resolved) > 1 and self._is_too_much():
-                self._resolved.popitem(last=False)
-            return self._resolved[key]
-
-    def _is_too_much(self) -> bool:
-        names = sum(map(len, self._resolved.values()))
-        return len(self._resolved) > REMEMBERED_SERIES or names > REMEMBERED_ALIASES
-
-
-async def _resolved(names: Sequence[str]) -> Mapping[str, int]:
-    if len(names) <= RESOLVED_INLINE:
-        return resolve_aliases(names)
-    return await trio.to_thread.run_sync(resolve_aliases, names)
 
 
 def _lone_image(series: Series) -> FoundImage | None:

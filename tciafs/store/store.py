@@ -162,8 +162,7 @@ class Store:
     def usage(self) -> Usage:
         """Return how full the cache is; never waits for anything but the local disk."""
         disk = os.statvfs(self._config.folder)
-        left = max(0, self._config.limit_bytes - self._room.taken_bytes)
-        free = min(left, disk.f_bavail * disk.f_frsize)
+        free = min(max(0, self._config.limit_bytes - self._room.taken_bytes), disk.f_bavail * disk.f_frsize)
         shelf, parts_bytes = self._shelf, self.ranged.disk_bytes
         return Usage(self._config.limit_bytes, shelf.used_bytes, free, shelf.series_count, parts_bytes)
 

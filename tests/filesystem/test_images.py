@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.errors import DeadlinePassed, Offline, SeriesDamaged, Unreachable
-from tciafs.filesystem import images as images_module
+from tciafs.filesystem import aliases as aliases_module
 from tciafs.filesystem.images import ARRIVING_S, CERTAIN_S, FINAL_S, FoundImage, ImageListing, may_be_image
 from tciafs.model import ListedImage, Series
 from tciafs.naming import resolve_aliases
@@ -411,14 +411,14 @@ async def test_aliases_of_many_series_do_not_pile_up(tmp_path: Path) -> None:
 async def test_names_of_a_huge_series_are_resolved_once_for_all_who_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "RESOLVED_INLINE", 3)
+    monkeypatch.setattr(aliases_module, "RESOLVED_INLINE", 3)
     resolved: list[int] = []
 
     def counted(names: Sequence[str]) -> Mapping[str, int]:
         resolved.append(threading.get_ident())
         return resolve_aliases(names)
 
-    monkeypatch.setattr(images_module, "resolve_aliases", counted)
+    monkeypatch.setattr(aliases_module, "resolve_aliases", counted)
     async with running_core(tmp_path, contents={TWO_ACQUISITIONS.series_uid: TWELVE}) as core:
         await core.fetch(TWO_ACQUISITIONS)
         found: list[FoundImage | None] = []
@@ -437,7 +437,7 @@ async def test_names_of_a_huge_series_are_resolved_once_for_all_who_ask(
 async def test_aliases_are_bounded_by_their_number_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "REMEMBERED_ALIASES", 15)
+    monkeypatch.setattr(aliases_module, "REMEMBERED_ALIASES", 15)
     several = [make_series(f"1.{number}", 12) for number in range(4)]
     async with running_core(tmp_path, contents={one.series_uid: TWELVE for one in several}) as core:
         for one in several:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.dicom_files import small_dicom
 from tests.mounting import Mount, mounted, program, run, status_of, until
 from tests.s3 import RunningS3, needs_s3, running_s3
 from tests.sample.running import RunningSample, running_sample
+from tests.sample.test_folder import CRLM, NACT, needs_shared
 
 pytest.importorskip("duckdb")
 pytestmark = [pytest.mark.mount, needs_s3]
@@ -81,6 +83,28 @@ def test_all_is_as_in_the_mount_of_nbia(mount: Mount, nbia: RunningSample) -> No
         assert ours == theirs
         assert len(ours) > 200
         assert numbers(mount.path) == numbers(other.path)
+
+
+@needs_shared
+def test_real_series_are_as_in_the_mount_of_nbia(tmp_path: Path) -> None:
+    for packed in (CRLM, NACT):
+        with tarfile.open(packed) as tar:
+            tar.extractall(tmp_path / "real", filter="data")
+    real = ("--sample-dir", str(tmp_path / "real"), "--sample-collection", "Real")
+    sample_archive(["--write-idc", str(tmp_path / "idc"), *real])
+    with (
+        running_s3(tmp_path / "idc") as server,
+        running_sample(*real) as sample,
+        mounted("http://127.0.0.1:9", *options(server, tmp_path / "idc")) as ours,
+        mounted(sample.url) as theirs,
+    ):
+        done = run("diff", "-r", ours.path / "Real", theirs.path / "Real")
+        assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+        images = sorted((ours.path / "Real").glob("*/*/*/*.dcm"))
+        assert len(images) > 80
+        for path in images:
+            same = theirs.path / path.relative_to(ours.path)
+            assert (path.stat().st_ino, path.stat().st_size) == (same.stat().st_ino, same.stat().st_size)
 
 
 def test_where_nbia_orders_by_its_database_the_images_are_the_same(mount: Mount, nbia: RunningSample) -> None:

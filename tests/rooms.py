@@ -142,7 +142,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.listing": "errors model catalogue.table worker.messages",
         "worker.annotations": "errors model naming store.pack worker.digests",
         "worker.fetching": "errors model naming store.download store.layout store.pack worker.annotations "
-        "worker.digests worker.headers worker.messages worker.rest",
+        "worker.digests worker.earlier worker.headers worker.messages worker.rest",
+        "worker.earlier": "errors model store.layout store.pack worker.digests worker.headers",
         "worker.rest": "errors model store.layout store.pack worker.digests worker.headers",
         "worker.headers": "model store.layout",
         "worker.digests": "store.layout store.pack",

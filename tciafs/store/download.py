@@ -42,14 +42,16 @@ class Announcements:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """How large a pack may be: `size_bytes`, layout and all.
+    """How large a pack may be, `size_bytes`, layout and all, and what it may be made of.
 
     `grow_to(size_bytes)` asks for more before it is needed, may wait, and returns how large it may be now.
-    It raises NoSpace where there is no room.
+    It raises NoSpace where there is no room. `earlier` is a pack of another version of the series with as
+    many images and bytes, which may vanish at any moment; None: there is none.
     """
 
     size_bytes: int
     grow_to: Callable[[int], Awaitable[int]]
+    earlier: Path | None = None
 
 
 ARRIVALS_REMEMBERED = 5

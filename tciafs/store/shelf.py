@@ -223,6 +223,18 @@ class Shelf:
         """Return the path of a file that does not exist yet, for a series about to come in."""
         return self._places.incoming(series.series_uid)
 
+    def earlier_pack(self, series: Series) -> Path | None:
+        """Return the pack of another version of a series with as many images and bytes, None if none is here.
+
+        A release day that is another one, as two archives of one series have it, is another version.
+        """
+        entry = self._ledger.find(series.series_uid)
+        if entry is None or not entry.pack_bytes or entry.layout.version == series.version:
+            return None
+        amount = len(entry.layout.images), entry.layout.image_bytes
+        is_alike = amount == (series.image_count, series.size_bytes)
+        return self._places.of(series.series_uid) if is_alike else None
+
     @contextmanager
     def replacing(self, series_uid: str) -> Iterator[Change]:
         """Hide a series while `publish` works: its old layout must not be read with its new pack."""

@@ -316,8 +316,10 @@ class Store:
             self._queued.discard(download)
             download.mark_begun()
             with ExitStack() as pack_kept_open:
+                series = download.series
                 announce = self._announcements(download, pack_kept_open)
-                grant = Grant(reservation.size_bytes, partial(self._grow, download, reservation))
+                grow, earlier = partial(self._grow, download, reservation), self._shelf.earlier_pack(series)
+                grant = Grant(reservation.size_bytes, grow, earlier)
                 await self._fetcher.fetch(download.series, download.pack, announce, grant)
                 await reservation.settle(bytes_on_disk(download.pack.stat()))
                 # What is complete is kept, also when tciafs is closing: the rest is quick and local.

@@ -92,7 +92,7 @@ class Worker:
                     command.series,
                     Path(command.pack),
                     self._tell,
-                    Grant(command.granted_bytes, self._grow_to),
+                    Grant(command.granted_bytes, self._grow_to, _path(command.earlier)),
                     retries=command.retries,
                     first_wait_s=command.first_wait_s,
                     strict=command.strict,
@@ -183,6 +183,10 @@ class DaemonsRoom:
 
 async def _refuse_to_grow(size_bytes: int) -> int:
     raise NoSpace(f"there is nobody to ask for {size_bytes:,} bytes")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def _name_across_the_pipe(failure: TciafsError) -> str:

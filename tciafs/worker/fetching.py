@@ -7,7 +7,7 @@ made inline, since this process does nothing else. Must not know of the daemon's
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,6 +24,7 @@ from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter
 from tciafs.worker.annotations import ArrivingAnnotations
 from tciafs.worker.digests import md5s_of
+from tciafs.worker.earlier import take_over
 from tciafs.worker.headers import image_keys
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified
 from tciafs.worker.rest import NotSingly, Rest, is_less_work
@@ -58,10 +59,14 @@ async def fetch_series(
 
     The file is never larger than granted. If `strict`, nobody is told of an image before all of the series
     agrees with what the archive says. Raises TciafsError when it could not be had after `retries` more tries,
-    the first after about `first_wait_s`; OSError when the disk fails.
+    the first after about `first_wait_s`; OSError when the disk fails. Images that the earlier pack has
+    do not come again where the archive vouches for them.
     """
     arrival = _Arrival(series, pack, tell, grant, strict)
     try:
+        if grant.earlier is not None and (layout := await arrival.take_over(archive, grant.earlier)):
+            await arrival.conclude(layout)
+            return
         async for attempt in stamina.retry_context(
             on=_delay_before_retry,
             attempts=retries + 1,
@@ -73,13 +78,7 @@ async def fetch_series(
             with attempt:
                 # One more try for the annotations, then the images are had without.
                 layout = await arrival.receive(archive, must_annotate=attempt.num == 1 and retries > 0)
-                await arrival.make_room(arrival.writer.finished_bytes(layout))
-                arrival.announce_untold()
-                for annotation in layout.annotations:
-                    tell(Arrived(annotation, is_annotation=True))
-                tell(Verified(layout.checks, layout.routes, layout.lacks))
-                arrival.writer.finish(layout)
-        tell(Finished())
+                await arrival.conclude(layout)
     finally:
         arrival.writer.close()
 
@@ -160,22 +159,44 @@ class _Arrival:
                 checks = await self._bring_annotated(archive, archive.annotations, must_annotate)
             else:
                 checks = await self._bring_images(archive)
-            return Layout(
-                self.series.series_uid,
-                self.series.version,
-                self.writer.images,
-                tuple(checks),
-                self.series.path,
-                tuple(sorted(self.routes)),
-                self.writer.annotations,
-                self.annotations.lacks,
-            )
+            return self._layout(checks)
         except _WrongBytes:
             if not self.told:
                 self._drop()
             raise
         finally:
             self.tell(Progress(self.received_bytes))
+
+    async def take_over(self, archive: Archive, earlier: Path) -> Layout | None:
+        """Take the images of an earlier pack, if the archive vouches for them; None: they must come."""
+        singles = archive.single_images
+        routes = await take_over(earlier, self.series, singles, self.writer, self.make_room)
+        if routes is None:
+            return None
+        self.routes.update(routes)
+        return self._layout([*self._check_amount(), "md5"])
+
+    def _layout(self, checks: Sequence[str]) -> Layout:
+        return Layout(
+            self.series.series_uid,
+            self.series.version,
+            self.writer.images,
+            tuple(checks),
+            self.series.path,
+            tuple(sorted(self.routes)),
+            self.writer.annotations,
+            self.annotations.lacks,
+        )
+
+    async def conclude(self, layout: Layout) -> None:
+        """Finish the pack with its layout, and tell of the end."""
+        await self.make_room(self.writer.finished_bytes(layout))
+        self.announce_untold()
+        for annotation in layout.annotations:
+            self.tell(Arrived(annotation, is_annotation=True))
+        self.tell(Verified(layout.checks, layout.routes, layout.lacks))
+        self.writer.finish(layout)
+        self.tell(Finished())
 
     def _drop(self) -> None:
         self.writer.keep(0)

@@ -49,7 +49,7 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
 
     The first new try comes after `first_wait_s`, each other one after twice the time of the one before. The
     file may have `granted_bytes`; for more the worker says `NeedsRoom`. If `strict`, no image is told of
-    before all of the series agrees.
+    before all of the series agrees. `earlier` is a pack whose images may be the same.
     """
 
     series: Series
@@ -60,6 +60,7 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     granted_bytes: int
     strict: bool = False
     log_level: int = logging.WARNING
+    earlier: str | None = None
 
 
 class Granted(msgspec.Struct, frozen=True, tag=True):

@@ -112,6 +112,7 @@ class WorkerPool:
             granted_bytes,
             self._strict,
             _log_level(),
+            None if grant.earlier is None else str(grant.earlier),
         )
 
         async def pass_on(report: Report) -> Answer | None:

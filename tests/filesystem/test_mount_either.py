@@ -159,6 +159,29 @@ def test_a_series_that_came_by_one_way_is_here_for_both(either: Either) -> None:
             assert os.getxattr(series, "user.tciafs.state") == b"local"
 
 
+def test_a_series_that_one_archive_released_on_another_day_does_not_come_again(
+    either: Either, nbia: RunningSample
+) -> None:
+    uid = nbia.series_uid("Phantom-Brain-MR")
+    nbia.revise(uid, DateReleased="12-31-2024")
+    try:
+        with either.mounted(archive="nbia") as mount:
+            (series,) = (mount.path / "Phantom-Brain-MR").glob("*/*/*")
+            assert program("prefetch", series).returncode == 0
+            day = os.getxattr(series, "user.tcia.DateReleased")
+            nbia.forget_requests()
+        with either.mounted() as mount:
+            (series,) = (mount.path / "Phantom-Brain-MR").glob("*/*/*")
+            assert os.getxattr(series, "user.tcia.DateReleased") != day
+            assert program("prefetch", series).returncode == 0
+            assert os.getxattr(series, "user.tciafs.state") == b"local"
+            assert os.getxattr(series, "user.tciafs.route") == b"nbia"
+            assert os.getxattr(series, "user.tciafs.verified") == b"count,size,md5"
+    finally:
+        nbia.restore()
+    assert nbia.requests("getImage") == []
+
+
 def test_what_one_lacks_comes_from_the_other_and_stays_when_it_dies(
     either: Either, truth: dict[str, str]
 ) -> None:

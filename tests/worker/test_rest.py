@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stamina
@@ -16,14 +17,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tciafs.archives.nbia.names import retriever_names
-from tciafs.errors import DeadlinePassed, SeriesDamaged, SlowDown, TciafsError, Unreachable
+from tciafs.errors import DeadlinePassed, NoSpace, SeriesDamaged, SlowDown, TciafsError, Unreachable
 from tciafs.model import ImageKey, Member, Series
+from tciafs.store.download import Grant
 from tciafs.store.layout import PackedImage, PackedImages
 from tciafs.worker import rest
 from tciafs.worker.messages import Arrived, Progress
 from tciafs.worker.rest import is_less_work
 from tests.fakes import Brought, make_series
-from tests.worker.test_fetching import Fetched, dicom
+from tests.worker.test_fetching import Fetched, Granting, dicom
 
 COUNT = 12
 REQUEST_BYTES = 64
@@ -263,3 +265,64 @@ async def test_images_without_names_that_have_other_md5s_are_refused(tmp_path: P
     given: list[Brought] = [(None, bytes(wrong)), *((None, data) for data in IMAGES[1:])]
     with pytest.raises(SeriesDamaged, match="MD5"):
         await fetched(tmp_path, given).run(retries=0)
+
+
+# -- what is here as another version --------------------------------------------------------------
+
+
+async def earlier(folder: Path) -> Path:
+    """Return a pack of the series, as it came from somewhere else and under other names."""
+    folder.mkdir()
+    came = await Fetched(
+        folder, [(f"9-{place}.dcm", data) for place, data in enumerate(IMAGES)], series=SERIES
+    ).run()
+    return came.pack
+
+
+async def test_what_is_here_as_another_version_does_not_come_again(tmp_path: Path) -> None:
+    here = fetched(tmp_path, WHOLE)
+    here.grant = replace_grant(here.grant, await earlier(tmp_path / "earlier"))
+    await here.run()
+    assert (here.tries, here.contents, here.arrived) == (0, WHOLE, NAMES)
+    assert here.layout.checks == ("count", "size", "md5")
+    assert here.layout.version == SERIES.version
+
+
+@pytest.mark.parametrize(
+    "how", [{"vouches": False}, {"naming": lambda images: None}, {"failure": Unreachable("away")}, {}]
+)
+async def test_what_is_not_certain_to_be_the_same_comes_again(tmp_path: Path, how: dict[str, Any]) -> None:
+    failure = how.pop("failure", None)
+    here = fetched(tmp_path, WHOLE, **how)
+    pack = await earlier(tmp_path / "earlier")
+    if failure is not None:
+
+        async def check_of(series: Series) -> None:
+            raise failure
+
+        here.archive.single_images.check_of = check_of  # type: ignore[union-attr, method-assign]
+    elif not how:
+        data = bytearray(pack.read_bytes())
+        data[10] ^= 1
+        pack.write_bytes(data)
+    here.grant = replace_grant(here.grant, pack)
+    await here.run()
+    assert (here.tries, here.contents) == (1, WHOLE)
+
+
+async def test_what_has_made_room_meanwhile_comes_again(tmp_path: Path) -> None:
+    here = fetched(tmp_path, WHOLE)
+    here.grant = replace_grant(here.grant, tmp_path / "gone")
+    await here.run()
+    assert (here.tries, here.contents) == (1, WHOLE)
+
+
+async def test_what_is_taken_over_is_granted_first(tmp_path: Path) -> None:
+    here = fetched(tmp_path, WHOLE)
+    here.grant = Grant(0, Granting(sum(map(len, IMAGES))), await earlier(tmp_path / "earlier"))
+    with pytest.raises(NoSpace, match="the cache is full"):
+        await here.run()
+
+
+def replace_grant(grant: Grant, pack: Path) -> Grant:
+    return Grant(grant.size_bytes, grant.grow_to, pack)

@@ -37,7 +37,7 @@ async def take_over(
 ) -> tuple[str, ...] | None:
     """Copy the images of an earlier pack if they are those of `series` for certain, and return their routes.
 
-    None: nothing was copied, and they must come. Raises NoSpace, and OSError where the pack cannot be written.
+    None: nothing was copied, and they must come. Raises NoSpace, or OSError where the disk fails.
     """
     if singles is None or series.has_annotations:  # for annotations nobody vouches
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tciafs.sample.__main__ import main as sample_archive
-from tests.mounting import Mount, mounted, program, status_of
+from tests.mounting import Mount, mounted, program, status_of, until
 from tests.relay import Relay
 from tests.s3 import RunningS3, needs_s3, running_s3
 from tests.sample.running import RunningSample, running_sample
@@ -98,6 +98,11 @@ def nothing() -> None:
     pass
 
 
+def until_local(series: Path) -> None:
+    """Return once a series that was read to its end is in its place, a moment later."""
+    until(lambda: os.getxattr(series, "user.tciafs.state") == b"local", "the series in its place")
+
+
 def names_below(top: Path) -> set[str]:
     """Return the paths of the folders down to the series."""
     return {
@@ -126,6 +131,7 @@ def test_s3_dies_in_mid_walk_and_the_walk_ends_complete(either: Either, truth: d
         assert walked(mount.path, after_files=100, then=either.buckets.refuse) == truth
         assert "the Imaging Data Commons is away" in mount.log()
         (series,) = (mount.path / "Phantom-Head" / "HEAD-001").glob("*/2.000000*")
+        until_local(series)
         assert os.getxattr(series, "user.tciafs.route") in (b"idc", b"nbia", b"idc,nbia")
 
 
@@ -139,6 +145,7 @@ def test_images_are_called_the_same_from_whichever_they_come(either: Either, tru
             if path.startswith("Numbering_Traps/")
         }
         for series in (mount.path / "Numbering_Traps").glob("*/*/*"):
+            until_local(series)
             assert os.getxattr(series, "user.tciafs.route") == b"nbia"
             assert b"md5" in os.getxattr(series, "user.tciafs.verified")
 

@@ -58,7 +58,7 @@ class TciafsError(Exception):
 
     errno: ClassVar[int] = errno.EIO
     exit_code: ClassVar[int] = 1
-    hint: ClassVar[str] = "tciafs status and the log may say more."
+    hint: ClassVar[str] = "See tciafs status, and the log."
     retryable: bool = False
 
 

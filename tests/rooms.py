@@ -44,6 +44,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # Archives speak to servers and know nothing of disks and kernels.
         "archives": "errors model archives",
         "archives.unzip": "errors",
+        "archives.notes": "",
         "archives.http.asking": "errors archives.http.limits",
         "archives.http.body": "errors",
         "archives.http.bulk": "archives.http.asking",
@@ -68,13 +69,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.idc.images": "errors headers model naming archives.idc.memory archives.idc.parallel "
         "archives.idc.s3 archives.idc.table archives.nbia.names",
         "archives.idc.index": "errors archives.idc.table",
-        "archives.idc.memory": "archives.idc.s3",
+        "archives.idc.memory": "archives.idc.s3 archives.notes",
         "archives.idc.parallel": "errors",
         "archives.idc.records": "model archives.idc.table",
         "archives.idc.s3": "errors archives.http.asking archives.http.client archives.http.errors",
         "archives.idc.table": "errors",
         "archives.either.archive": "archives model",
-        "archives.either.beyond": "model",
+        "archives.either.beyond": "model archives.notes",
         "archives.either.config": "archives.idc.config archives.nbia.archive",
         "archives.either.images": "errors headers model archives.either.route archives.idc.archive "
         "archives.nbia.archive",
@@ -270,7 +271,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",
-        "sqlite3": "archives.either.beyond archives.idc.memory archives.idc.table catalogue.table store",
+        "sqlite3": "archives.idc.table archives.notes catalogue.table store",
         "duckdb": "archives.idc.index sample",
         "pydicom": "worker.headers headers web.pictures sample",
         "numpy": "web.pictures sample",
@@ -293,8 +294,8 @@ WITHOUT_TRIO = names(
     "archives.unzip "
     "archives.http.asking archives.http.body archives.http.errors archives.http.limits archives.http.pace "
     "archives.nbia.images archives.nbia.json_rows archives.nbia.listings archives.nbia.names "
-    "archives.nbia.rows archives.idc.index archives.idc.memory archives.idc.records archives.idc.s3 "
-    "archives.idc.table "
+    "archives.nbia.rows archives.notes archives.idc.index archives.idc.memory archives.idc.records "
+    "archives.idc.s3 archives.idc.table "
     "control.values control.known_values control.commands control.place control.client control.failed_table "
     "control.report "
     "control.metrics control.speeds web.pages web.pictures "

@@ -5,13 +5,13 @@ costs only that. Defined here and only here: that file. Blocks, for tenths of a 
 """
 
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from tciafs.archives.notes import Notes
 from tciafs.model import Collection, Patient, Series, Study, Value
 
 __all__ = ["Beyond"]
@@ -24,7 +24,6 @@ create table if not exists beyond (
     primary key (kind, collection, whose, uid)
 ) without rowid;
 """
-BUSY_S = 5.0
 IN_A_BATCH = 1000
 
 Record = TypeVar("Record", Collection, Patient, Study, Series, Value)
@@ -39,18 +38,11 @@ class Beyond:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database: sqlite3.Connection | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            self._database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            log.warning("what NBIA alone has is not remembered, since %s cannot be used: %s", path, error)
+        self._notes = Notes(path, SCHEMA, "what NBIA alone has")
 
     def close(self) -> None:
         """Close the file."""
-        if self._database is not None:
-            self._database.close()
+        self._notes.close()
 
     def of(self, record: type[Record], kind: str, collection: str, whose: str) -> list[Record]:
         """Return what is remembered of one listing."""
@@ -68,7 +60,7 @@ class Beyond:
 
     def keep(self, kind: str, collection: str, rows: Iterable[Row], seen: float) -> None:
         """Remember records, seen at a moment (Unix seconds)."""
-        self._write(
+        self._notes.write(
             "insert or replace into beyond values (?, ?, ?, ?, ?, ?)",
             [(kind, collection, whose, uid, msgspec.msgpack.encode(each), seen) for whose, uid, each in rows],
         )
@@ -77,17 +69,17 @@ class Beyond:
         """Forget what of a listing was not seen any more since a moment."""
         command = "delete from beyond where kind = ? and collection = ? and whose = ? and seen < ?"
         if self.of_any(kind, collection, whose):
-            self._write(command, [(kind, collection, whose, since)])
+            self._notes.write(command, [(kind, collection, whose, since)])
 
     def forget_all_unseen(self, kind: str, collection: str, since: float) -> None:
         """Forget what of all listings of a kind in a collection was not seen any more since a moment."""
         command = "delete from beyond where kind = ? and collection = ? and seen < ?"
-        self._write(command, [(kind, collection, since)])
+        self._notes.write(command, [(kind, collection, since)])
 
     def of_any(self, kind: str, collection: str, whose: str) -> bool:
         """Return whether anything is remembered of a listing; a read, where a write would take a lock."""
         query = "select 1 from beyond where kind = ? and collection = ? and whose = ? limit 1"
-        return bool(self._ask(query, (kind, collection, whose)))
+        return bool(self._notes.ask(query, (kind, collection, whose)))
 
     def _batches(
         self, record: type[Record], condition: str, values: Sequence[str]
@@ -98,28 +90,9 @@ class Beyond:
             f"select whose, uid, record from beyond where {condition} and (? or (whose, uid) > (?, ?)) "
             f"order by whose, uid limit {IN_A_BATCH}"
         )
-        while rows := self._ask(query, (*values, *last)):
+        while rows := self._notes.ask(query, (*values, *last)):
             last = False, rows[-1][0], rows[-1][1]
             try:
                 yield [decoder.decode(row[2]) for row in rows]
             except msgspec.MsgspecError as error:
                 log.warning("what is remembered of what NBIA alone has cannot be read: %s", error)
-
-    def _ask(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        try:
-            return [] if self._database is None else self._database.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            log.warning("what NBIA alone has cannot be looked up: %s", error)
-            return []
-
-    def _write(self, command: str, rows: Sequence[tuple[object, ...]]) -> None:
-        if self._database is None or not rows:
-            return
-        try:
-            self._database.execute("begin immediate")
-            self._database.executemany(command, rows)
-            self._database.execute("commit")
-        except sqlite3.Error as error:
-            log.warning("what NBIA alone has cannot be remembered: %s", error)
-            if self._database.in_transaction:
-                self._database.execute("rollback")

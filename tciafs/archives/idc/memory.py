@@ -7,15 +7,14 @@ millisecond.
 """
 
 import logging
-import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from tciafs.archives.idc.s3 import StoredObject
+from tciafs.archives.notes import Notes
 
 __all__ = ["IdcMemory", "KnownImage"]
 
@@ -25,7 +24,6 @@ SCHEMA = """
 create table if not exists study_ids (uuid text primary key, study_id text) without rowid;
 create table if not exists images (uuid text primary key, images blob not null) without rowid;
 """
-BUSY_S = 5.0
 ASKED_AT_ONCE = 500
 
 
@@ -42,20 +40,11 @@ class IdcMemory:
     """The file at `path`, made if need be; by the UUIDs of series."""
 
     def __init__(self, path: Path) -> None:
-        self._database: sqlite3.Connection | None = None
-        try:
-            # Looked into from threads, too: SQLite has them wait for each other.
-            self._database = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + SCHEMA)
-        except sqlite3.Error as error:
-            log.warning("what headers said is not remembered, since %s cannot be used: %s", path, error)
+        self._notes = Notes(path, SCHEMA, "what headers said")
 
     def close(self) -> None:
         """Close the file."""
-        if self._database is not None:
-            self._database.close()
+        self._notes.close()
 
     def study_ids(self, uuids: Sequence[str]) -> dict[str, str | None]:
         """Return the StudyID in the header of these series, of those for which it is known."""
@@ -63,16 +52,16 @@ class IdcMemory:
         for start in range(0, len(uuids), ASKED_AT_ONCE):
             some = uuids[start : start + ASKED_AT_ONCE]
             query = f"select uuid, study_id from study_ids where uuid in ({','.join('?' * len(some))})"
-            found.update(dict(self._ask(query, some)))
+            found.update(dict(self._notes.ask(query, some)))
         return found
 
     def keep_study_ids(self, study_ids: Mapping[str, str | None]) -> None:
         """Remember StudyIDs, None among them: a header without one."""
-        self._write("insert or replace into study_ids values (?, ?)", study_ids.items())
+        self._notes.write("insert or replace into study_ids values (?, ?)", study_ids.items())
 
     def images(self, uuid: str) -> list[KnownImage] | None:
         """Return the images of a series, None where they are not known."""
-        for (blob,) in self._ask("select images from images where uuid = ?", (uuid,)):
+        for (blob,) in self._notes.ask("select images from images where uuid = ?", (uuid,)):
             try:
                 return msgspec.msgpack.decode(zlib.decompress(blob), type=list[KnownImage])
             except (msgspec.MsgspecError, zlib.error) as error:
@@ -82,23 +71,4 @@ class IdcMemory:
     def keep_images(self, uuid: str, images: Sequence[KnownImage]) -> None:
         """Remember the images of a series."""
         blob = zlib.compress(msgspec.msgpack.encode(images))
-        self._write("insert or replace into images values (?, ?)", [(uuid, blob)])
-
-    def _ask(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
-        try:
-            return [] if self._database is None else self._database.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            log.warning("what headers said cannot be looked up: %s", error)
-            return []
-
-    def _write(self, command: str, rows: Iterable[tuple[object, ...]]) -> None:
-        if self._database is None:
-            return
-        try:
-            self._database.execute("begin immediate")
-            self._database.executemany(command, rows)
-            self._database.execute("commit")
-        except sqlite3.Error as error:
-            log.warning("what headers said cannot be remembered: %s", error)
-            if self._database.in_transaction:
-                self._database.execute("rollback")
+        self._notes.write("insert or replace into images values (?, ?)", [(uuid, blob)])

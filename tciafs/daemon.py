@@ -22,7 +22,7 @@ from typing import Any
 import click
 import msgspec
 
-from tciafs import logs, systemd
+from tciafs import logs, starting, systemd
 from tciafs.errors import TciafsError, error_named
 from tciafs.filesystem.mountpoint import is_automount
 from tciafs.settings import Settings
@@ -139,9 +139,10 @@ def main() -> None:
 def _serve(
     settings: Settings, mountpoint: Path, ready: Callable[[str], None], handed: int | None = None
 ) -> None:
-    import trio
+    with starting.without_collector():
+        import trio
 
-    from tciafs.filesystem.mount import run_mount
+        from tciafs.filesystem.mount import run_mount
 
     _be_private()
     # All readers wait for the collector, and what was imported stays: to look through that takes it 9 ms.

@@ -136,8 +136,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.holder": "",
         "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors model archives.http.client archives.opening store.disk_errors store.download "
-        "worker",
+        "worker": "errors model starting archives.http.client archives.opening store.disk_errors "
+        "store.download worker",
         "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages",
         "worker.messages": "model archives.opening store.layout",
         "worker.listing": "errors model catalogue.table worker.messages",
@@ -205,9 +205,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
         # The process and its commands.
-        "daemon": "errors settings logs systemd filesystem.mount filesystem.mountpoint",
+        "daemon": "errors settings logs starting systemd filesystem.mount filesystem.mountpoint",
+        "starting": "",
         "systemd": "",
-        "cli": "tciafs errors cli",
+        "cli": "tciafs errors starting cli",
         "cli.words": "cli.completing errors setting_kinds setting_sources settings",
         "cli.output": "errors",
         "cli.completing": "errors control.report filesystem.mountpoint",

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from tciafs import starting  # noqa: F401, before all that imports httpx
 from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named

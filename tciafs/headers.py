@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+from tciafs.plain_headers import plain_number, plain_text, plain_uid, plain_values
+
 __all__ = ["HEADER_BYTES", "Beginning", "beginning_in", "sop_class_in", "sop_instance_uid_in"]
 
 HEADER_BYTES = 64 * 1024
@@ -15,6 +17,7 @@ HEADER_BYTES = 64 * 1024
 SOP_CLASS_TAG = 0x0008_0016
 SOP_INSTANCE_UID_TAG = 0x0008_0018
 INSTANCE_NUMBER_TAG = 0x0020_0013
+BEGINNING_TAGS = (SOP_INSTANCE_UID_TAG, 0x0020_000E, 0x0020_0010, 0x0020_0012, INSTANCE_NUMBER_TAG)
 
 _importing = threading.Lock()
 
@@ -25,6 +28,9 @@ def sop_instance_uid_in(header: bytes) -> str | None:
     Raises zlib.error where the beginning is too short: the deflated transfer syntax gives nothing before
     its end.
     """
+    plain = plain_values(header, (SOP_INSTANCE_UID_TAG,), SOP_INSTANCE_UID_TAG)
+    if plain is not None and (uid := plain_uid(plain.get(SOP_INSTANCE_UID_TAG, b""))) is not None:
+        return uid or None
     return _text_in(header, "SOPInstanceUID", SOP_INSTANCE_UID_TAG) or None
 
 
@@ -46,6 +52,10 @@ def beginning_in(header: bytes, *, is_whole: bool) -> Beginning | None:
 
     What is no DICOM, or has no such elements at its end either (`is_whole`), says nothing: all is None.
     """
+    return _plain_beginning(header) or _careful_beginning(header, is_whole=is_whole)
+
+
+def _careful_beginning(header: bytes, *, is_whole: bool) -> Beginning | None:
     behind: list[int] = []
     read_partial = _import_reader()
 
@@ -67,6 +77,21 @@ def beginning_in(header: bytes, *, is_whole: bool) -> Beginning | None:
         )
     except Exception:  # bytes that break off, or are no DICOM, make the parser raise whatever comes
         return Beginning(None, None, None, None, None) if is_whole else None
+
+
+def _plain_beginning(header: bytes) -> Beginning | None:
+    """Return what a plain header says, None where it is not there or not plain."""
+    values = plain_values(header, BEGINNING_TAGS, INSTANCE_NUMBER_TAG)
+    if values is None:
+        return None
+    image, series, study, acquisition, instance = (values.get(tag, b"") for tag in BEGINNING_TAGS)
+    image_uid, series_uid, study_id = plain_uid(image), plain_uid(series), plain_text(study)
+    numbers = plain_number(acquisition), plain_number(instance)
+    if None in (image_uid, series_uid, study_id):
+        return None
+    if (acquisition and numbers[0] is None) or (instance and numbers[1] is None):
+        return None
+    return Beginning(image_uid or None, series_uid or None, study_id or None, *numbers)
 
 
 def _text_of(found: Any, keyword: str) -> str | None:

@@ -14,7 +14,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "errors": "",
         "model": "",
         "naming": "errors model",
-        "headers": "",
+        "headers": "plain_headers",
+        "plain_headers": "",
         "setting_kinds": "",
         "settings": "setting_kinds",
         "setting_sources": "errors setting_kinds settings",
@@ -49,10 +50,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http.body": "errors",
         "archives.http.bulk": "archives.http.asking",
         "archives.http.client": "errors tciafs archives.http.asking archives.http.body archives.http.bulk "
-        "archives.http.errors archives.http.limits archives.http.pace",
+        "archives.http.errors archives.http.limits archives.http.pace archives.http.reading "
+        "archives.http.side_by_side",
         "archives.http.errors": "errors",
         "archives.http.limits": "",
         "archives.http.pace": "",
+        "archives.http.reading": "errors",
+        "archives.http.side_by_side": "errors archives.http.asking archives.http.bulk archives.http.pace",
         "archives.http.probe": "errors archives.http.client archives.http.errors archives.http.limits",
         "archives.nbia.annotations": "model archives.http.client archives.http.errors archives.nbia.images "
         "archives.nbia.listings archives.nbia.refusals",
@@ -72,7 +76,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.idc.memory": "archives.idc.s3 archives.notes",
         "archives.idc.parallel": "errors",
         "archives.idc.records": "model archives.idc.table",
-        "archives.idc.s3": "errors archives.http.asking archives.http.client archives.http.errors",
+        "archives.idc.s3": "errors archives.http.asking archives.http.client archives.http.errors "
+        "archives.http.side_by_side",
         "archives.idc.table": "errors",
         "archives.either.archive": "archives model",
         "archives.either.beyond": "model archives.notes",
@@ -291,7 +296,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
 
 WITHOUT_TRIO = names(
     "errors hidden request_ids logs "
-    "model naming headers setting_kinds setting_sources settings agreement citations metadata export "
+    "model naming headers plain_headers setting_kinds setting_sources settings agreement citations "
+    "metadata export "
     "archives.unzip "
     "archives.http.asking archives.http.body archives.http.errors archives.http.limits archives.http.pace "
     "archives.nbia.images archives.nbia.json_rows archives.nbia.listings archives.nbia.names "

@@ -51,5 +51,5 @@ def test_pydicom_is_imported_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyP
     crowd, header = CrowdedImport(), CT.read_bytes()[:HEADER_BYTES]
     monkeypatch.setattr(builtins, "__import__", crowd)
     with ThreadPoolExecutor(2) as threads:
-        assert len(set(threads.map(sop_instance_uid_in, [header, header]))) == 1
+        assert len(set(threads.map(sop_class_in, [header, header]))) == 1
     assert crowd.most == 1

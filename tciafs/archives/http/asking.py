@@ -4,8 +4,12 @@ No I/O: a client is made here and used by `http`.
 """
 
 import logging
+import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 from urllib.parse import urlencode
 
 import httpx
@@ -13,7 +17,7 @@ import httpx
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Misuse
 
-__all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client"]
+__all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client", "tls"]
 
 AT_ONCE = "tciafs.at_once"
 """An extension of requests: whoever asks wants the body as a whole, and bounds the time it may take."""
@@ -30,24 +34,41 @@ class Span:
     etag: str | None = None
 
     @property
-    def header(self) -> str:
+    def headers(self) -> dict[str, str]:
         """What the request says."""
-        return f"bytes={self.first}-" + (
-            "" if self.size_bytes is None else str(self.first + self.size_bytes - 1)
-        )
+        last = "" if self.size_bytes is None else self.first + self.size_bytes - 1
+        asked = {"Range": f"bytes={self.first}-{last}"}
+        return asked if self.etag is None else {**asked, "If-Match": f'"{self.etag}"'}
 
-    def is_in(self, response: httpx.Response) -> bool:
+    def behind(self, size_bytes: int) -> "Span":
+        """Return what is left of it behind so many bytes."""
+        left_bytes = None if self.size_bytes is None else self.size_bytes - size_bytes
+        return Span(self.first + size_bytes, left_bytes, self.etag)
+
+    def is_in(self, status: int, headers: "Headers") -> bool:
         """Return whether an answer is that part, and not the whole or another one."""
-        said: str = response.headers.get("Content-Range", "")
-        return response.status_code == httpx.codes.PARTIAL_CONTENT and said.startswith(f"bytes {self.first}-")
+        said = headers.get("Content-Range", "")
+        return status == httpx.codes.PARTIAL_CONTENT and said.startswith(f"bytes {self.first}-")
 
-    def is_of_another(self, response: httpx.Response) -> bool:
+    def is_of_another(self, status: int, headers: "Headers") -> bool:
         """Return whether an answer is of another body than was meant: of another ETag, or of none."""
         if self.etag is None:
             return False
-        if response.status_code == httpx.codes.PRECONDITION_FAILED:
+        if status == httpx.codes.PRECONDITION_FAILED:
             return True
-        return response.is_success and response.headers.get("ETag", "").strip('"').lower() != self.etag
+        return httpx.codes.is_success(status) and headers.get("ETag", "").strip('"').lower() != self.etag
+
+    def is_all_of(self, status: int, headers: "Headers") -> bool:
+        """Return whether an answer is that part, of that body."""
+        return self.is_in(status, headers) and not self.is_of_another(status, headers)
+
+
+class Headers(Protocol):
+    """Headers of an answer, by names that may be written either way."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """Return what a header says."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +99,7 @@ class Asking:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         if self.span is not None:
-            headers["Range"] = self.span.header
-            if self.span.etag is not None:
-                headers["If-Match"] = f'"{self.span.etag}"'
+            headers |= self.span.headers
         method, data = ("GET", None) if self.form is None else ("POST", dict(self.form))
         return client.build_request(
             method,
@@ -111,6 +130,19 @@ def checked_url(url: str) -> httpx.URL:
     return parsed
 
 
+def tls() -> ssl.SSLContext:
+    """Return what verifies servers, by SSL_CERT_FILE and SSL_CERT_DIR; one for all that ask under the same.
+
+    To read the certificates takes 30 ms. Raises OSError where they cannot be used.
+    """
+    return _tls_by(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@lru_cache(maxsize=4)
+def _tls_by(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
 def open_client(
     url: httpx.URL,
     limits: HttpLimits,
@@ -129,6 +161,7 @@ def open_client(
     try:
         return httpx.AsyncClient(
             base_url=url,
+            verify=tls(),
             headers={"User-Agent": user_agent},
             timeout=timeout,
             limits=pool,

@@ -12,10 +12,9 @@ import http.client
 import io
 import select
 import socket
-import ssl
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +23,9 @@ from typing import TypeAlias, TypeVar, cast
 import httpx
 import trio
 
-from tciafs.archives.http.asking import AT_ONCE
+from tciafs.archives.http.asking import AT_ONCE, tls
 
-__all__ = ["BulkTransport"]
+__all__ = ["BulkTransport", "Lent"]
 
 AT_ONCE_BYTES = 4 << 20
 """What is longer comes in pieces, so that it never lies in memory twice."""
@@ -54,7 +53,6 @@ class BulkTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self) -> None:
-        self._tls: ssl.SSLContext | None = None
         self._idle: defaultdict[Origin, list[tuple[_Line, float]]] = defaultdict(list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -79,6 +77,23 @@ class BulkTransport(httpx.AsyncBaseTransport):
             stream=stream,
             extensions={"reason_phrase": answer.reason.encode("latin-1", "replace")},
         )
+
+    async def lend(
+        self,
+        request: httpx.Request,
+        work: Callable[["Lent"], bool],
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        """Have blocking work done in a thread, with a connection to where a request would go.
+
+        It is kept where `work` returns True. Raises what a connection fails with.
+        """
+        wait, origin = _Deadlines(**request.extensions["timeout"]), _origin(request.url)
+        line = self._take_idle(origin) or await self._connected(origin, wait)
+        if await line.let(partial(work, Lent(line, request, wait)), limiter):
+            self._keep(origin, line)
+        else:
+            line.cut()
 
     async def aclose(self) -> None:
         """Close the connections that are kept; those in use belong to their bodies."""
@@ -120,9 +135,7 @@ class BulkTransport(httpx.AsyncBaseTransport):
         return _Line(connected) if scheme == "http" else await self._encrypted(connected, host)
 
     async def _encrypted(self, connected: socket.socket, host: str) -> "_Line":
-        if self._tls is None:
-            self._tls = httpx.create_ssl_context()
-        secured = self._tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        secured = tls().wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
         line = _Line(secured)
         try:
             await line.let(secured.do_handshake)
@@ -169,10 +182,10 @@ class _Line:
         self._users = 0
         self._is_cut = False
 
-    async def let(self, work: Callable[[], T]) -> T:
+    async def let(self, work: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
         """Return what blocking work with this connection returns; it is cut if that fails or is cancelled."""
         try:
-            return await trio.to_thread.run_sync(self._using, work, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(self._using, work, abandon_on_cancel=True, limiter=limiter)
         except BaseException:
             self.cut()
             raise
@@ -198,19 +211,32 @@ class _Line:
 
         Blocks. Raises OSError, HTTPException.
         """
-        client = self._client
-        self.socket.settimeout(wait.write)
-        target = request.url.raw_path.decode("ascii")
-        client.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in request.headers.raw:
-            client.putheader(name.decode("ascii"), value)
-        client.endheaders(request.content or None)
-        self.socket.settimeout(wait.read)
-        answer = client.getresponse()
+        answer = self.answer(request, wait)
         comes_at_once = request.extensions.get(AT_ONCE, False) and not answer.will_close
         if not comes_at_once or answer.length is None or answer.length > AT_ONCE_BYTES:
             return answer, None
         return answer, answer.read()
+
+    def answer(
+        self,
+        request: httpx.Request,
+        wait: _Deadlines,
+        behind: str = "",
+        more: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        """Send a request, of a path behind its own and with more headers, and return the answer to it.
+
+        Blocks, up to the headers. Raises OSError, HTTPException.
+        """
+        client = self._client
+        self.socket.settimeout(wait.write)
+        target = request.url.raw_path.decode("ascii") + behind
+        client.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+        for name, said in (*request.headers.multi_items(), *(more or {}).items()):
+            client.putheader(name, said)
+        client.endheaders(request.content or None)
+        self.socket.settimeout(wait.read)
+        return client.getresponse()
 
     def cut(self) -> None:
         """Close the connection, also under a thread that reads from it."""
@@ -225,6 +251,22 @@ class _Line:
         if self._is_cut and not self._users:
             self._client.close()
             self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A connection for a thread, with what all its requests have in common."""
+
+    _line: _Line
+    _request: httpx.Request
+    _wait: _Deadlines
+
+    def get(self, path: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """Return the answer to a path, quoted and behind that of the request, up to its headers.
+
+        Its body has to be read before the next one is asked for. Blocks. Raises OSError, HTTPException.
+        """
+        return self._line.answer(self._request, self._wait, path, headers)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -8,7 +8,14 @@ the pieces of a listing. Knows nothing of NBIA, of records or of ZIP.
 import datetime as dt
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from typing import Protocol, TypeVar, cast
 from urllib.request import getproxies
 
@@ -19,7 +26,7 @@ import trio
 from tciafs import __version__
 from tciafs.archives.http.asking import Asking, Span, checked_url, open_client
 from tciafs.archives.http.body import Inflater
-from tciafs.archives.http.bulk import BulkTransport
+from tciafs.archives.http.bulk import BulkTransport, Lent
 from tciafs.archives.http.errors import (
     FOREIGN,
     RequestRejected,
@@ -29,6 +36,8 @@ from tciafs.archives.http.errors import (
 )
 from tciafs.archives.http.limits import HttpLimits, parse_retry_after_s
 from tciafs.archives.http.pace import Pace
+from tciafs.archives.http.reading import Reader, RowReader, unwound
+from tciafs.archives.http.side_by_side import Careful, Wanted, side_by_side
 from tciafs.errors import (
     AccessDenied,
     DeadlinePassed,
@@ -46,8 +55,6 @@ log = logging.getLogger(__name__)
 USER_AGENT = f"tciafs/{__version__}"
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-Piece = TypeVar("Piece")
 
 _EXCERPT_SIZE_BYTES = 4096
 _MAX_REDIRECTS = 5
@@ -63,30 +70,6 @@ class Bearer(Protocol):
 
     async def renewed(self, refused: str) -> str | None:
         """Return what to ask with instead of a token that was refused; the same: it is not the token."""
-        ...
-
-
-class Reader(Protocol[T_co]):
-    """Takes one body in pieces of at most 64 KiB; raises UnreadableAnswer for what it cannot read."""
-
-    def feed(self, piece: bytes, /) -> None:
-        """Take the next piece."""
-        ...
-
-    def finish(self) -> T_co:
-        """Return what was read, once the body has come to its end; no pieces are an empty body."""
-        ...
-
-
-class RowReader(Protocol[T_co]):
-    """As a Reader, but gives what it has read with each piece: rows that are complete."""
-
-    def feed(self, piece: bytes, /) -> Sequence[T_co]:
-        """Return the rows that are complete with this piece."""
-        ...
-
-    def finish(self) -> Sequence[T_co]:
-        """Return the rows that are left, once the body has come to its end."""
         ...
 
 
@@ -117,8 +100,11 @@ class HttpClient:
         self._free_connections = trio.Semaphore(limits.connections)
         self._client = open_client(url, limits, user_agent, transport)
         # httpx's own way to a server stays where a proxy is: it knows all their kinds.
-        bulk = {} if transport or "all" in getproxies() else {"all://": BulkTransport()}
-        self._bulk_client = open_client(url, limits, user_agent, transport, bulk)
+        bulk = None if transport or "all" in getproxies() else BulkTransport()
+        mounts = None if bulk is None else {"all://": bulk}
+        self._bulk_client = open_client(url, limits, user_agent, transport, mounts)
+        is_direct = bearer is None and url.scheme not in getproxies()
+        self._lender = bulk if is_direct else None
         self._caller = stamina.AsyncRetryingCaller(
             attempts=retries + 1,
             timeout=None,  # the listing deadline bounds them all
@@ -177,6 +163,22 @@ class HttpClient:
                 response = await stack.enter_async_context(answer)
             yield await stack.enter_async_context(unwound(self._pieces(response, asked)))
 
+    def fetch_each(
+        self, wanted: Sequence[Wanted], careful: Careful, *, most: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
+        """Yield the bodies of many small answers in their order, `most` at once; see `side_by_side`.
+
+        `careful` is asked for what does not come at the first attempt.
+        """
+        lend = None if self._lender is None else self._lend
+        return side_by_side(wanted, lend, careful, stall_timeout_s=self._limits.stall_timeout_s, most=most)
+
+    async def _lend(self, work: Callable[[Lent], bool], limiter: trio.CapacityLimiter) -> None:
+        assert self._lender is not None
+        request = self._bulk_client.build_request("GET", "", headers={"Accept-Encoding": "identity"})
+        async with self._connection("many answers"):
+            await self._lender.lend(request, work, limiter)
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
@@ -232,10 +234,11 @@ class HttpClient:
             response = await self._authorized(client, asking)
             asking.tell(log, self.host, response.status_code)
             async with aclosing(response):
-                if span is not None and span.is_of_another(response):
+                status, headers = response.status_code, response.headers
+                if span is not None and span.is_of_another(status, headers):
                     raise self._changed(asked)
                 await self._check(response, asked)
-                if span is not None and not span.is_in(response):
+                if span is not None and not span.is_in(status, headers):
                     raise UnreadableAnswer(f"{self.host} answered {asked} with another part of it")
                 yield response
 
@@ -386,22 +389,3 @@ class HttpClient:
 def _asked(path: str) -> str:
     """Return the name of what is asked, for messages: the last part of the path, no parameters."""
     return path.rpartition("/")[2]
-
-
-@asynccontextmanager
-async def unwound(
-    chunks: AsyncGenerator[Piece, None],
-) -> AsyncIterator[AsyncGenerator[Piece, None]]:
-    """Give out `chunks`, and end it for certain when the caller leaves before its end.
-
-    httpx nests async generators. Closing the outermost leaves the inner ones to the garbage
-    collector, which trio reports as a mistake; a cancelled read passes through all of them, and
-    httpcore closes the connection on the way.
-    """
-    try:
-        yield chunks
-    finally:
-        with trio.CancelScope() as scope, suppress(TciafsError):
-            scope.cancel()
-            async for _ in chunks:
-                pass

@@ -10,7 +10,7 @@ is checked of a series.
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from operator import itemgetter
 
@@ -35,9 +35,10 @@ HEADER_BYTES = (4 << 10, 32 << 10, 256 << 10)
 ROUTE = "idc"
 """What `Member.route` calls it."""
 
-HEADERS_AT_ONCE = 16
-OBJECTS_AT_ONCE = 12
-IN_ONE_PIECE_BYTES = 1 << 20
+HEADERS_AT_ONCE = 24
+OBJECTS_AT_ONCE = 16
+STREAMS_AT_ONCE = 12
+IN_ONE_PIECE_BYTES = 4 << 20
 """What is smaller is asked for as a whole, and again where that fails; a larger one comes in a stream."""
 
 
@@ -100,8 +101,7 @@ class IdcImages:
             raise SeriesDamaged(
                 f"series {series.series_uid} has {len(objects)} of {series.image_count} images in its bucket"
             )
-        work = partial(self._beginning, series, received=received)
-        headers = await all_of(objects, work, most=HEADERS_AT_ONCE)
+        headers = await self._beginnings(series, objects, received)
         images = [_known(series, *pair) for pair in zip(objects, headers, strict=True)]
         if len({image.sop_instance_uid for image in images}) < len(images):
             raise SeriesDamaged(f"two images of series {series.series_uid} have one SOP Instance UID")
@@ -118,9 +118,15 @@ class IdcImages:
     async def deliveries(self, series: IndexedSeries) -> AsyncIterator[AsyncIterator[Delivery]]:
         """Fetch the images of a series side by side, to be read one after the other, by their names."""
         images = await self.known(series)
-        opener = partial(self._opened, series)
-        async with opened_ahead([each.stored for each in images], opener, most=OBJECTS_AT_ONCE) as bodies:
+        async with self._bodies(series, [each.stored for each in images]) as bodies:
             yield _Deliveries(images, bodies)
+
+    def _bodies(
+        self, series: IndexedSeries, objects: Sequence[StoredObject]
+    ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
+        if all(each.size_bytes <= IN_ONE_PIECE_BYTES for each in objects):
+            return self._buckets.parts(series.bucket, objects, most=OBJECTS_AT_ONCE)
+        return opened_ahead(objects, partial(self._opened, series), most=STREAMS_AT_ONCE)
 
     @asynccontextmanager
     async def one(self, series: IndexedSeries, sop_instance_uid: str) -> AsyncIterator[Member]:
@@ -170,10 +176,33 @@ class IdcImages:
         async with self._buckets.stream(series.bucket, stored) as chunks:
             yield _Sized(stored, chunks)
 
+    async def _beginnings(
+        self, series: IndexedSeries, objects: Sequence[StoredObject], received: Callable[[int], None]
+    ) -> Sequence[Beginning]:
+        """Return what the headers of many objects say, most of them from their first bytes."""
+        found: dict[str, Beginning] = {}
+        first_bytes, *more_bytes = HEADER_BYTES
+        async with self._buckets.parts(series.bucket, objects, first_bytes, most=HEADERS_AT_ONCE) as bodies:
+            for stored in objects:
+                header = b"".join([chunk async for chunk in await anext(bodies)])
+                received(len(header))
+                is_whole = len(header) == stored.size_bytes
+                if (beginning := beginning_in(header, is_whole=is_whole)) is not None:
+                    found[stored.key] = beginning
+        others = [each for each in objects if each.key not in found]
+        work = partial(self._beginning, series, received=received, sizes_bytes=more_bytes)
+        for stored, beginning in zip(others, await all_of(others, work, most=HEADERS_AT_ONCE), strict=True):
+            found[stored.key] = beginning
+        return [found[each.key] for each in objects]
+
     async def _beginning(
-        self, series: IndexedSeries, stored: StoredObject, received: Callable[[int], None] = _ignore
+        self,
+        series: IndexedSeries,
+        stored: StoredObject,
+        received: Callable[[int], None] = _ignore,
+        sizes_bytes: Sequence[int] = HEADER_BYTES,
     ) -> Beginning:
-        for size_bytes in HEADER_BYTES:
+        for size_bytes in sizes_bytes:
             if size_bytes >= stored.size_bytes:
                 break
             header = await self._buckets.part(series.bucket, stored, size_bytes)

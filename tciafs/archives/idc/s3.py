@@ -8,8 +8,8 @@ API, Object).
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from urllib.parse import quote, unquote_plus
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from tciafs.archives.http.asking import Span
 from tciafs.archives.http.client import HttpClient
 from tciafs.archives.http.errors import RequestRejected
+from tciafs.archives.http.side_by_side import Wanted
 from tciafs.errors import UnreadableAnswer
 
 __all__ = ["Buckets", "StoredObject"]
@@ -72,6 +73,21 @@ class Buckets:
         with _gone_for_good():
             return await self._http.fetch(_address(bucket, each), {}, _Bytes, span=span)
 
+    def parts(
+        self, bucket: str, objects: Sequence[StoredObject], size_bytes: int | None = None, *, most: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
+        """Yield the chunks of the beginning of each object, or of all of it, in order, `most` at once.
+
+        As many bytes as the object has, but `size_bytes` at most. Raises as `part`, where they are read.
+        """
+
+        async def careful(each: Wanted, span: Span) -> bytes:
+            with _gone_for_good():
+                return await self._http.fetch(each.path, {}, _Bytes, span=span)
+
+        wanted = [_beginning(bucket, each, size_bytes) for each in objects]
+        return self._http.fetch_each(wanted, careful, most=most)
+
     @asynccontextmanager
     async def stream(self, bucket: str, each: StoredObject) -> AsyncIterator[AsyncIterator[bytes]]:
         """Fetch an object of any size, without retries."""
@@ -91,6 +107,11 @@ def _continued(token: str) -> dict[str, str]:
 
 def _address(bucket: str, each: StoredObject) -> str:
     return f"{quote(bucket)}/{quote(each.key)}"
+
+
+def _beginning(bucket: str, each: StoredObject, size_bytes: int | None) -> Wanted:
+    span = Span(0, size_bytes, each.etag or None)
+    return Wanted(_address(bucket, each), span, min(each.size_bytes, size_bytes or each.size_bytes))
 
 
 @contextmanager

@@ -99,7 +99,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.walks": "",
         "catalogue.remembered": "errors catalogue.sums catalogue.table",
         "catalogue.sums": "model",
-        "catalogue.table": "errors model",
+        "catalogue.summing": "model catalogue.remembered catalogue.sums",
+        "catalogue.table": "errors model catalogue.sums",
         "catalogue.answers": "model catalogue.sums catalogue.table",
         # What of a catalogue is shown; it is handed one.
         "selection.manifests": "errors",
@@ -145,7 +146,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.download worker",
         "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages",
         "worker.messages": "model archives.opening store.layout",
-        "worker.listing": "errors model catalogue.table worker.messages",
+        "worker.listing": "errors model catalogue.sums catalogue.table worker.messages",
         "worker.annotations": "errors model naming store.pack worker.digests",
         "worker.fetching": "errors model naming store.download store.layout store.pack worker.annotations "
         "worker.digests worker.earlier worker.headers worker.messages worker.rest",
@@ -178,7 +179,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.commands": "errors control.usage_values logs control.commands "
         "control.known_values control.values "
         "filesystem.paths filesystem.status store.checking",
-        "filesystem.known": "errors model naming control.known_values filesystem.folders "
+        "filesystem.known": "errors model naming catalogue.sums control.known_values filesystem.folders "
         "filesystem.identities filesystem.status",
         "filesystem.budgets": "errors model filesystem.private_files store.download",
         "filesystem.interrupts": "errors",

@@ -96,9 +96,13 @@ class Listings(Protocol):
         ...
 
     async def known_sum(
-        self, collection: str, patient: str = "", study_uid: str = "", wants: Callable[[Series], bool] = ...
+        self,
+        collection: str,
+        patient: str = "",
+        study_uid: str = "",
+        wants: Callable[[Series], bool] | None = None,
     ) -> Sum | None:
-        """Return what the wanted series (default: all) of a collection, a patient or a study come to.
+        """Return what the wanted series (None: all) of a collection, a patient or a study come to.
 
         None: not known. Asks nothing.
         """

@@ -23,6 +23,7 @@ from tciafs.catalogue.answers import Answer, CatalogueConfig, Event, Lister, Rep
 from tciafs.catalogue.asking import Questions
 from tciafs.catalogue.freshness import Freshness
 from tciafs.catalogue.remembered import Remembered
+from tciafs.catalogue.summing import sum_known
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question, said, unpack
 from tciafs.catalogue.walks import Walks
@@ -275,28 +276,13 @@ class Catalogue:
         collection: str,
         patient: str = "",
         study_uid: str = "",
-        wants: Callable[[Series], bool] = lambda _: True,
+        wants: Callable[[Series], bool] | None = None,
     ) -> Sum | None:
-        """Return what the wanted series of a collection, a patient or a study come to; None: not known.
+        """Return what the wanted series (None: all) of a collection, a patient or a study come to.
 
-        Nothing is asked: that takes their listings, however old, and of a collection all of them.
+        None: not known. Asks nothing; see `summing`.
         """
-        if patient:
-            listing = await self._remembered.get(("series", collection, patient))
-            if listing is None:
-                return None
-            total = Sum()
-            meant = [each for each in listing.records if study_uid in ("", each.study_uid)]
-            total.add_patient(filter(wants, meant))
-            return total
-        # In this order: to read who is in a large collection takes longer, and memory of what is in use.
-        if not await self.is_listed_whole(collection):
-            return None
-        patients = await self._remembered.get(("patients", collection))
-        if patients is None:
-            return None
-        questions = [("series", collection, each.patient_id) for each in patients.records]
-        return await self._remembered.summed(questions, wants)
+        return await sum_known(self._remembered, (collection, patient, study_uid), wants)
 
     async def _ensure_whole(self, kind: str, collection: str, lister: Lister) -> None:
         """See to it that the rows of a whole collection are there; old ones are asked for again behind."""

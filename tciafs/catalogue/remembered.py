@@ -74,6 +74,7 @@ class Remembered:
         self._slow_until = -math.inf
         self._memory: OrderedDict[Question, Listing[Any]] = OrderedDict()
         self._weight = 0
+        self._series_written = 0
 
     def close(self) -> None:
         """Close the table, once what is being written is written."""
@@ -136,6 +137,25 @@ class Remembered:
         listings = ((question, self._table.get(question)) for question in questions)
         return [question for question, found in listings if found and any(map(wants, found.records))]
 
+    async def kept_sum(self, collection: str) -> Sum | None:
+        """Return what all series of a collection come to, None if that was not added up yet."""
+        try:
+            return await self._thread.run(self._table.sum, collection)
+        except TABLE_ERRORS as error:
+            log.warning("what %s comes to is unreadable: %s", collection, error)
+            return None
+
+    async def sum_up(self, collection: str, questions: Sequence[Question]) -> Sum:
+        """Return what all series of a collection come to, whose rows are under the questions; keep it."""
+        seen = self._series_written
+        total = await self.summed(questions, lambda _: True)
+        if self._series_written == seen:
+            try:
+                await self._thread.run(self._table.put_sum, collection, total)
+            except TABLE_ERRORS as error:
+                log.warning("what %s comes to could not be kept: %s", collection, error)
+        return total
+
     async def summed(self, questions: Sequence[Question], wants: Callable[[Any], bool]) -> Sum:
         """Return what the wanted records come to that are on disk under the questions, one a patient."""
         total = Sum()
@@ -155,17 +175,25 @@ class Remembered:
     async def write(self, question: Question, listing: Listing[Any]) -> None:
         """Keep a listing on disk."""
         try:
-            await self._thread.run(self._table.put, question, listing)
-            self._rows = await self._thread.run(len, self._table)
+            self._series_written += question[0] == "series"
+            self._rows = await self._thread.run(self._put, question, listing)
         except TABLE_ERRORS as error:
             log.warning("the listing of %s could not be kept: %s", said(question), error)
+
+    def _put(self, question: Question, listing: Listing[Any]) -> int:
+        """Write a row, and return how many there are now."""
+        if question[0] == "series":
+            self._table.drop_sum(question[1])
+        self._table.put(question, listing)
+        return len(self._table)
 
     def forget(self, question: Question) -> None:
         """Drop a listing from memory: another process has written it anew on disk."""
         self._drop(question)
 
     def forget_collection(self, kind: str, collection: str) -> None:
-        """Drop the listings of a kind and a collection from memory."""
+        """Drop the listings of a kind and a collection from memory: another process has written them."""
+        self._series_written += kind == "series"
         for question in [each for each in self._memory if each[:2] == (kind, collection)]:
             self._drop(question)
 

@@ -22,6 +22,7 @@ import diskcache
 import msgspec
 from isal import isal_zlib
 
+from tciafs.catalogue.sums import Sum
 from tciafs.errors import Unusable
 from tciafs.model import Change, Collection, Patient, Series, Study, Value
 
@@ -33,6 +34,9 @@ SCHEMA_VERSION = b"5"
 SCHEMA_KEY = "schema"
 FACT = "fact"
 """Rows that are no listings have this before their name: what else a catalogue wants to know tomorrow."""
+
+SUM = "sum"
+"""The facts that tell what all series of a collection come to."""
 
 LONGEST_KEY = 1024
 """Questions that are longer, since they name a thousand series, lie under a hash of them."""
@@ -255,6 +259,23 @@ class Table:
         """Keep a fact."""
         self._rows.set(_key((FACT, name)), fact)
 
+    def sum(self, collection: str) -> Sum | None:
+        """Return what all series of a collection come to, None if that was not added up.
+
+        Who writes one of its rows of series drops the sum first, or a process that is killed leaves a wrong
+        one. Raises msgspec.MsgspecError for bytes of another shape.
+        """
+        fact = self.fact(_sum_name(collection))
+        return None if fact is None else msgspec.msgpack.decode(fact, type=Sum)
+
+    def put_sum(self, collection: str, total: Sum) -> None:
+        """Keep what all series of a collection come to."""
+        self.put_fact(_sum_name(collection), msgspec.msgpack.encode(total))
+
+    def drop_sum(self, collection: str) -> None:
+        """Forget what all series of a collection come to."""
+        self._rows.delete(_key((FACT, _sum_name(collection))))
+
     def __len__(self) -> int:
         """Return the number of rows but that of the version; diskcache counts them as it goes."""
         return max(0, len(self._rows) - 1)
@@ -262,6 +283,10 @@ class Table:
     def close(self) -> None:
         """Close the calling thread's connection; it is opened again when it is needed."""
         self._rows.close()
+
+
+def _sum_name(collection: str) -> str:
+    return f"{SUM}/{collection}"
 
 
 def _key(question: Question) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tciafs.catalogue.sums import Sum
 from tciafs.control.known_values import KnownFolder, KnownPage
 from tciafs.errors import NoSuchName, Offline
 from tciafs.filesystem.folders import BELOW, Folder, made_aside
@@ -21,7 +22,6 @@ from tciafs.naming import Naming
 
 if TYPE_CHECKING:
     from tciafs.catalogue.answers import Listings
-    from tciafs.catalogue.sums import Sum
     from tciafs.store.holdings import Held, Holdings
 
 __all__ = ["Known"]
@@ -46,7 +46,7 @@ class Known:
     naming: Naming
     holdings: "Holdings"
     state: Callable[[Series], str]
-    _sums: dict[str, tuple[float, "Sum"]] = field(default_factory=dict)
+    _sums: dict[str, tuple[float, Sum]] = field(default_factory=dict)
 
     async def page(self, path: str, after: str) -> KnownPage:
         """Return some folders at a path, those whose name comes behind `after`. Raises NoSuchName."""
@@ -96,7 +96,7 @@ class Known:
             case _:
                 return {}
 
-    async def _sums_of(self, collections: Iterable[str]) -> "Mapping[str, Sum]":
+    async def _sums_of(self, collections: Iterable[str]) -> Mapping[str, Sum]:
         """Return what collections come to, as far as that is known and is added up soon."""
         now = trio.current_time()
         with trio.move_on_after(ADDING_UP_S):
@@ -124,18 +124,18 @@ class Known:
         place: int,
         series: Mapping[str, Sequence[Series] | None],
         held: "Mapping[str, Held]",
-        sums: "Mapping[str, Sum]",
+        sums: Mapping[str, Sum],
     ) -> KnownFolder:
         record = folder.children[place]
         key = folder.key(record)
         below, here = series.get(key), held.get(key)
         is_series = isinstance(record, Series)
-        series_count, images, listed_bytes = _in_all(below, sums.get(key))
+        total = _sum_of(below) if below is not None else sums.get(key)
         return KnownFolder(
             name=folder.names[place],
-            series=series_count,
-            images=images,
-            listed_bytes=listed_bytes,
+            series=None if total is None else total.series,
+            images=None if total is None else total.images,
+            listed_bytes=None if total is None else total.size_bytes,
             cached_series=0 if here is None else here.series,
             cached_bytes=0 if here is None else here.pack_bytes,
             state=self.state(record) if is_series else "",
@@ -160,22 +160,7 @@ def _of_study(series: Sequence[Series] | None, study_uid: str) -> Sequence[Serie
     return None if series is None else [each for each in series if each.study_uid == study_uid]
 
 
-def _in_all(
-    series: Sequence[Series] | None, total: "Sum | None"
-) -> tuple[int | None, int | None, int | None]:
-    """Return how many series, images and bytes there are, from the series or from what they come to."""
-    if total is not None:
-        return total.series, total.images, None if total.unsized else total.size_bytes
-    if series is None:
-        return None, None, None
-    return (
-        len(series),
-        _total(each.image_count for each in series),
-        _total(each.size_bytes for each in series),
-    )
-
-
-def _total(numbers: Iterable[int | None]) -> int | None:
-    """Return a sum, None where the archive does not say one of the numbers."""
-    known = list(numbers)
-    return None if None in known else sum(number for number in known if number is not None)
+def _sum_of(series: Iterable[Series]) -> Sum:
+    total = Sum()
+    total.add_patient(series)
+    return total

@@ -77,12 +77,8 @@ def xattrs_of_record(record: Collection | Patient | Study | Series) -> Mapping[s
 
 
 def xattrs_of_costs(known: Sum, local: Sum) -> Mapping[str, str]:
-    """Return what series come to, and those of them that are on disk.
-
-    Without bytes where the archive lists none for some of them.
-    """
-    size_bytes, local_bytes = (None if each.unsized else each.size_bytes for each in (known, local))
-    numbers = (known.series, known.images, size_bytes, known.restricted or None, local_bytes)
+    """Return what series come to, and those of them that are on disk, as far as it is known."""
+    numbers = (known.series, known.images, known.size_bytes, known.restricted or None, local.size_bytes)
     return {name: str(number) for name, number in zip(COSTS, numbers, strict=True) if number is not None}
 
 

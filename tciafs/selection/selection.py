@@ -176,7 +176,7 @@ class Selection:
         collection: str,
         patient: str = "",
         study_uid: str = "",
-        wants: Callable[[Series], bool] = lambda _: True,
+        wants: Callable[[Series], bool] | None = None,
     ) -> Sum | None:
         """Return what those wanted series of a collection, a patient or a study come to that were chosen.
 
@@ -186,7 +186,7 @@ class Selection:
             return None
 
         def wanted(series: Series) -> bool:
-            return wants(series) and self._wants(series)
+            return (wants is None or wants(series)) and self._wants(series)
 
         return await self._catalogue.known_sum(collection, patient, study_uid, wanted)
 

@@ -166,8 +166,9 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _sum_texts(known: "Sum | None") -> tuple[str, ...]:
     if known is None:
         return ("",) * (len(COLLECTION_COLUMNS) - 1)
-    numbers = (known.patients, known.series, known.images, "" if known.unsized else known.size_bytes)
-    return (*map(str, numbers), "; ".join(sorted(known.licences)), "yes" if known.restricted else "")
+    numbers = (known.patients, known.series, known.images, known.size_bytes)
+    texts = ("" if number is None else str(number) for number in numbers)
+    return (*texts, "; ".join(sorted(known.licences)), "yes" if known.restricted else "")
 
 
 def _licence_of(series: Series) -> tuple[str, str, str]:

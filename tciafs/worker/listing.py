@@ -18,6 +18,7 @@ from typing import IO, Any, TypeAlias
 
 import msgspec
 
+from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question, Table, pack, unpack
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import Archive, Partial, Series, Study
@@ -58,9 +59,7 @@ async def list_collection(
                     gathered.add(batch)
             if not gathered.count:
                 raise UnreadableAnswer(f"the archive lists no {kind} in all of {collection}")
-            listings = gathered.listings(asked_at)
-            while some := list(islice(listings, ROWS_AT_ONCE)):
-                _write(table, some, tell)
+            _write_all(table, kind, collection, gathered.listings(asked_at), tell)
         tell(Finished())
     finally:
         table.close()
@@ -72,6 +71,26 @@ def _all_of(
     if kind == "studies":
         return archive.every_study(collection)
     return archive.every_series(collection)
+
+
+def _write_all(
+    table: Table,
+    kind: str,
+    collection: str,
+    listings: Iterator[tuple[Question, Listing[Any]]],
+    tell: Callable[[Report], None],
+) -> None:
+    """Write all rows, and behind those of series what they come to: to read them for that takes seconds."""
+    is_summed = kind == "series"
+    total = Sum()
+    if is_summed:
+        table.drop_sum(collection)
+    while some := list(islice(listings, ROWS_AT_ONCE)):
+        _write(table, some, tell)
+        for _question, listing in some if is_summed else ():
+            total.add_patient(listing.records)
+    if is_summed:
+        table.put_sum(collection, total)
 
 
 def _write(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Table, unpack
 from tciafs.errors import Unreachable, UnreadableAnswer
 from tciafs.model import Partial, Series
@@ -102,6 +103,23 @@ async def test_what_changed_is_told_with_both_rows_and_what_came_in_another_orde
     before = unpack(changed.question, changed.before).records
     after = unpack(changed.question, changed.after).records
     assert set(before) - set(after) == {old}
+
+
+async def test_what_all_series_come_to_is_written_behind_the_last_of_them(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Sum()
+    for patient in PATIENTS:
+        expected.add_patient(each for each in archive.holdings if each.patient_id == patient)
+    await listed(archive, tmp_path)
+    with closing(Table.opened(tmp_path)) as table:
+        assert table.sum("Lung") == expected
+        await listed(archive, tmp_path, "studies")
+        assert table.sum("Lung") == expected
+        monkeypatch.setattr(listing_module, "_write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await listed(archive, tmp_path)
+        assert table.sum("Lung") is None
 
 
 async def test_a_failure_writes_nothing(archive: FakeArchive, tmp_path: Path) -> None:

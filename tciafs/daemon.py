@@ -13,7 +13,7 @@ import resource
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ def run_in_foreground(settings: Settings, mountpoint: Path, handed: int | None =
         systemd.say_ready(message)
 
     try:
-        _serve(settings, mountpoint, ready, handed)
+        _serve(settings, mountpoint, ready, _say_waiting, handed)
     finally:
         systemd.notify("STOPPING=1")
 
@@ -59,7 +59,8 @@ def run_in_foreground(settings: Settings, mountpoint: Path, handed: int | None =
 def start(settings: Settings, mountpoint: Path) -> str:
     """Start a daemon and return its first message once the mount answers. Raises TciafsError.
 
-    A daemon that does not come so far, because of Ctrl-C, its silence or an error, is told to end.
+    What a daemon that takes long has to say meanwhile goes to stderr. One that does not come so far, because
+    of Ctrl-C, its silence or an error, is told to end.
     """
     log_file = logs.log_file_of(settings)
     with logs.open_log(log_file) as errors:
@@ -83,28 +84,39 @@ def start(settings: Settings, mountpoint: Path) -> str:
 
 
 def _ready_message(process: "subprocess.Popen[bytes]", settings: bytes, log_file: Path) -> str:
-    answer = _first_line(process, settings)
-    if answer is None:
-        raise TciafsError(f"the daemon did not answer within {START_TIMEOUT_S:g} s; see {log_file}")
-    try:
-        word = json.loads(answer)
-    except ValueError:
-        raise TciafsError(f"the daemon ended without a word; see {log_file}") from None
-    if "error" in word:
-        raise error_named(word["error"], word["message"])
-    return str(word["message"])
+    for line in _lines(process, settings):
+        if line is None:
+            raise TciafsError(f"the daemon did not answer within {START_TIMEOUT_S:g} s; see {log_file}")
+        try:
+            word = json.loads(line)
+        except ValueError:
+            break
+        if "waiting" in word:
+            _say_waiting(word["waiting"])
+            continue
+        if "error" in word:
+            raise error_named(word["error"], word["message"])
+        return str(word["message"])
+    raise TciafsError(f"the daemon ended without a word; see {log_file}")
 
 
-def _first_line(process: "subprocess.Popen[bytes]", settings: bytes) -> bytes | None:
-    """Return what a daemon says when given its settings: a line, nothing if it ended, None in time."""
+def _lines(process: "subprocess.Popen[bytes]", settings: bytes) -> Iterator[bytes | None]:
+    """Yield what a daemon says when given its settings, line by line; None once it is silent for too long."""
     assert process.stdin is not None
     assert process.stdout is not None
     with process.stdin, process.stdout:
         with suppress(BrokenPipeError):  # it ended before it read them, which its silence will tell
             process.stdin.write(settings)
         process.stdin.close()
-        answered, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)
-        return process.stdout.readline() if answered else None
+        while select.select([process.stdout], [], [], START_TIMEOUT_S)[0]:
+            if not (line := process.stdout.readline()):
+                return
+            yield line
+        yield None
+
+
+def _say_waiting(message: str) -> None:
+    click.echo(f"tciafs: {message}", err=True)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -126,7 +138,7 @@ def main() -> None:
         _say({"message": message})
 
     try:
-        _serve(settings, Path(sys.argv[1]), ready)
+        _serve(settings, Path(sys.argv[1]), ready, lambda message: _tell({"waiting": message}))
     except TciafsError as error:
         log.error("%s", error)
         _say({"error": type(error).__name__, "message": str(error)})
@@ -137,7 +149,11 @@ def main() -> None:
 
 
 def _serve(
-    settings: Settings, mountpoint: Path, ready: Callable[[str], None], handed: int | None = None
+    settings: Settings,
+    mountpoint: Path,
+    ready: Callable[[str], None],
+    waiting: Callable[[str], None],
+    handed: int | None = None,
 ) -> None:
     with starting.without_collector():
         import trio
@@ -148,7 +164,7 @@ def _serve(
     # All readers wait for the collector, and what was imported stays: to look through that takes it 9 ms.
     gc.freeze()
     try:
-        trio.run(partial(run_mount, settings, mountpoint, ready, handed))
+        trio.run(partial(run_mount, settings, mountpoint, ready, handed, waiting))
     except BaseExceptionGroup as group:
         # Nurseries wrap what ends them; the user's mistake is somewhere inside.
         if (known := _first_known(group)) is not None:
@@ -169,6 +185,13 @@ def _first_known(group: BaseExceptionGroup[BaseException]) -> TciafsError | None
         if isinstance(error, BaseExceptionGroup) and (known := _first_known(error)):
             return known
     return None
+
+
+def _tell(word: dict[str, str]) -> None:
+    """Tell the process that started us something before the answer."""
+    with suppress(BrokenPipeError):  # it was killed while it waited
+        sys.stdout.write(json.dumps(word) + "\n")
+        sys.stdout.flush()
 
 
 def _say(word: dict[str, str]) -> None:

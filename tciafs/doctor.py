@@ -17,9 +17,9 @@ import platformdirs
 
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.archives.http.probe import Answer, addresses_of, ask_once, proxy_for
-from tciafs.archives.idc.index import installed_index
+from tciafs.archives.idc.index import INSTALL, installed_index
 from tciafs.archives.nbia.login import ask_for_tokens, token_url
-from tciafs.archives.opening import archives_meant
+from tciafs.archives.opening import archives_meant, lacks_index
 from tciafs.credentials import LoginStore, login_for
 from tciafs.errors import TciafsError
 from tciafs.filesystem.mountpoint import require_fuse
@@ -66,6 +66,8 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         return
     limits = HttpLimits(connect_timeout_s=settings.connect_timeout, stall_timeout_s=settings.stall_timeout)
     meant = archives_meant(settings.archive, settings.url, settings.idc_index)
+    if lacks_index(settings.archive, settings.url, settings.idc_index):
+        yield Finding("index", f"of the Imaging Data Commons: not installed, so NBIA is alone ({INSTALL})")
     if "idc" in meant:
         yield _idc_index(settings)
         async for finding in _way(settings, limits, settings.idc_url, IDC_QUESTION):

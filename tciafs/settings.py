@@ -102,9 +102,10 @@ class Settings:
     """The settings of one mount. Sizes are bytes, times seconds."""
 
     archive: str = _setting(
-        "nbia",
-        "Which archive: TCIA's NBIA server, the Imaging Data Commons, auto (both as one), or the sample.",
-        **choice("nbia", "idc", "auto", "sample"),
+        "auto",
+        "Which archive: TCIA's NBIA server and the Imaging Data Commons (auto; NBIA alone without an index "
+        "of the other), one of them, or the sample.",
+        **choice("auto", "nbia", "idc", "sample"),
     )
     url: str = _setting(
         "https://nbia.cancerimagingarchive.net/nbia-api/services",

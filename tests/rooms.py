@@ -73,6 +73,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.idc.images": "errors headers model naming archives.idc.memory archives.idc.parallel "
         "archives.idc.s3 archives.idc.table archives.nbia.names",
         "archives.idc.index": "errors archives.idc.table",
+        "archives.idc.making": "errors archives.idc.index archives.idc.table",
         "archives.idc.memory": "archives.idc.s3 archives.notes",
         "archives.idc.parallel": "errors",
         "archives.idc.records": "model archives.idc.table",
@@ -84,10 +85,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.either.config": "archives.idc.config archives.nbia.archive",
         "archives.either.images": "errors headers model archives.either.route archives.idc.archive "
         "archives.nbia.archive",
+        "archives.either.joining": "errors model archives.either.archive archives.either.config "
+        "archives.either.route archives.idc.archive archives.idc.config archives.nbia.archive",
         "archives.either.listings": "errors model archives.either.beyond archives.either.route "
         "archives.idc.archive archives.nbia.archive",
         "archives.either.route": "errors",
-        "archives.opening": "archives.either.archive archives.either.config archives.http.client "
+        "archives.opening": "errors archives.either.archive archives.either.config "
+        "archives.either.joining archives.http.client "
         "archives.idc.archive archives.idc.config archives.idc.index archives.nbia.archive",
         # Where a user's secrets are kept.
         "credentials": "errors archives.nbia.login",
@@ -206,9 +210,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
         "systemd worker filesystem",
         "filesystem.configs": "errors settings archives.either.config archives.http.limits "
-        "archives.idc.config archives.idc.index "
+        "archives.idc.config archives.idc.index archives.idc.making "
         "archives.nbia.login archives.nbia.archive archives.opening "
         "catalogue.catalogue store.store filesystem.budgets filesystem.operations filesystem.walk_ahead",
+        "filesystem.index_table": "errors archives.either.joining archives.idc.config archives.idc.index "
+        "archives.idc.making archives.opening filesystem.configs",
+        "filesystem.sample": "errors",
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
         # The process and its commands.
         "daemon": "errors settings logs starting systemd filesystem.mount filesystem.mountpoint",

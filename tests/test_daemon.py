@@ -86,6 +86,25 @@ def test_the_first_message_of_a_daemon_is_given_back(replaced: Daemons, tmp_path
     assert daemon.start(settings_in(tmp_path), Path("/mnt")) == "/mnt: 6 collections."
 
 
+def test_what_a_daemon_says_while_it_takes_long_is_passed_on(
+    replaced: Daemons, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(
+        READ + """answer('{"waiting": "making a table"}'); answer('{"waiting": "still"}')\n"""
+        """answer('{"message": "/mnt: 6 collections."}'); time.sleep(60)"""
+    )
+    assert daemon.start(settings_in(tmp_path), Path("/mnt")) == "/mnt: 6 collections."
+    assert capsys.readouterr().err == "tciafs: making a table\ntciafs: still\n"
+
+
+def test_a_daemon_that_ends_while_it_takes_long_has_ended_without_a_word(
+    replaced: Daemons, tmp_path: Path
+) -> None:
+    replaced(READ + """answer('{"waiting": "making a table"}')""")
+    with pytest.raises(TciafsError, match="ended without a word"):
+        daemon.start(settings_in(tmp_path), Path("/mnt"))
+
+
 def test_settings_travel_by_stdin_where_no_process_list_shows_them(replaced: Daemons, tmp_path: Path) -> None:
     folder = replaced(
         READ + "open(folder + '/settings', 'wb').write(settings)\nanswer('{\"message\": \"ready\"}')"
@@ -254,11 +273,11 @@ def test_a_daemon_that_does_not_end_when_told_is_killed(monkeypatch: pytest.Monk
 def be_the_daemon(
     serve: str, settings: Settings | None = None, mountpoint: str = "/mnt"
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run the real daemon with `_serve` replaced by a script that finds settings, mountpoint and ready."""
+    """Run the real daemon with `_serve` replaced by a script that finds its parameters."""
     program = (
         "import sys, logging, tciafs.daemon as daemon\n"
         "from tciafs.errors import *\n"
-        f"def _serve(settings, mountpoint, ready):\n    {serve}\n"
+        f"def _serve(settings, mountpoint, ready, waiting):\n    {serve}\n"
         f"daemon._serve = _serve\nsys.argv = ['daemon', {mountpoint!r}]\ndaemon.main()"
     )
     return subprocess.run(
@@ -275,6 +294,13 @@ def test_the_ready_line_is_one_line_of_json() -> None:
     assert done.stdout.endswith(b"\n")
     assert done.stdout.count(b"\n") == 1
     assert json.loads(done.stdout) == {"message": "/mnt/größe\n: ready"}
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_is_said_while_it_takes_long_are_lines_before() -> None:
+    done = be_the_daemon("waiting('making a table'); ready('/mnt: ready')")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert said == [{"waiting": "making a table"}, {"message": "/mnt: ready"}]
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -311,7 +337,7 @@ def test_a_surprise_is_logged_with_its_traceback_and_not_said() -> None:
 def test_a_daemon_whose_starter_was_killed_serves_all_the_same() -> None:
     program = (
         "import sys, os, tciafs.daemon as daemon\n"
-        "daemon._serve = lambda settings, mountpoint, ready: (ready('x'), os.write(2, b'served'))\n"
+        "daemon._serve = lambda settings, mountpoint, ready, waiting: (ready('x'), os.write(2, b'served'))\n"
         "sys.argv = ['daemon', '/mnt']\ndaemon.main()"
     )
     reading, writing = os.pipe()
@@ -349,7 +375,7 @@ def test_the_mistake_inside_nested_groups_is_what_is_raised(monkeypatch: pytest.
 
     monkeypatch.setattr(mount, "run_mount", run_mount)
     with pytest.raises(Unusable, match="the mistake"):
-        daemon._serve(Settings(), Path("/mnt"), print)
+        daemon._serve(Settings(), Path("/mnt"), print, print)
 
 
 def test_the_collector_need_not_look_through_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +385,7 @@ def test_the_collector_need_not_look_through_what_was_imported(monkeypatch: pyte
         assert gc.get_freeze_count() > 10_000
 
     monkeypatch.setattr(mount, "run_mount", run_mount)
-    daemon._serve(Settings(), Path("/mnt"), print)
+    daemon._serve(Settings(), Path("/mnt"), print, print)
 
 
 def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +396,7 @@ def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: 
 
     monkeypatch.setattr(mount, "run_mount", run_mount)
     with pytest.raises(ExceptionGroup, match="a"):
-        daemon._serve(Settings(), Path("/mnt"), print)
+        daemon._serve(Settings(), Path("/mnt"), print, print)
 
 
 # In the foreground
@@ -381,7 +407,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Mounts become ready at once and end."""
     mounted: list[Path] = []
 
-    def serve(_settings: Settings, mountpoint: Path, ready: Callable[[str], None], _handed: None) -> None:
+    def serve(_settings: Settings, mountpoint: Path, ready: Callable[[str], None], *_others: object) -> None:
         mounted.append(mountpoint)
         ready(f"{mountpoint}: ready")
 

@@ -6,11 +6,13 @@ import os
 import re
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trustme
@@ -270,4 +272,18 @@ def test_the_command_says_it_line_by_line(sample: RunningSample, tmp_path: Path)
     assert (found["cache folder"]["ok"], found["cache folder"]["remedy"]) == (
         False,
         "choose another with --cache-dir",
+    )
+
+
+async def test_without_an_index_of_the_idc_it_says_how_to_get_it_and_that_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "idc_index_data", None)
+    async with aclosing(cast(AsyncGenerator[Finding], findings(Settings(cache_dir=tmp_path)))) as looking:
+        async for finding in looking:
+            if finding.what == "index":  # and what comes behind it would ask TCIA
+                break
+    assert finding.is_good
+    assert finding.said == (
+        "of the Imaging Data Commons: not installed, so NBIA is alone (pip install idc-index-data duckdb)"
     )

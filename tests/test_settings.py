@@ -138,7 +138,7 @@ def test_each_kind_is_read_from_options_mount_options_and_environment(
 
 
 BAD = [
-    ("archive", "xnat", "expected one of nbia, idc, auto, sample"),
+    ("archive", "xnat", "expected one of auto, nbia, idc, sample"),
     ("api", "v2", "expected one of auto, v4, v1"),
     ("cache_size", "lots", "expected a size such as 50G"),
     ("naming", "Classic", "expected one of descriptive, classic"),

@@ -114,6 +114,12 @@ def test_what_stands_still_has_no_speed() -> None:
     assert not re.search(r"\d[KMG]?/s|:\d\d left", paused)
 
 
+def test_what_of_the_archive_is_not_shown_is_said_below_it() -> None:
+    shown = lines(replace(STATUS, archive_remark="NBIA alone so far"), 80)
+    (place,) = (place for place, line in enumerate(shown) if line.rstrip().endswith("as a guest"))
+    assert shown[place + 1].strip() == "NBIA alone so far"
+
+
 def test_a_pause_and_a_refused_login_are_shown() -> None:
     shown = lines(replace(STATUS, paused=True, user="ada", login_refused="it refused"), 80)
     assert any("paused: tciafs resume lets them go on" in line for line in shown)
@@ -129,6 +135,7 @@ def test_whatever_an_archive_says_reaches_a_terminal_harmless(text: str, odd: st
         STATUS,
         mountpoint=hostile,
         archive=hostile,
+        archive_remark=hostile,
         user=hostile,
         login_refused=hostile,
         downloads=(download,),

@@ -69,6 +69,8 @@ def _summary_rows(status: "Status", speeds: Speeds) -> Iterator[tuple[str, Rende
     since, cache = status.since_start, status.cache
     user = "a guest" if status.user is None else printable(status.user)
     yield "archive", Text(f"{printable(status.archive)}, as {user}")
+    if status.archive_remark:
+        yield "", Text(printable(status.archive_remark))
     if status.login_refused:
         yield "", Text(printable(status.login_refused), style="red")
     full = f"{size_text(cache.used_bytes)} of {size_text(cache.limit_bytes)}, {cache.series:,} series"

@@ -57,6 +57,8 @@ def report(status: Status) -> str:
 def _rows(status: Status) -> Iterator[tuple[str, str]]:
     cache, catalogue = status.cache, status.catalogue
     yield "archive", printable(status.archive)
+    if status.archive_remark:
+        yield "", printable(status.archive_remark)
     if status.user is not None:
         refused = f"; {printable(status.login_refused)}, so as a guest" if status.login_refused else ""
         yield "login", f"{printable(status.user)}{refused}"

@@ -167,6 +167,7 @@ class SinceStart:
 class Status:
     """What a daemon does at this moment; each number is counted, none is guessed.
 
+    `archive_remark` says what of the archive cannot be shown, or not yet, and why; "" is nothing.
     `downloads` are those under way, the oldest first, and `failures` the series that could not be had, the
     latest last; of very many only some are listed, `downloads_total` and `failures_total` count all. `inodes`
     are the names that the kernel knows, `selection` the options that chose what is shown, and what of it is
@@ -197,6 +198,7 @@ class Status:
     refusals: tuple[RefusalStatus, ...] = ()
     arrivals: tuple[ArrivalStatus, ...] = ()
     since_start: SinceStart = SinceStart()
+    archive_remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,25 @@
 """What the settings of a mount mean to each room.
 
-Pure functions, but for the budgets, which read a file, and the index of IDC, which is made ready.
+Pure functions, but for the budgets, which read a file, and the index of IDC, whose files are looked at.
 """
 
 import hashlib
-import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 import platformdirs
-import trio
 
 from tciafs.archives.either.config import EitherConfig
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.archives.idc.config import IdcConfig
+from tciafs.archives.idc.index import INSTALL, installed_index
+from tciafs.archives.idc.making import TableOrder, table_order
 from tciafs.archives.nbia.archive import Api, NbiaConfig
 from tciafs.archives.nbia.login import Session
-from tciafs.archives.opening import ArchiveConfig, archives_meant
+from tciafs.archives.opening import ArchiveConfig, archives_meant, lacks_index
 from tciafs.catalogue.catalogue import CatalogueConfig
 from tciafs.errors import Misuse, Unusable
 from tciafs.filesystem.budgets import Budgets
@@ -29,9 +29,10 @@ from tciafs.settings import Settings
 from tciafs.store.store import StoreConfig
 
 __all__ = [
+    "Meant",
     "address_of",
     "ahead_config",
-    "archive_config",
+    "archive_meant",
     "budgets_of",
     "catalogue_config",
     "fuse_options",
@@ -40,9 +41,8 @@ __all__ = [
     "store_config",
 ]
 
-log = logging.getLogger(__name__)
-
 RETRIES_OF_EITHER = 2
+NBIA_ALONE = f"NBIA alone, since the index of the Imaging Data Commons is not installed; to add it: {INSTALL}"
 AHEAD_SHARE = 8
 """What is fetched ahead of one reader takes an eighth of the cache at most."""
 
@@ -79,40 +79,49 @@ def address_of(settings: Settings) -> str:
     return settings.idc_url if settings.archive == "idc" else settings.url
 
 
-async def archive_config(settings: Settings, url: str, session: Session | None) -> ArchiveConfig:
-    """Return how to reach the archive at `url`, as a guest or in a session.
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """How to reach an archive; the table that it takes, None if none; and what is lacking, and why."""
 
-    The index of IDC is made ready for that, which takes half a minute the first time. Raises Unusable.
+    config: ArchiveConfig
+    table: TableOrder | None = None
+    remark: str = ""
+
+
+def archive_meant(settings: Settings, url: str, session: Session | None) -> Meant:
+    """Return how to reach the archive at `url`, as a guest or in a session; blocking.
+
+    Raises Unusable where the index of IDC is not there, Misuse where settings contradict each other.
     """
     if settings.idc_version is not None and settings.archive != "idc":
         raise Misuse("--idc-version takes --archive idc: NBIA has no earlier releases")
     meant = archives_meant(settings.archive, url, settings.idc_index)
     if "idc" not in meant:
-        return _nbia_config(settings, url, session)
+        lacking = lacks_index(settings.archive, url, settings.idc_index)
+        return Meant(_nbia_config(settings, url, session), remark=NBIA_ALONE if lacking else "")
     if "nbia" not in meant:
-        return await _idc_config(settings)
-    return await _either_config(settings, url, session)
+        order = _table(settings)
+        return Meant(_idc_config(settings, order), order)
+    return _both_meant(settings, url, session)
 
 
-async def _either_config(settings: Settings, url: str, session: Session | None) -> ArchiveConfig:
+def _both_meant(settings: Settings, url: str, session: Session | None) -> Meant:
     """Return how to reach both; NBIA alone where an index that nobody named cannot be used."""
     # Each is repeated less, since there is the other.
     patient = replace(settings, retries=min(settings.retries, RETRIES_OF_EITHER))
     nbia = _nbia_config(patient, url, session)
     try:
-        idc = await _idc_config(patient)
+        order = _table(settings)
     except Unusable as error:
         if settings.idc_index is not None:
             raise
-        log.warning("%s; NBIA alone is shown", error)
-        return _nbia_config(settings, url, session)
+        return Meant(_nbia_config(settings, url, session), remark=f"NBIA alone, since {error}")
     beyond = cache_folder(settings) / "idc" / f"beyond-{_mark(_whose(nbia, session))}.sqlite"
-    return EitherConfig(idc, nbia, str(beyond))
+    return Meant(EitherConfig(_idc_config(patient, order), nbia, str(beyond)), order)
 
 
-async def _idc_config(settings: Settings) -> IdcConfig:
-    table = await trio.to_thread.run_sync(_idc_table, settings)
-    return IdcConfig(str(table), settings.idc_url, settings.retries, http_limits(settings))
+def _idc_config(settings: Settings, order: TableOrder) -> IdcConfig:
+    return IdcConfig(str(order.path), settings.idc_url, settings.retries, http_limits(settings))
 
 
 def _nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaConfig:
@@ -125,11 +134,9 @@ def _nbia_config(settings: Settings, url: str, session: Session | None) -> NbiaC
     )
 
 
-def _idc_table(settings: Settings) -> Path:
-    from tciafs.archives.idc.index import ensure_table, installed_index
-
+def _table(settings: Settings) -> TableOrder:
     index, folder = settings.idc_index or installed_index(), cache_folder(settings) / "idc"
-    return ensure_table(index, folder, everything=settings.idc_all, release=settings.idc_version)
+    return table_order(index, folder, everything=settings.idc_all, release=settings.idc_version)
 
 
 def store_config(settings: Settings) -> StoreConfig:

@@ -6,11 +6,9 @@ mount; the command runs this in a process of its own, which never touches the mo
 
 import logging
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +32,7 @@ from tciafs.filesystem.commands import commands_of
 from tciafs.filesystem.configs import (
     address_of,
     ahead_config,
-    archive_config,
+    archive_meant,
     budgets_of,
     catalogue_config,
     fuse_options,
@@ -44,12 +42,14 @@ from tciafs.filesystem.configs import (
 )
 from tciafs.filesystem.guard import Guard, ListingMode
 from tciafs.filesystem.images import Images
+from tciafs.filesystem.index_table import IndexTable
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.known import Known
 from tciafs.filesystem.manifests import Manifests
 from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.prefetching import Prefetching
+from tciafs.filesystem.sample import sample_archive
 from tciafs.filesystem.session import open_session
 from tciafs.filesystem.signals import Signals
 from tciafs.filesystem.sources import Sources
@@ -90,7 +90,6 @@ COMMAND_MARGIN_S = 5.0
 MANIFESTS_FOLDER = "manifests"
 """In the cache folder: manifests of which there are views."""
 
-SAMPLE_START_S = 30.0
 MAX_REQUESTS = 1024
 """Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
 
@@ -100,6 +99,7 @@ class _Sources:
     """Where names and bytes come from, and who may have them."""
 
     archive: AnyArchive
+    table: IndexTable
     session: Session | None
     store: Store
     catalogue: Catalogue
@@ -113,19 +113,23 @@ class _Sources:
 
 
 async def run_mount(
-    settings: Settings, mountpoint: Path, ready: Callable[[str], None], handed: int | None = None
+    settings: Settings,
+    mountpoint: Path,
+    ready: Callable[[str], None],
+    handed: int | None = None,
+    waiting: Callable[[str], None] = log.info,
 ) -> None:
     """Mount and serve until unmounted or told to end by a signal; see `signals`.
 
-    `ready` is called with a sentence for the user once the mount answers. `handed` is the descriptor of a
-    mount that was made for this process and that others unmount. Raises Unusable where the mount point,
-    FUSE or the cache folder cannot be used.
+    `ready` is called with a sentence for the user once the mount answers, `waiting` while that takes long.
+    `handed` is the descriptor of a mount that was made for this process and that others unmount. Raises
+    Unusable where the mount point, FUSE or the cache folder cannot be used.
     """
     async with AsyncExitStack() as stack:
         url = address_of(settings)
         if settings.archive == "sample":
-            url = await stack.enter_async_context(_sample_archive())
-        sources = await _sources(stack, settings, url)
+            url = await stack.enter_async_context(sample_archive())
+        sources = await _sources(stack, settings, url, waiting)
         files = _file_system(settings, sources)
         nursery = await stack.enter_async_context(trio.open_nursery())
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
@@ -134,7 +138,7 @@ async def run_mount(
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
         commands = _commands(settings, mountpoint, sources, files)
-        for task in (files.interrupts.run, files.view.run, files.ahead.run):
+        for task in (files.interrupts.run, files.view.run, files.ahead.run, sources.table.run):
             nursery.start_soon(task)
         nursery.start_soon(keep_alive, partial(in_a_line, sources.store))
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
@@ -144,10 +148,16 @@ async def run_mount(
         nursery.cancel_scope.cancel()
 
 
-async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sources:
+async def _sources(
+    stack: AsyncExitStack, settings: Settings, url: str, waiting: Callable[[str], None]
+) -> _Sources:
     """Open all that is below the file system; the stack closes it."""
     session = await open_session(settings, http_limits(settings))
-    archive = open_archive(await archive_config(settings, url, session), bearer=session)
+    meant = await trio.to_thread.run_sync(archive_meant, settings, url, session)
+    table = IndexTable(meant)
+    await table.make_if_needed(waiting)
+    archive = open_archive(meant.config, bearer=session)
+    table.belongs_to(archive)
     stack.push_async_callback(archive.aclose)
     strict = settings.verify == "strict"
     pool = await stack.enter_async_context(
@@ -171,7 +181,7 @@ async def _sources(stack: AsyncExitStack, settings: Settings, url: str) -> _Sour
     mode = cast(ListingMode, settings.listing)
     guard = Guard(mode, settings.crawlers, budgets, paused=lambda: store.pausing.refusal)
     return _Sources(
-        archive, session, store, catalogue, selection, chosen, never, views, usage, budgets, guard
+        archive, table, session, store, catalogue, selection, chosen, never, views, usage, budgets, guard
     )
 
 
@@ -202,7 +212,10 @@ def _commands(settings: Settings, mountpoint: Path, sources: _Sources, files: "_
     )
     store, tree = sources.store, files.tree
     chosen = partial(_said_of, choice_in_words(settings), sources.selection)
-    rooms = Rooms(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images)
+    rooms = Rooms(
+        *(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images),
+        remark=lambda: sources.table.remark,
+    )
     prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
     known = Known(sources.never_asking, Naming(settings.naming), store.holdings, store.state)
     manifests = Manifests(sources.views, tree, files.view, about.patience_s)
@@ -323,7 +336,8 @@ async def _announce(sources: _Sources, mountpoint: Path, ready: Callable[[str], 
     if (session := sources.session) is not None:
         refused = session.refused
         state += f", as {session.user}" if refused is None else f", as a guest ({refused})"
-    state = ". ".join((state, *sources.selection.remarks))
+    remarks = (sources.table.remark,) if sources.table.is_awaited else ()
+    state = ". ".join((state, *remarks, *sources.selection.remarks))
     ready(f"{mountpoint}: {state}. Data usage policy: {DATA_USAGE_POLICY_URL}")
 
 
@@ -373,26 +387,3 @@ async def _end_on_signal(signals: Signals, interrupts: Interrupts, scope: trio.C
             await signals.until_one_ends()
             log.info("already closing")
     scope.cancel()
-
-
-@asynccontextmanager
-async def _sample_archive() -> AsyncIterator[str]:
-    """Run the bundled sample archive as a process and give its address; it ends with us."""
-    # -P: what happens to lie in the working folder is not imported.
-    command = [sys.executable, "-P", "-m", "tciafs.sample", "--until-eof"]
-    process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdout is not None
-    try:
-        line = b""
-        with trio.move_on_after(SAMPLE_START_S):
-            while not line.endswith(b"\n") and (data := await process.stdout.receive_some()):
-                line += data
-        if not line.endswith(b"\n"):
-            raise TciafsError("the sample archive did not start")
-        yield line.decode().strip()
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
-            await process.wait()

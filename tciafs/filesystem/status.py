@@ -92,7 +92,7 @@ class About:
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """Who knows what a status tells: the length of `tree` is the number of its inodes, `chosen` says what of
-    the archive is shown. `images` None: nobody opens any.
+    the archive is shown, `remark` what it lacks. `images` None: nobody opens any.
     """
 
     store: "Store"
@@ -102,6 +102,7 @@ class Rooms:
     budgets: "Budgets"
     chosen: Callable[[], Sequence[str]] = tuple
     images: "Images | None" = None
+    remark: Callable[[], str] = str
 
 
 def in_a_line(store: "Store") -> str:
@@ -121,6 +122,7 @@ def snapshot(about: About, rooms: Rooms) -> Status:
         version=__version__,
         mountpoint=brief(about.mountpoint, LONGEST_SENTENCE_BYTES),
         archive=brief(about.archive, LONGEST_SENTENCE_BYTES),
+        archive_remark=brief(rooms.remark(), LONGEST_SENTENCE_BYTES),
         user=None if about.login is None else brief(about.login.user),
         login_refused=_refusal(about.login),
         paused=store.pausing.refusal is not None,

@@ -502,3 +502,17 @@ def test_a_file_that_cannot_be_used_costs_only_the_memory(tmp_path: Path, logged
         beyond.keep("series", "Lung", [("P1", "1.2.3", series)], 1.0)
         assert beyond.of(Series, "series", "Lung", "P1") == []
         beyond.close()
+
+
+async def test_a_series_that_nbia_has_listed_as_another_version_comes_from_nbia(both: Both) -> None:
+    image = small_dicom("1.2.1", sop="1.2.1.1")
+    both.hold(filled(both.bucket, "1.2.1", image))
+    archive = both.archive()
+    (ours,) = await archive.series("Lung", "P1")
+    another = msgspec.structs.replace(ours, image_count=2)
+    assert (archive.ranges.gives(ours), archive.layouts.can_name(ours)) == (True, True)
+    assert (archive.ranges.gives(another), archive.layouts.can_name(another)) == (False, False)
+    both.nbia.bring("1.2.1", [("1-1.dcm", image), ("1-2.dcm", image)])
+    async with archive.images(another) as deliveries:
+        names = [each.name async for each in deliveries if isinstance(each, Member)]
+    assert names == ["1-1.dcm", "1-2.dcm"]

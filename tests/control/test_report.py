@@ -90,6 +90,12 @@ def test_a_series_that_failed_again_and_again_says_so() -> None:
     assert "Lung/P3 1.2.5 (3 times): no route" in report(again)
 
 
+def test_what_of_the_archive_is_not_shown_is_said_below_it() -> None:
+    lacking = report(replace(STATUS, archive_remark="NBIA alone\x1b"))
+    assert "\n             NBIA alone\\x1b\n" in lacking
+    assert [line for line in report(STATUS).splitlines() if line not in lacking.splitlines()] == []
+
+
 def test_a_login_is_shown_and_that_it_was_refused() -> None:
     assert "\n  login      ada\n" in report(replace(STATUS, user="ada"))
     refused = report(replace(STATUS, user="ada", login_refused="archive.example refused the login"))

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MOST_FAILED = 1000
+MOST_LISTED = 10_000
 
 
 class EitherImages:
@@ -38,6 +39,7 @@ class EitherImages:
         self._nbia = nbia
         self._buckets = buckets
         self._server = server
+        self._listed: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._failed: OrderedDict[str, None] = OrderedDict()  # series that broke off on the IDC's way
 
     @asynccontextmanager
@@ -47,7 +49,7 @@ class EitherImages:
         A way that breaks off in the middle is Unreachable, and the next time the other one is tried first.
         """
         async with AsyncExitStack() as stack:
-            if not self._idc.holds(series.series_uid):
+            if not self._is_idcs(series):
                 yield await stack.enter_async_context(self._nbia.images(series))
                 return
 
@@ -91,7 +93,7 @@ class EitherImages:
                 return lambda: stack.enter_async_context(way(series, sop_instance_uid))
 
             theirs = by(self._nbia.single_images.image)
-            if not self._idc.holds(series.series_uid):
+            if not self._is_idcs(series):
                 yield await theirs()
             else:
                 yield await self._by_either(series, by(self._idc.image), theirs)
@@ -100,7 +102,7 @@ class EitherImages:
 
     def can_name(self, series: Series) -> bool:
         """Return whether the IDC has the series, and its buckets are not known to be away."""
-        return self._idc.holds(series.series_uid) and not self._buckets.is_away
+        return not self._buckets.is_away and self._is_idcs(series)
 
     async def layout(
         self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
@@ -120,7 +122,7 @@ class EitherImages:
     def gives(self, series: Series) -> bool:
         """Return whether the IDC has the series, is not away, and has not failed with it."""
         is_well = not self._buckets.is_away and series.series_uid not in self._failed
-        return is_well and self._idc.holds(series.series_uid)
+        return is_well and self._is_idcs(series)
 
     async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
         """Return a part of an image from the IDC; where that fails, the series is to be had from NBIA."""
@@ -136,7 +138,7 @@ class EitherImages:
         ours: Callable[[Series], Awaitable[T]],
         theirs: Callable[[Series], Awaitable[T]],
     ) -> T:
-        if not self._idc.holds(series.series_uid):
+        if not self._is_idcs(series):
             return await theirs(series)
         if self._idc.names_learnt(series) is not None:
             return await ours(series)  # from memory
@@ -159,6 +161,15 @@ class EitherImages:
         if any(error.retryable for error in failures):
             raise Unreachable(said)
         raise type(failures[-1])(said) from failures[0]
+
+    def _is_idcs(self, series: Series) -> bool:
+        """Return whether the IDC has a series as it was listed, and not as a version that NBIA has."""
+        asked = series.series_uid, series.version
+        if asked not in self._listed:
+            self._listed[asked] = self._idc.lists(series)
+            while len(self._listed) > MOST_LISTED:
+                self._listed.popitem(last=False)
+        return self._listed[asked]
 
     def _note_broken(self, series: Series, error: TciafsError) -> None:
         self._buckets.note(error)

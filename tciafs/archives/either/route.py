@@ -12,11 +12,13 @@ import trio
 
 from tciafs.errors import DeadlinePassed, SlowDown, TciafsError, Unreachable
 
-__all__ = ["Route"]
+__all__ = ["AWAY", "Route"]
 
 log = logging.getLogger(__name__)
 
 AWAY = (Unreachable, DeadlinePassed, SlowDown)
+"""What says of a server that it is away."""
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 600.0
 
 

@@ -177,6 +177,11 @@ class IdcArchive:
         """Return whether the index has a series."""
         return self._table.holds(series_uid)
 
+    def lists(self, series: Series) -> bool:
+        """Return whether the index has a series, and of as many images and bytes as it was listed with."""
+        records = (series_record(*row) for row in self._table.named(series.series_uid))
+        return any(_is_as_large(each, series) for each in records)
+
     def holds_collection(self, collection: str) -> bool:
         """Return whether the index has a collection."""
         return self._table.holds_collection(collection)
@@ -241,3 +246,9 @@ class IdcArchive:
     async def _series_batches(self, collection: str) -> AsyncGenerator[Sequence[Series], None]:
         for patient, series in self._table.every_patient(collection):
             yield [series_record(collection, patient, each) for each in series]
+
+
+def _is_as_large(one: Series, other: Series) -> bool:
+    """Return whether nothing that is said of both contradicts that they have the same images."""
+    pairs = ((one.image_count, other.image_count), (one.size_bytes, other.size_bytes))
+    return all(a is None or b is None or a == b for a, b in pairs)

@@ -13,7 +13,7 @@ DEFAULT_URL = "https://s3.us-east-1.amazonaws.com"
 class IdcConfig(msgspec.Struct, frozen=True, tag=True):
     """How to reach IDC: plain values, which JSON can carry to a worker.
 
-    `table` is the file that `idc_index.ensure_table` made; what headers said is remembered beside it. `url`
+    `table` is the file that `making.make_table` makes; what headers said is remembered beside it. `url`
     is the server of the buckets, `retries` are the attempts after the first.
     """
 

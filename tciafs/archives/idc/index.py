@@ -2,18 +2,17 @@
 ours.
 
 `python -m tciafs.archives.idc.index` is the process that reads the parquet files once, since that takes
-hundreds of megabytes; `ensure_table` starts it and returns the finished table. A table is made anew for
-another release of the index. Defined here and only here: what reads parquet, which columns and rows are
-taken, where the index is. Blocks for seconds.
+hundreds of megabytes; `making` starts it. Defined here and only here: what reads parquet, which columns and
+rows are taken, where the index is, and that no two processes make a table at once. Blocks for seconds.
 """
 
 import datetime as dt
 import fcntl
-import hashlib
 import importlib.util
 import os
-import subprocess
+import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from tciafs.archives.idc.table import FORMAT, IndexedSeries, Row, write_table
+from tciafs.archives.idc.table import IdcTable, IndexedSeries, Row, write_table
 from tciafs.errors import Misuse, TciafsError, Unusable
 
-__all__ = ["ensure_table", "installed_index"]
+__all__ = ["BEHIND", "FILES", "INSTALL", "LOCK_NAME", "installed_index", "is_installed", "remove_left_overs"]
 
 INSTALL = "pip install idc-index-data duckdb"
 PUBLISHED_BY_TCIA = "10.7937/"
@@ -33,6 +32,13 @@ EARLIER_FILE = "prior_versions_index"
 ROWS_AT_ONCE = 20_000
 MEMORY = "600MB"
 """What the reader of parquet may take for itself; it sorts on disk what is more."""
+
+BEHIND = "behind"
+"""The word that has the process let others go first."""
+
+NICENESS = 19
+LOCK_NAME = "index.lock"
+LEFT_OVERS = ("index-*.new", "index-*.new.tmp")
 
 QUERY = """
 select
@@ -112,55 +118,62 @@ def is_installed() -> bool:
     return True
 
 
-def ensure_table(index: Path, folder: Path, *, everything: bool, release: int | None = None) -> Path:
-    """Return the table of the index in the folder `index`, made now if that was not done yet.
+def remove_left_overs(folder: Path) -> None:
+    """Remove what killed processes have left in a folder of tables, unless one makes a table now."""
+    if any(True for pattern in LEFT_OVERS for _ in folder.glob(pattern)):
+        with suppress(OSError), (folder / LOCK_NAME).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_left_overs(folder)
 
-    Tables are in `folder`; only the last one of each kind is kept. `everything` takes what others than TCIA
-    published too. `release` is an earlier release of the IDC; None: that of the index. Raises Unusable where
-    the index is not there or cannot be read, Misuse for a release that it does not know.
-    """
-    kind = ("all" if everything else "tcia") + ("" if release is None else f".v{release}")
-    path = folder / f"index-{kind}-{_mark(index)}.sqlite"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / "index.lock"):
-        if path.exists():
-            return path
-        _make(index, path, kind)
-        for old in folder.glob(f"index-{kind}-*.sqlite"):
-            if old != path:
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove them; the lock is held, so that nobody else writes any."""
+    for pattern in LEFT_OVERS:
+        for old in folder.glob(pattern):
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
                 old.unlink(missing_ok=True)
-    return path
 
 
 def _make(index: Path, path: Path, kind: str) -> None:
+    """Make the table `path`, unless another process did so meanwhile. Only the last one of a kind is kept."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_suffix(f".{os.getpid()}.new")
-    # -P: what happens to lie in the working folder is not imported.
-    command = [sys.executable, "-P", "-m", "tciafs.archives.idc.index", str(index), str(incoming), kind]
-    try:
-        done = subprocess.run(
-            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
-        said = done.stderr.strip().rpartition("\n")[2]
-        if done.returncode == Misuse.exit_code:
-            raise Misuse(said)
-        if done.returncode:
-            raise Unusable(f"the index of the Imaging Data Commons could not be read: {said}")
-        incoming.rename(path)
-    finally:
-        with suppress(FileNotFoundError):
-            incoming.unlink()
-
-
-def _mark(index: Path) -> str:
-    """Return what differs between two releases of the index: sizes and times of its files, and our format."""
-    digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=8)
-    for name in FILES:
+    with _alone(path.with_name(LOCK_NAME)):
+        if _is_good(path):
+            return
+        _remove_left_overs(path.parent)
         try:
-            found = (index / f"{name}.parquet").stat()
-        except OSError as error:
-            raise Unusable(f"{index} holds no index of the Imaging Data Commons: {error}") from error
-        digest.update(f" {found.st_size} {found.st_mtime_ns}".encode())
-    return digest.hexdigest()
+            _write(index, incoming, kind)
+            incoming.rename(path)
+        finally:
+            incoming.unlink(missing_ok=True)
+        for old in path.parent.glob(f"index-{kind}-*.sqlite"):
+            if old != path:
+                old.unlink(missing_ok=True)
+
+
+def _write(index: Path, incoming: Path, kind: str) -> None:
+    whose, _, release = kind.partition(".v")
+    is_everything, number = whose == "all", int(release) if release else None
+    spilled = incoming.with_suffix(".new.tmp")
+    rows = _rows(index, everything=is_everything, release=number, spilled=spilled)
+    if not write_table(incoming, rows, {"kind": kind}):
+        raise Unusable(f"there is no series in {index}")
+    with incoming.open("rb") as file:
+        os.fsync(file.fileno())  # a name that outlived a power failure without its bytes would be believed
+
+
+def _is_good(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        IdcTable(path).close()
+    except Unusable as error:
+        sys.stderr.write(f"{error}; it is made anew\n")
+        return False
+    return True
 
 
 @contextmanager
@@ -171,14 +184,15 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _rows(index: Path, *, everything: bool, release: int | None) -> Iterator[Row]:
+def _rows(index: Path, *, everything: bool, release: int | None, spilled: Path) -> Iterator[Row]:
     try:
         import duckdb  # heavy, optional, and needed for this only
     except ModuleNotFoundError as error:
         raise Unusable(f"duckdb, which reads the index, is not installed: {INSTALL}") from error
     names: dict[str, Any] = {name: str(index / f"{name}.parquet") for name in FILES}
     try:
-        with duckdb.connect(config={"memory_limit": MEMORY, "threads": 2}) as database:
+        config: dict[str, Any] = {"memory_limit": MEMORY, "threads": 2, "temp_directory": str(spilled)}
+        with duckdb.connect(config=config) as database:
             values = {**names, "doi": "" if everything else PUBLISHED_BY_TCIA}
             query = QUERY
             if release is not None and release != (latest := _latest(database, names)):
@@ -229,18 +243,30 @@ def _day(text: str | None) -> dt.date | None:
         return None
 
 
+def _end_with_who_started_us() -> None:
+    """End at once when stdin ends, whatever this process does: there is nobody left who wants the table."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
-    """Write the table of an index: its folder, the new file, "all" or "tcia", and ".vN" for a release N."""
-    index, path, kind = sys.argv[1:]
-    whose, _, release = kind.partition(".v")
+    """Make the table of an index: its folder, the table, and its kind; see `BEHIND`.
+
+    A kind is "all" or "tcia", and ".vN" for a release N. What a killed process leaves the next one removes.
+    """
+    index, path, kind, *how = sys.argv[1:]
+    threading.Thread(target=_end_with_who_started_us, daemon=True).start()
+    if BEHIND in how:
+        os.nice(NICENESS)
     try:
-        rows = _rows(Path(index), everything=whose == "all", release=int(release) if release else None)
-        if not write_table(Path(path), rows, {"kind": kind}):
-            raise Unusable(f"there is no series in {index}")
+        _make(Path(index), Path(path), kind)
     except Misuse as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    except (TciafsError, OSError, ValueError, msgspec.MsgspecError) as error:
+    except OSError as error:
+        sys.exit(f"{error.filename or path}: {error.strerror}")
+    except (TciafsError, ValueError, msgspec.MsgspecError) as error:
         sys.exit(str(error))
 
 

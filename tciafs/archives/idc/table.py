@@ -3,7 +3,7 @@ of it.
 
 A row a patient: his series, deflated; so a patient is one indexed read, and half a million series take some
 tens of megabytes. Another small table finds the patient of a series by a hash of its UID. Made by
-`idc_index` in one transaction, and never changed afterwards. Defined here and only here: that table. Blocks,
+`index` in one transaction, and never changed afterwards. Defined here and only here: that table. Blocks,
 for tenths of a millisecond.
 """
 
@@ -85,8 +85,16 @@ _DECODER = msgspec.msgpack.Decoder(list[IndexedSeries])
 def write_table(path: Path, rows: Iterable[Row], facts: dict[str, str]) -> int:
     """Write the table to a new file and return how many series it has.
 
-    The rows of one patient must be neighbours, and are kept in their order. Raises sqlite3.Error.
+    The rows of one patient must be neighbours, and are kept in their order. Raises Unusable where the file
+    cannot be written, and what `rows` raise.
     """
+    try:
+        return _write(path, rows, facts)
+    except sqlite3.Error as error:
+        raise Unusable(f"{path} cannot be written: {error}") from error
+
+
+def _write(path: Path, rows: Iterable[Row], facts: dict[str, str]) -> int:
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.executescript("pragma journal_mode = off; pragma synchronous = off;" + SCHEMA)
         database.execute("begin")

@@ -81,12 +81,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.http.side_by_side",
         "archives.idc.table": "errors",
         "archives.either.archive": "archives model",
+        "archives.either.annotations": "model archives.either.images archives.nbia.archive",
         "archives.either.beyond": "model archives.notes",
         "archives.either.config": "archives.idc.config archives.nbia.archive",
         "archives.either.images": "errors headers model archives.either.route archives.idc.archive "
         "archives.nbia.archive",
-        "archives.either.joining": "errors model archives.either.archive archives.either.config "
-        "archives.either.route archives.idc.archive archives.idc.config archives.nbia.archive",
+        "archives.either.joining": "errors model archives.either.archive archives.either.beyond "
+        "archives.either.config archives.either.listings archives.either.route "
+        "archives.idc.archive archives.idc.config archives.nbia.archive",
         "archives.either.listings": "errors model archives.either.beyond archives.either.route "
         "archives.idc.archive archives.nbia.archive",
         "archives.either.route": "errors",

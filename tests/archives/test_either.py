@@ -25,7 +25,7 @@ from tciafs.model import Checksums, Collection, ImageKey, Member, Partial, Patie
 from tests.archives.test_idc import QUICK, Bucket, filled
 from tests.archives.test_idc_table import indexed
 from tests.dicom_files import small_dicom
-from tests.fakes import FakeArchive, make_series
+from tests.fakes import Annotation, FakeAnnotations, FakeArchive, make_series
 
 Logged = Callable[..., AbstractContextManager[None]]
 
@@ -516,3 +516,87 @@ async def test_a_series_that_nbia_has_listed_as_another_version_comes_from_nbia(
     async with archive.images(another) as deliveries:
         names = [each.name async for each in deliveries if isinstance(each, Member)]
     assert names == ["1-1.dcm", "1-2.dcm"]
+
+
+# -- annotations ----------------------------------------------------------------------------------
+
+
+def marked(uid: str) -> Series:
+    return msgspec.structs.replace(of_nbia(uid), has_annotations=True)
+
+
+async def annotated(archive: EitherArchive) -> list[set[str]]:
+    """Return which series have annotations, as each of the questions tells."""
+    listed = await archive.series("Lung", "P1")
+    async with archive.every_series("Lung") as batches:
+        every = [each async for batch in batches for each in batch]
+    named = await archive.named(*(each.series_uid for each in listed))
+    assert set(listed) == set(every) == set(named)
+    return [{each.series_uid for each in some if each.has_annotations} for some in (listed, every, named)]
+
+
+async def test_a_series_that_both_have_has_the_annotations_that_nbia_tells_of(
+    both: Both, logged: Logged
+) -> None:
+    both.hold(indexed("1.2.1"), indexed("1.2.2"))
+    both.nbia.holdings = [marked("1.2.1"), of_nbia("1.2.2"), marked("1.2.3")]
+    archive = both.archive()
+    assert await annotated(archive) == [{"1.2.1", "1.2.3"}] * 3
+    (ours,) = [each for each in await archive.series("Lung", "P1") if each.series_uid == "1.2.1"]
+    assert ours.description == "axial"
+    with logged("NBIA is away"):
+        both.nbia.fail("series", AWAY)
+        listed = await archive.series("Lung", "P1")
+    assert isinstance(listed, Partial)
+    assert {each.series_uid for each in listed if each.has_annotations} == {"1.2.1", "1.2.3"}
+    both.nbia.holdings = [of_nbia("1.2.1"), of_nbia("1.2.2")]
+    assert await annotated(both.archive()) == [set()] * 3
+
+
+async def test_a_series_with_annotations_comes_whole_from_nbia_under_the_names_of_the_idc(
+    both: Both, logged: Logged
+) -> None:
+    images = [small_dicom("1.2.1", sop=f"1.2.1.{n}", instance=n) for n in (1, 2)]
+    both.hold(filled(both.bucket, "1.2.1", *images))
+    both.nbia.holdings = [marked("1.2.1")]
+    md5s = [hashlib.md5(data).hexdigest() for data in (*images, b"<x/>")]
+    archive = both.archive()
+    (series,) = await archive.series("Lung", "P1")
+    assert (archive.ranges.gives(series), archive.layouts.can_name(series)) == (False, False)
+    for is_down in (True, False):
+        both.bucket.is_down = is_down
+        both.nbia.annotations = FakeAnnotations(
+            [
+                ("b.dcm", images[1]),
+                ("a.dcm", images[0]),
+                Annotation("9.xml", b"<x/>"),
+                Checksums(tuple(zip(("a.dcm", "b.dcm", "9.xml"), md5s, strict=True))),
+            ]
+        )
+        with logged("the Imaging Data Commons is away") if is_down else nullcontext():
+            async with both.archive().annotations.images(series) as deliveries:
+                came = [await _read(each) async for each in deliveries]
+        names = (None, None) if is_down else ("1-2.dcm", "1-1.dcm")
+        assert came[:3] == [*zip(names, reversed(images), strict=True), ("9.xml", b"<x/>")]
+        told = dict(cast(Checksums, came[3]).md5_by_name)
+        assert told == {"9.xml": md5s[2]} | ({} if is_down else {"1-1.dcm": md5s[0], "1-2.dcm": md5s[1]})
+
+
+async def _read(delivery: Member | Checksums) -> tuple[str | None, bytes] | Checksums:
+    if isinstance(delivery, Checksums):
+        return delivery
+    return delivery.name, b"".join([chunk async for chunk in delivery.chunks])
+
+
+async def test_while_nbia_is_away_annotations_are_not_waited_for(both: Both, logged: Logged) -> None:
+    both.hold(indexed("1.2.1"))
+    both.nbia.holdings = [marked("1.2.1")]
+    both.nbia.annotations = FakeAnnotations([])
+    archive = both.archive()
+    (series,) = await archive.series("Lung", "P1")
+    with logged("NBIA is away"):
+        both.nbia.fail("series", AWAY)
+        await archive.series("Lung", "P1")
+    with pytest.raises(Unreachable, match="not asked for a while"):
+        async with archive.annotations.images(series):
+            pass

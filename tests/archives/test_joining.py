@@ -194,6 +194,27 @@ async def test_a_table_that_cannot_be_read_is_tried_once_and_its_successor_again
     assert len(await joining.archive.series("Lung", "P1")) == 2
 
 
+async def test_what_nbia_listed_before_is_there_when_it_is_away_afterwards(
+    joining: Joining, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("NBIA is away")
+    archive, nbia = joining.archive, joining.nbia
+    marked = msgspec.structs.replace(of_nbia("1.2.1"), has_annotations=True)
+    nbia.holdings = [marked, of_nbia("1.2.9"), of_nbia("5", "4", "P5"), of_nbia("7", "6", "P", "Knee")]
+    questions = ("collections",), ("patients", "Lung"), ("series", "Lung", "P1")
+    before = [set(await getattr(archive, kind)(*whose)) for kind, *whose in questions]
+    joining.make_table()
+    nbia.fail("collections", AWAY)
+    after = [await getattr(archive, kind)(*whose) for kind, *whose in questions]
+    assert [set(each) for each in after[:2]] == before[:2]
+    assert {each.series_uid: each.has_annotations for each in after[2]} == {
+        "1.2.1": True,
+        "1.2.2": False,
+        "1.2.9": False,
+    }
+    assert all(isinstance(each, Partial) for each in after)
+
+
 # -- which archive it is --------------------------------------------------------------------------
 
 

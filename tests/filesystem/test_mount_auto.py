@@ -146,6 +146,22 @@ def test_a_daemon_that_is_killed_leaves_nothing_that_makes_a_table_and_the_next_
         until_joined(mount)
         assert len(place.table()) == 1
         assert not left.exists()
+        annotated(mount, place)
+
+
+def annotated(mount: Mount, place: Place) -> None:
+    """Look at two series with annotations: one comes with them, and one without when NBIA is away."""
+    (ct,) = (mount.path / "Phantom-Lung-Marked").glob("*/*/3000566*")
+    (dx,) = (mount.path / "Phantom-Lung-Marked").glob("*/*/3000923*")
+    assert {"069.xml", "086.xml"} <= set(os.listdir(ct))
+    assert program("prefetch", ct).returncode == 0
+    assert os.getxattr(ct, "user.tciafs.route") == b"nbia"
+    assert os.getxattr(ct, "user.tcia.AnnotationsFlag") == b"yes"
+    place.server.refuse()
+    assert program("prefetch", dx).returncode == 0
+    assert os.listdir(dx) == ["1-1.dcm"]
+    assert os.getxattr(dx, "user.tciafs.route") == b"idc"
+    assert b"could not be reached" in os.getxattr(dx, "user.tciafs.lacks")
 
 
 def makers(mount: Mount) -> list[int]:

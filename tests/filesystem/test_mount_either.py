@@ -67,6 +67,7 @@ class Either:
     def mounted(self, *others: str, archive: str = "auto", index: str = "index") -> Iterator[Mount]:
         words = ("--archive", archive, "--idc-url", self.buckets.url, "--idc-index", self._written / index)
         with mounted(self.server.url, *words, "--retries", "2", *others, folder=self._folder) as mount:
+            until(lambda: status_of(mount)["archive_remark"] == "", "the Imaging Data Commons")
             yield mount
 
 
@@ -82,6 +83,8 @@ def walked(top: Path, *, after_files: int, then: Callable[[], object]) -> dict[s
     for folder, folders, names in os.walk(top, onerror=_raise):
         folders.sort()
         for name in sorted(names):
+            if name.endswith(".xml"):
+                continue  # annotations are NBIA's
             path = Path(folder, name)
             digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
             found[str(path.relative_to(top))] = digest

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from tciafs.archives.either.annotations import EitherAnnotations
 from tciafs.archives.either.beyond import Beyond
 from tciafs.archives.either.config import EitherConfig
 from tciafs.archives.either.images import EitherImages
@@ -18,7 +19,7 @@ from tciafs.archives.either.listings import EitherListings
 from tciafs.archives.either.route import Route
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.nbia.archive import NbiaArchive
-from tciafs.model import Annotations, Change, Collection, Delivery, Patient, Series, Study, Value
+from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
 
 __all__ = ["EitherArchive"]
 
@@ -81,7 +82,11 @@ class EitherArchive:
 
     async def named(self, *series_uids: str) -> Sequence[Series]:
         """Return the series among these that there are; NBIA is asked for what the IDC lacks."""
-        ours = await self._idc.named(*series_uids)
+        ours = [
+            each
+            for one in await self._idc.named(*series_uids)
+            for each in self._listings.with_annotations(one.collection, one.patient_id, [one])
+        ]
         missing = [uid for uid in series_uids if uid not in {each.series_uid for each in ours}]
         if not missing:
             return ours
@@ -112,9 +117,9 @@ class EitherArchive:
         return self._images
 
     @property
-    def annotations(self) -> Annotations:
-        """How to have annotations with the images of a series, of those that NBIA alone has."""
-        return self._nbia.annotations
+    def annotations(self) -> EitherAnnotations:
+        """How to have annotations with the images of a series, which come from NBIA."""
+        return EitherAnnotations(self._images, self._nbia)
 
     @property
     def ranges(self) -> EitherImages:

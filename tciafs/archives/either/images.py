@@ -65,6 +65,28 @@ class EitherImages:
 
             yield await self._by_either(series, from_idc, from_nbia)
 
+    @asynccontextmanager
+    async def annotated(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Fetch a series and its annotations from NBIA, the images under the names of the IDC."""
+        self._server.require()
+        if self._is_idcs(series):
+            await self._learn_names(series)
+        async with AsyncExitStack() as stack:
+            with self._server.used():
+                deliveries = await stack.enter_async_context(self._nbia.annotations.images(series))
+            is_ours = self._is_idcs(series)
+            yield _Renamed(deliveries, self._idc.names_learnt(series)) if is_ours else deliveries
+
+    async def _learn_names(self, series: Series) -> None:
+        """Have the IDC tell the names of images, unless it cannot: then they get theirs at the end."""
+        if self._buckets.is_away or self._idc.names_learnt(series) is not None:
+            return
+        try:
+            with self._buckets.used():
+                await self._idc.layout(series)
+        except TciafsError as error:
+            log.info("the images of series %s cannot be named yet: %s", series.series_uid, error)
+
     # -- one by one -------------------------------------------------------------------------------
 
     @property
@@ -101,8 +123,8 @@ class EitherImages:
     # -- in advance -------------------------------------------------------------------------------
 
     def can_name(self, series: Series) -> bool:
-        """Return whether the IDC has the series, and its buckets are not known to be away."""
-        return not self._buckets.is_away and self._is_idcs(series)
+        """Return whether the IDC has the series, all of it, and its buckets are not known to be away."""
+        return not (self._buckets.is_away or series.has_annotations) and self._is_idcs(series)
 
     async def layout(
         self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
@@ -120,9 +142,8 @@ class EitherImages:
     # -- either way -------------------------------------------------------------------------------
 
     def gives(self, series: Series) -> bool:
-        """Return whether the IDC has the series, is not away, and has not failed with it."""
-        is_well = not self._buckets.is_away and series.series_uid not in self._failed
-        return is_well and self._is_idcs(series)
+        """Return whether the IDC has the series, all of it, is not away, and has not failed with it."""
+        return self.can_name(series) and series.series_uid not in self._failed
 
     async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
         """Return a part of an image from the IDC; where that fails, the series is to be had from NBIA."""
@@ -226,6 +247,7 @@ class _Watched(AsyncIterator[T]):
 class _Renamed(AsyncIterator[Delivery]):
     """Deliveries of NBIA under the names of the IDC, by SOP Instance UID; None: without names.
 
+    Annotations keep theirs.
     Raises UnreadableAnswer for an image that the IDC does not have.
     """
 
@@ -238,11 +260,16 @@ class _Renamed(AsyncIterator[Delivery]):
         async for delivery in self._source:
             if isinstance(delivery, Member):
                 return await self._member(delivery)
-            if self._renamed.keys() >= {name for name, _ in delivery.md5_by_name}:
-                return Checksums(tuple((self._renamed[name], md5) for name, md5 in delivery.md5_by_name))
+            told = delivery.md5_by_name
+            if self._renamed.keys() >= {name for name, _ in told} or self._names is None:
+                pairs = ((self._renamed[name], md5) for name, md5 in told if name in self._renamed)
+                return Checksums(tuple(pairs))
         raise StopAsyncIteration
 
     async def _member(self, member: Member) -> Member:
+        if member.is_annotation:
+            self._renamed[member.name or ""] = member.name or ""
+            return member
         if self._names is None:
             return replace(member, name=None)
         chunks = _Ahead(member.chunks)

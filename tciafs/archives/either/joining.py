@@ -1,22 +1,26 @@
 """NBIA while the table of the IDC is being made, and both as one from the moment when it is there.
 
 Until then NBIA alone answers; where it cannot, a question waits for the table. What lists names only is
-Partial meanwhile, so that it is asked again soon for what the IDC adds. Daemon and workers each look for the
-file, so none has to tell the others. Defined here and only here: what is asked of whom before the IDC joins.
+Partial meanwhile, so that it is asked again soon for what the IDC adds; and what NBIA lists is remembered for
+when it is away, as what it has beyond the IDC is later. Daemon and workers each look for the file, so none
+has to tell the others. Defined here and only here: what is asked of whom before the IDC joins.
 """
 
 import datetime as dt
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 import trio
 
 from tciafs.archives.either.archive import EitherArchive
+from tciafs.archives.either.beyond import Beyond
 from tciafs.archives.either.config import EitherConfig
+from tciafs.archives.either.listings import keep_unsifted
 from tciafs.archives.either.route import AWAY
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.idc.config import IdcConfig
@@ -44,10 +48,15 @@ PATIENCE_S = 120.0
 """How long the table is waited for, from the first question on that NBIA cannot answer."""
 
 LOOKED_EVERY_S = 0.2
+OF_NAMES = ("collections", "patients")
+
+MOST_REMEMBERED = 5000
+"""A longer listing would hold up all others while it is written."""
 
 T = TypeVar("T")
-Record = TypeVar("Record", Collection, Patient)
-Now = NbiaArchive | EitherArchive
+Record = TypeVar("Record", Collection, Patient, Study, Series)
+Now: TypeAlias = NbiaArchive | EitherArchive
+_Ask: TypeAlias = Callable[[Now], Awaitable[Sequence[Record]]]
 
 
 class JoiningArchive:
@@ -64,6 +73,7 @@ class JoiningArchive:
     ) -> None:
         self._config = config
         self._nbia = nbia
+        self._beyond = Beyond(Path(config.beyond))
         self._open_idc = open_idc
         self._either: EitherArchive | None = None
         self._is_given_up = False
@@ -93,19 +103,23 @@ class JoiningArchive:
 
     async def collections(self) -> Sequence[Collection]:
         """Return the collections."""
-        return await self._names(lambda archive: archive.collections())
+        return await self._listed("collections", "", "", lambda archive: archive.collections())
 
     async def patients(self, collection: str) -> Sequence[Patient]:
         """Return the patients of a collection."""
-        return await self._names(lambda archive: archive.patients(collection))
+        return await self._listed("patients", collection, "", lambda archive: archive.patients(collection))
 
     async def studies(self, collection: str, patient: str) -> Sequence[Study]:
         """Return the studies of a patient."""
-        return await self._asked(lambda archive: archive.studies(collection, patient))
+        return await self._listed(
+            "studies", collection, patient, lambda archive: archive.studies(collection, patient)
+        )
 
     async def series(self, collection: str, patient: str) -> Sequence[Series]:
         """Return the series of a patient."""
-        return await self._asked(lambda archive: archive.series(collection, patient))
+        return await self._listed(
+            "series", collection, patient, lambda archive: archive.series(collection, patient)
+        )
 
     @asynccontextmanager
     async def every_study(self, collection: str) -> AsyncIterator[AsyncIterator[Sequence[Study]]]:
@@ -188,6 +202,7 @@ class JoiningArchive:
     async def aclose(self) -> None:
         """Close all connections and files."""
         await (self._nbia if self._either is None else self._either).aclose()
+        self._beyond.close()
 
     # -- before and after -------------------------------------------------------------------------
 
@@ -233,12 +248,19 @@ class JoiningArchive:
             if self._now() is not self._nbia or self._is_given_up:
                 return
 
-    async def _names(self, ask: Callable[[Now], Awaitable[Sequence[Record]]]) -> Sequence[Record]:
-        """Return what lists names and no more; Partial where the IDC may add to it, and could not yet."""
+    async def _listed(
+        self, kind: str, collection: str, patient: str, ask: "_Ask[Record]"
+    ) -> Sequence[Record]:
+        """Return a listing; one of names is Partial where the IDC may add to it, and could not yet."""
 
         async def asked(archive: Now) -> Sequence[Record]:
+            begun = time.time()
             records = await ask(archive)
-            return Partial(records) if archive is self._nbia and not self._is_given_up else records
+            if archive is not self._nbia or self._is_given_up:
+                return records
+            if len(records) <= MOST_REMEMBERED:
+                keep_unsifted(self._beyond, kind, collection, patient, records, begun)
+            return Partial(records) if kind in OF_NAMES else records
 
         return await self._asked(asked)
 

@@ -1,16 +1,19 @@
 """Listings of two archives as one: all that the IDC's index has, and what NBIA has beyond it.
 
 A record that both have is the IDC's, which is on local disk, so that it is the same whether NBIA answers or
-not. While NBIA does not, what it was seen to have beyond the IDC stands for it, and the listing is Partial.
+not; but that a series has annotation files, which the IDC has not, NBIA says, and that is remembered. While
+NBIA does not answer, what it was seen to have beyond the IDC stands for it, and the listing is Partial.
 Where the IDC has nothing NBIA alone is asked, and its failures are those of the listing. Defined here and
 only here: that rule, and how long NBIA is waited for.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from tciafs.archives.either.beyond import Beyond
 from tciafs.archives.either.route import Route
@@ -19,13 +22,16 @@ from tciafs.archives.nbia.archive import NbiaArchive
 from tciafs.errors import TciafsError
 from tciafs.model import Collection, Partial, Patient, Series, Study, Value
 
-__all__ = ["EitherListings"]
+__all__ = ["EitherListings", "keep_unsifted"]
 
 PATIENCE_S = 10.0
 """How long a listing that the IDC has waits for what NBIA may add."""
 
 WHOLE_PATIENCE_S = 60.0
 """The same for the beginning of that of a whole collection."""
+
+EXTRA = "extra "
+"""Before the name of a kind: what is remembered of records that both have."""
 
 T = TypeVar("T")
 Record = TypeVar("Record", Collection, Patient, Study, Series, Value)
@@ -36,12 +42,15 @@ Every = Callable[[str], AbstractAsyncContextManager[Batches[Large]]]
 
 @dataclass(frozen=True, slots=True)
 class _Kind(Generic[Record]):
-    """Records of a kind: what tells one from its siblings, and which of some the IDC does not have."""
+    """Records of a kind, and which of some the IDC does not have.
+
+    `extra` returns which of some say something of what the IDC has that is to be remembered besides.
+    """
 
     name: str
     record: type[Record]
-    key: Callable[[Record], str]
     others: Callable[[Sequence[Record]], Sequence[Record]]
+    extra: Callable[[Sequence[Record]], Sequence[Record]] = lambda records: ()
 
 
 class EitherListings:
@@ -58,26 +67,32 @@ class EitherListings:
         self._beyond = beyond
         self._buckets = buckets
         self._server = server
-        self._studies = _Kind("studies", Study, lambda each: each.study_uid, idc.learn_study_ids)
-        self._series = _Kind("series", Series, lambda each: each.series_uid, self._series_beyond)
+        self._studies = _Kind("studies", Study, idc.learn_study_ids)
+        self._series = _Kind("series", Series, self._series_beyond, self._annotated_of_both)
 
     async def collections(self) -> Sequence[Collection]:
         """Return the collections of both."""
         ours = await self._idc.collections()
-        kind = _Kind("collections", Collection, lambda each: each.name, _without(ours))
+        kind = _Kind("collections", Collection, _without(ours))
         return await self._both(ours, kind, "", "", self._nbia.collections)
 
     async def patients(self, collection: str) -> Sequence[Patient]:
         """Return the patients of a collection in both."""
         ours = await self._idc.patients(collection)
-        kind = _Kind("patients", Patient, lambda each: each.patient_id, _without(ours))
+        kind = _Kind("patients", Patient, _without(ours))
         return await self._both(ours, kind, collection, "", lambda: self._nbia.patients(collection))
 
     async def series(self, collection: str, patient: str) -> Sequence[Series]:
         """Return the series of a patient in both."""
         ours = await self._idc.series(collection, patient)
         ask = self._nbia.series
-        return await self._both(ours, self._series, collection, patient, lambda: ask(collection, patient))
+        found = await self._both(ours, self._series, collection, patient, lambda: ask(collection, patient))
+        return self.with_annotations(collection, patient, found) if ours else found
+
+    def with_annotations(self, collection: str, patient: str, series: Sequence[Series]) -> Sequence[Series]:
+        """Return series of a patient with the annotations that NBIA was seen to have of them."""
+        annotated = self._beyond.of(Series, EXTRA + self._series.name, collection, patient)
+        return _flagged(series, {each.series_uid for each in annotated})
 
     async def studies(self, collection: str, patient: str) -> Sequence[Study]:
         """Return the studies of a patient in both; a StudyID is that of who says it first, for ever."""
@@ -97,7 +112,7 @@ class EitherListings:
         if collection and not self._idc.holds_collection(collection):
             return await self._of_nbia(lambda: self._nbia.values(*asked))
         ours = await self._idc.values(*asked)
-        kind = _Kind("values", Value, lambda each: each.text, _without(ours))
+        kind = _Kind("values", Value, _without(ours))
         whose = "\n".join(asked[1:])
         return _joined(ours, await self._added(kind, collection, whose, lambda: self._nbia.values(*asked)))
 
@@ -117,6 +132,9 @@ class EitherListings:
 
     def _series_beyond(self, series: Sequence[Series]) -> Sequence[Series]:
         return [each for each in series if not self._idc.holds(each.series_uid)]
+
+    def _annotated_of_both(self, series: Sequence[Series]) -> Sequence[Series]:
+        return [each for each in series if each.has_annotations and self._idc.holds(each.series_uid)]
 
     async def _both(
         self,
@@ -151,8 +169,9 @@ class EitherListings:
         except TciafsError:
             return Partial(kind.others(self._beyond.of(kind.record, kind.name, collection, whose)))
         others = kind.others(told)
-        self._beyond.keep(kind.name, collection, [(whose, kind.key(each), each) for each in others], begun)
-        self._beyond.forget_unseen(kind.name, collection, whose, begun)
+        for name, records in ((kind.name, others), (EXTRA + kind.name, kind.extra(told))):
+            self._beyond.keep(name, collection, [(whose, _key(each), each) for each in records], begun)
+            self._beyond.forget_unseen(name, collection, whose, begun)
         return others
 
     @asynccontextmanager
@@ -181,11 +200,14 @@ class EitherListings:
                 with self._server.used(WHOLE_PATIENCE_S):
                     batches = await stack.enter_async_context(theirs(collection))
                 async for batch in batches:
-                    if others := kind.others(batch):
-                        rows = [(each.patient_id, kind.key(each), each) for each in others]
-                        self._beyond.keep(kind.name, collection, rows, begun)
+                    others = kind.others(batch)
+                    for name, records in ((kind.name, others), (EXTRA + kind.name, kind.extra(batch))):
+                        rows = [(each.patient_id, _key(each), each) for each in records]
+                        self._beyond.keep(name, collection, rows, begun)
+                    if others:
                         yield others
-            self._beyond.forget_all_unseen(kind.name, collection, begun)
+            for name in (kind.name, EXTRA + kind.name):
+                self._beyond.forget_all_unseen(name, collection, begun)
         except TciafsError as error:
             self._server.note(error)
             is_partial = True
@@ -193,9 +215,62 @@ class EitherListings:
             for some in self._beyond.of_all(kind.record, kind.name, collection):
                 if others := kind.others(some):
                     yield Partial(others)
+        extra = self._beyond.of_all(kind.record, EXTRA + kind.name, collection)
+        annotated = {_key(each) for some in extra for each in some}
         async with ours(collection) as batches:
             async for batch in batches:
-                yield Partial(batch) if is_partial else batch
+                records = _flagged(batch, annotated)
+                yield Partial(records) if is_partial else records
+
+
+def keep_unsifted(
+    beyond: Beyond,
+    kind: str,
+    collection: str,
+    whose: str,
+    records: Sequence[Collection | Patient | Study | Series],
+    seen: float,
+) -> None:
+    """Remember what NBIA lists before it is known what the IDC has; who reads it holds it against that.
+
+    `kind` is the name of the question; `whose` "" is a listing of a whole collection, or of all.
+    """
+    annotated = [each for each in records if isinstance(each, Series) and each.has_annotations]
+    for name, some in ((kind, records), (EXTRA + kind, annotated)):
+        rows = [(whose or _patient_of(each), _key(each), each) for each in some]
+        beyond.keep(name, collection, rows, seen)
+
+
+def _patient_of(record: Collection | Patient | Study | Series) -> str:
+    return record.patient_id if isinstance(record, Study | Series) else ""
+
+
+def _key(record: Collection | Patient | Study | Series | Value) -> str:
+    """Return what tells a record from its siblings."""
+    match record:
+        case Collection():
+            return record.name
+        case Patient():
+            return record.patient_id
+        case Study():
+            return record.study_uid
+        case Series():
+            return record.series_uid
+        case Value():
+            return record.text
+
+
+def _flagged(records: Sequence[Large], series_uids: Set[str]) -> Sequence[Large]:
+    """Return records, of which series with these UIDs have annotations; Partial if they are."""
+    if not series_uids:
+        return records
+    flagged = [
+        msgspec.structs.replace(each, has_annotations=True)
+        if isinstance(each, Series) and each.series_uid in series_uids
+        else each
+        for each in records
+    ]
+    return Partial(flagged) if isinstance(records, Partial) else flagged
 
 
 def _without(ours: Sequence[Record]) -> Callable[[Sequence[Record]], Sequence[Record]]:

@@ -11,7 +11,7 @@ and only here: that choice, and what a provisional name stands for.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -69,6 +69,14 @@ class ImageListing(Protocol):
         ...
 
 
+Admit: TypeAlias = Callable[[Series], None]
+"""Admits the download of a series for whoever asks, who was admitted less at first. Raises Refused."""
+
+
+def _freely(_series: Series) -> None:
+    pass
+
+
 class Images:
     """The images of all series, as the store knows them or gets to know them.
 
@@ -120,19 +128,23 @@ class Images:
         _complain_of(layout, name)
         return await self._behind_alias(layout, name, ARRIVING_S)
 
-    async def open(self, series: Series, name: str) -> "OpenImage | PartImage | None":
+    async def open(self, series: Series, name: str, admit: Admit = _freely) -> "OpenImage | PartImage | None":
         """Return the image or annotation that `name` stands for, open for reading; None if there is none.
 
-        Fetches the series if need be, or where images can be had in part the beginning of this one. Raises
-        what that fails with.
+        Fetches the series if need be, or where images can be had in part the beginning of this one; if it
+        turns out that they cannot, the rest is admitted, too. Raises what that fails with.
         """
-        if self._ranges(series) and (known := await self._layout(series)) is not None:
-            try:
-                return await self._open_part(series, known, name)
-            except TciafsError as error:
-                if self._ranges(series):
-                    raise
-                log.info("series %s cannot be had in part any more: %s", series.series_uid, error)
+        if self._ranges(series):
+            if (known := await self._layout(series)) is not None:
+                try:
+                    return await self._open_part(series, known, name)
+                except TciafsError as error:
+                    if self._ranges(series):
+                        raise
+                    log.info("series %s cannot be had in part any more: %s", series.series_uid, error)
+            if self.opening_fetches(series):
+                rest_bytes = max(0, (series.size_bytes or 0) - BEGINNING_BYTES)
+                admit(msgspec.structs.replace(series, size_bytes=rest_bytes))
         known = self._store.peek(series)
         if known is not None and known.pack_bytes:
             self.opened_cached += 1
@@ -208,10 +220,13 @@ class Images:
             return _Arriving(self._store.fetch(series), self._store.patience_s)
         return None
 
-    def look(self, series: Series) -> ImageListing:
-        """Return the listing of a series somebody looks at: named in advance, or listed as it comes in."""
+    def look(self, series: Series, admit: Admit = _freely) -> ImageListing:
+        """Return the listing of a series somebody looks at: named in advance, or listed as it comes in.
+
+        Where it turns out that it has to come in for that, it is admitted first.
+        """
         if self._surveys(series):
-            return _Surveyed(self._store, series)
+            return _Surveyed(self._store, series, admit)
         return _Arriving(self._store.fetch(series), self._store.patience_s)
 
     def walk(self, series: Series) -> ImageListing | None:
@@ -316,9 +331,10 @@ class _Known:
 class _Surveyed:
     """The images of a series that the archive names in advance, once it has; else as they come in."""
 
-    def __init__(self, store: "Store", series: Series) -> None:
+    def __init__(self, store: "Store", series: Series, admit: Admit) -> None:
         self._store = store
         self._series = series
+        self._admit = admit
         self._listing: ImageListing | None = None
 
     async def wait_for(self, place: int) -> None:
@@ -326,6 +342,8 @@ class _Surveyed:
             if known := await self._store.surveys.ensure(self._series):
                 self._listing = _Known(known.layout)
             else:
+                if self._store.peek_download(self._series) is None:
+                    self._admit(self._series)
                 self._listing = _Arriving(self._store.fetch(self._series), self._store.patience_s)
         await self._listing.wait_for(place)
 

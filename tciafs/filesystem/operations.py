@@ -211,7 +211,7 @@ class Operations(pyfuse3.Operations):
             return self._tree.images(node, walk)
         if images is None:
             self._admit(pid, self._images.as_far_as_named(series))
-            images = self._images.look(series)
+            images = self._images.look(series, functools.partial(self._admit, pid))
         self._ahead.note(node, pid, opens=False)
         return self._tree.images(node, images)
 
@@ -257,7 +257,7 @@ class Operations(pyfuse3.Operations):
             series = await self._tree.series(node)
             if self._images.opening_fetches(series):
                 self._admit(ctx.pid, self._images.as_far_as_opened(series))
-            image = await self._images.open(series, node.key)
+            image = await self._images.open(series, node.key, functools.partial(self._admit, ctx.pid))
         if image is None:
             raise NoSuchName(f"{self._tree.path(node)} does not exist any more")
         # Who reads headers does not want whole series.

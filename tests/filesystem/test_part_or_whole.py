@@ -200,6 +200,49 @@ async def test_an_archive_that_fails_while_it_is_opened_may_have_the_series_all_
         assert core.fetched == [SERIES.series_uid]
 
 
+class Admitted(Budgets):
+    """A budget without a limit, and the bytes that were admitted so far."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None, None, folder / "kept")
+        self.sizes: list[int | None] = []
+
+    def admit(self, process: str, series: Series) -> None:
+        super().admit(process, series)
+        self.sizes.append(series.size_bytes)
+
+
+async def test_a_series_that_comes_instead_of_a_part_is_paid_for(
+    tmp_path: Path, parts: FakeParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def part(*_args: object) -> bytes:
+        parts.is_well = False
+        raise Unreachable("away")
+
+    monkeypatch.setattr(parts, "part", part)
+    budgets = Admitted(tmp_path)
+    async with running(tmp_path, parts, budgets) as core:
+        core.fetcher.contents[SERIES.series_uid] = IMAGES
+        await read(core, "1-08.dcm")
+        assert core.fetched == [SERIES.series_uid]
+        assert sum(size or 0 for size in budgets.sizes) == SIZE_BYTES
+
+
+async def test_a_look_that_brings_the_series_instead_of_names_is_paid_for(
+    tmp_path: Path, parts: FakeParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def survey(_series: Series) -> None:
+        pass
+
+    monkeypatch.setattr(parts, "survey", survey)
+    async with running(tmp_path, parts) as core:
+        core.fetcher.contents[SERIES.series_uid] = IMAGES
+        admitted = list[Series]()
+        for _ in range(2):
+            await core.images.look(SERIES, admitted.append).wait_for(0)
+        assert admitted == [SERIES]
+
+
 async def test_a_process_pays_for_parts_and_is_refused_more(tmp_path: Path, parts: FakeParts) -> None:
     budgets = Budgets(None, 2 * BLOCK_BYTES, tmp_path / "kept")
     async with running(tmp_path, parts, budgets) as core:

@@ -261,8 +261,8 @@ class ArchiveContract:
     async def test_a_fetch_that_is_left_early_harms_no_later_one(self, held: Held) -> None:
         series = await smallest(held)
         async with held.archive.images(series) as deliveries:
-            first = await anext(deliveries)
-            assert isinstance(first, Member)
+            while isinstance(first := await anext(deliveries), Checksums):
+                pass  # which may come at any time
             assert [chunk async for chunk in first.chunks]
         members, _ = await fetch(held.archive, series)
         assert len(members) == series.image_count

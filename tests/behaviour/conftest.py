@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ FRESH_SERIES = 600
 Fresh: TypeAlias = Callable[..., ExpectedSeries]
 ExpectFailure: TypeAlias = Callable[[str], None]
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[FileSystem]]
+Sharing: TypeAlias = Callable[..., AbstractAsyncContextManager[FileSystem]]
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,34 @@ async def files(
         return
     async with core(archive.url, tmp_path, Circumstances()) as files:
         yield files
+
+
+@pytest.fixture(scope="session")
+def _mount_under(_archive: RunningSample) -> Iterator[Callable[[Circumstances], Mount]]:
+    """Give a mount that runs under some circumstances: one for all tests that ask for the same."""
+    mounts: dict[Circumstances, Mount] = {}
+    with ExitStack() as stack:
+
+        def mount_under(how: Circumstances) -> Mount:
+            if how not in mounts:
+                mounts[how] = stack.enter_context(mounted(_archive.url, *how.options))
+            return mounts[how]
+
+        yield mount_under
+
+
+@pytest.fixture
+def sharing(kind: str, archive: RunningSample, request: pytest.FixtureRequest, tmp_path: Path) -> Sharing:
+    """Open a file system under some circumstances; the mounted one is shared, so tests take fresh series."""
+    mount_under = request.getfixturevalue("_mount_under") if kind == "mount" else None
+
+    def open_files(**how: object) -> AbstractAsyncContextManager[FileSystem]:
+        circumstances = Circumstances(**how)  # type: ignore[arg-type]
+        if mount_under is None:
+            return core(archive.url, tmp_path, circumstances)
+        return nullcontext(MountedFileSystem(mount_under(circumstances)))
+
+    return open_files
 
 
 @pytest.fixture

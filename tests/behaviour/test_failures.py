@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.behaviour.conftest import ExpectFailure, Fresh, Opener
+from tests.behaviour.conftest import ExpectFailure, Fresh, Opener, Sharing
 from tests.behaviour.filesystems import FileSystem
 from tests.behaviour.retriever import middle_of_an_image
 from tests.behaviour.test_listing import downloads, until_local
@@ -32,7 +32,7 @@ CAUSES: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("cause", list(CAUSES))
 async def test_a_series_fails_with_the_errno_of_its_cause(
-    cause: str, opening: Opener, archive: RunningSample, fresh: Fresh, expect_failure: ExpectFailure
+    cause: str, sharing: Sharing, archive: RunningSample, fresh: Fresh, expect_failure: ExpectFailure
 ) -> None:
     series = fresh()
     fault, number = CAUSES[cause]
@@ -40,7 +40,7 @@ async def test_a_series_fails_with_the_errno_of_its_cause(
         fault = fault | {"after_bytes": middle_of_an_image(archive, series.uid)}
     archive.fault(path="getImage", series=series.uid, times=99, **fault)
     expect_failure(rf"WARNING tciafs\.store.*{series.uid}")
-    async with opening() as files:
+    async with sharing() as files:
         with pytest.raises(OSError, match=r".") as failed:
             await files.listdir(series.path)
         assert errno.errorcode[failed.value.errno or 0] == errno.errorcode[number]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.behaviour.conftest import ExpectFailure, Fresh, Opener
+from tests.behaviour.conftest import ExpectFailure, Fresh, Opener, Sharing
 from tests.behaviour.filesystems import FileSystem
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of, md5
 from tests.sample.running import RunningSample
@@ -155,20 +155,20 @@ async def test_listing_exact_treats_all_as_looks(
 
 
 async def test_listing_names_treats_all_as_walks(
-    opening: Opener, archive: RunningSample, fresh: Fresh
+    sharing: Sharing, archive: RunningSample, fresh: Fresh
 ) -> None:
     series = fresh(acquisitions=2)
-    async with opening(listing="names") as files:
+    async with sharing(listing="names") as files:
         assert await files.listdir(series.path) == provisional(series.image_count)
         assert downloads(archive) == 0
 
 
 async def test_the_lookup_of_a_provisional_name_answers_as_soon_as_its_image_is_in(
-    opening: Opener, archive: RunningSample, fresh: Fresh
+    sharing: Sharing, archive: RunningSample, fresh: Fresh
 ) -> None:
     series = fresh()
     expected = images_of(archive, series.uid)
-    async with opening(listing="names") as files:
+    async with sharing(listing="names") as files:
         name = (await files.listdir(series.path))[0]
         archive.pace(series.uid, 2)
         try:
@@ -180,12 +180,12 @@ async def test_the_lookup_of_a_provisional_name_answers_as_soon_as_its_image_is_
 
 
 async def test_a_list_made_before_the_download_opens_every_image_once_and_later_lists_are_true(
-    opening: Opener, archive: RunningSample, fresh: Fresh
+    sharing: Sharing, archive: RunningSample, fresh: Fresh
 ) -> None:
     series = fresh(acquisitions=2)
     expected = images_of(archive, series.uid)
     archive.forget_requests()
-    async with opening(listing="names") as files:
+    async with sharing(listing="names") as files:
         before = await files.listdir(series.path)
         assert set(before) != set(expected)
         read = [md5(await files.read(f"{series.path}/{name}")) for name in before]
@@ -195,22 +195,22 @@ async def test_a_list_made_before_the_download_opens_every_image_once_and_later_
 
 
 async def test_every_size_is_the_true_one_also_of_provisional_names(
-    opening: Opener, archive: RunningSample, fresh: Fresh
+    sharing: Sharing, archive: RunningSample, fresh: Fresh
 ) -> None:
     series = fresh(acquisitions=2)
-    async with opening(listing="names") as files:
+    async with sharing(listing="names") as files:
         for name in await files.listdir(series.path):
             told = await files.stat(f"{series.path}/{name}")
             assert told.size_bytes == len(await files.read(f"{series.path}/{name}")) > 0
 
 
 async def test_a_short_series_ends_its_listing_with_an_error(
-    opening: Opener, archive: RunningSample, fresh: Fresh, expect_failure: ExpectFailure
+    sharing: Sharing, archive: RunningSample, fresh: Fresh, expect_failure: ExpectFailure
 ) -> None:
     series = fresh()
     archive.fault("short", series=series.uid, times=99, images=1)
     expect_failure(r"WARNING tciafs\.store.*came with \d of \d images")
-    async with opening() as files:
+    async with sharing() as files:
         with pytest.raises(OSError, match="Input/output error"):
             await files.listdir(series.path)
 

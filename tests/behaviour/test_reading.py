@@ -5,7 +5,7 @@ import random
 import pytest
 import trio
 
-from tests.behaviour.conftest import ExpectFailure, Fresh, Opener
+from tests.behaviour.conftest import ExpectFailure, Fresh, Opener, Sharing
 from tests.behaviour.core_filesystem import CoreFileSystem
 from tests.behaviour.filesystems import FileSystem
 from tests.behaviour.retriever import images_of, middle_of_an_image
@@ -128,7 +128,7 @@ async def test_a_reader_that_gives_up_harms_nobody(
 @pytest.mark.parametrize("kind_of_damage", ["corrupt", "short", "wrong_md5"])
 async def test_bytes_that_fail_their_check_are_not_served(
     kind_of_damage: str,
-    opening: Opener,
+    sharing: Sharing,
     archive: RunningSample,
     fresh: Fresh,
     expect_failure: ExpectFailure,
@@ -138,7 +138,7 @@ async def test_bytes_that_fail_their_check_are_not_served(
     place = middle_of_an_image(archive, series.uid)
     archive.fault(kind_of_damage, series=series.uid, times=99, images=1, after_bytes=place)
     expect_failure(r"WARNING tciafs\.store")
-    async with opening() as files:
+    async with sharing() as files:
         with pytest.raises(OSError, match=r"."):
             await files.listdir(series.path)
         for name in names:
@@ -147,13 +147,13 @@ async def test_bytes_that_fail_their_check_are_not_served(
 
 
 async def test_a_failure_in_transit_that_a_retry_mends_is_never_seen(
-    opening: Opener, archive: RunningSample, fresh: Fresh
+    sharing: Sharing, archive: RunningSample, fresh: Fresh
 ) -> None:
     series = fresh()
     images = images_of(archive, series.uid)
     archive.forget_requests()
     archive.fault("cut", series=series.uid, times=1, after_bytes=1500)
-    async with opening(retries=2) as files:
+    async with sharing(retries=2) as files:
         assert {name: await files.read(f"{series.path}/{name}") for name in images} == images
     assert downloads(archive, series) == 2
 

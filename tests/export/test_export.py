@@ -33,9 +33,10 @@ def sample(_archive: RunningSample) -> Iterator[RunningSample]:
     _archive.clear_faults()
 
 
-@pytest.fixture
-def mount(sample: RunningSample) -> Iterator[Mount]:
-    with mounted(sample.url, "--retries", "0") as mount:
+@pytest.fixture(scope="module")
+def mount(_archive: RunningSample) -> Iterator[Mount]:
+    """A mount for tests to which it is the same what of the archive is here already."""
+    with mounted(_archive.url, "--retries", "0") as mount:
         yield mount
 
 
@@ -182,25 +183,28 @@ def test_no_more_room_is_needed_than_for_two_series_and_a_little(tmp_path: Path)
             assert len(rows_of((to / "metadata.csv").read_text())) == 5
 
 
-def test_how_much_lies_under_a_path_is_said_without_fetching_an_image(
-    sample: RunningSample, mount: Mount
-) -> None:
+def test_how_much_lies_under_a_path_is_said_without_fetching_an_image(sample: RunningSample) -> None:
     (ct,) = (each for each in expected_series(sample, "Phantom-Head") if each.image_count == 60)
     sample.forget_requests()
-    measured = program("du", "-d", "4", mount.path / "Phantom-Head")
-    assert measured.returncode == 0, measured.stderr
-    heading, *lines, total = (line.split(maxsplit=4) for line in measured.stdout.splitlines())
-    assert heading == ["SIZE", "HERE", "IMAGES", "SERIES"]
-    of_ct = ["7.6M", "0B", "60", "1", str(mount.path / ct.path)]
-    assert of_ct in lines
-    assert (total[1], total[3:]) == ("0B", ["4", str(mount.path / "Phantom-Head")])
-    lines_of_json = program("du", "--json", mount.path / "Phantom-Head").stdout.splitlines()
-    *_, whole = (json.loads(line) for line in lines_of_json)
-    assert (whole["path"], whole["series"], whole["here_bytes"]) == (str(mount.path / "Phantom-Head"), 4, 0)
-    assert whole["size_bytes"] > ct.size_bytes
-    assert not sample.requests("getImage")
-    assert (mount.path / ct.path / "1-01.dcm").read_bytes()
-    until(lambda: "7.6M  7.6M" in program("du", mount.path / ct.path).stdout, "the series on disk")
+    with mounted(sample.url) as mount:
+        measured = program("du", "-d", "4", mount.path / "Phantom-Head")
+        assert measured.returncode == 0, measured.stderr
+        heading, *lines, total = (line.split(maxsplit=4) for line in measured.stdout.splitlines())
+        assert heading == ["SIZE", "HERE", "IMAGES", "SERIES"]
+        of_ct = ["7.6M", "0B", "60", "1", str(mount.path / ct.path)]
+        assert of_ct in lines
+        assert (total[1], total[3:]) == ("0B", ["4", str(mount.path / "Phantom-Head")])
+        lines_of_json = program("du", "--json", mount.path / "Phantom-Head").stdout.splitlines()
+        *_, whole = (json.loads(line) for line in lines_of_json)
+        assert (whole["path"], whole["series"], whole["here_bytes"]) == (
+            str(mount.path / "Phantom-Head"),
+            4,
+            0,
+        )
+        assert whole["size_bytes"] > ct.size_bytes
+        assert not sample.requests("getImage")
+        assert (mount.path / ct.path / "1-01.dcm").read_bytes()
+        until(lambda: "7.6M  7.6M" in program("du", mount.path / ct.path).stdout, "the series on disk")
 
 
 def test_what_lies_under_a_path_is_cited_without_fetching_an_image(

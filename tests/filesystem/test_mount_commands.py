@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -36,7 +37,10 @@ def series(sample: RunningSample) -> Iterator[ExpectedSeries]:
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
 def test_a_mount_says_what_it_is_as_soon_as_it_is_there(background: bool, sample: RunningSample) -> None:
     with mounted(sample.url, background=background) as mount:
-        status = status_of(mount)
+        done = program("status", "--json", mount.path)
+        assert (done.returncode, done.stderr) == (0, "")
+        status = json.loads(done.stdout)
+        assert status.keys() == status_of(mount).keys()
         assert (status["mountpoint"], status["archive"], status["pid"]) == (
             str(mount.path),
             sample.url,

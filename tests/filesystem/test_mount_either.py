@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tciafs.sample.__main__ import main as sample_archive
 from tests.mounting import Mount, mounted, program, status_of, until
 from tests.relay import Relay
-from tests.s3 import RunningS3, needs_s3, running_s3
-from tests.sample.running import RunningSample, running_sample
+from tests.s3 import RunningS3, needs_s3
+from tests.sample.running import RunningSample
 
 duckdb = pytest.importorskip("duckdb")
 pytestmark = [pytest.mark.mount, needs_s3]
@@ -25,33 +24,19 @@ LACKING = "SEG"
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample archive as IDC has it, and in `some` an index that lacks a part."""
-    folder = tmp_path_factory.mktemp("either")
-    sample_archive(["--write-idc", str(folder)])
-    some = folder / "some"
+def some(written: Path) -> str:
+    """The name of an index beside the whole one, which lacks a part."""
+    some = written / "some"
     some.mkdir()
-    for path in (folder / "index").iterdir():
+    for path in (written / "index").iterdir():
         (some / path.name).write_bytes(path.read_bytes())
     with duckdb.connect() as database:
         database.execute(
-            f"copy (select * from '{folder}/index/idc_index.parquet' "
+            f"copy (select * from '{written}/index/idc_index.parquet' "
             f"where collection_id != 'phantom_brain_mr' and Modality is distinct from '{LACKING}') "
             f"to '{some}/idc_index.parquet' (format parquet)"
         )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def s3(written: Path) -> Iterator[RunningS3]:
-    with running_s3(written) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def nbia() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
+    return some.name
 
 
 class Either:
@@ -193,9 +178,9 @@ def test_a_series_that_one_archive_released_on_another_day_does_not_come_again(
 
 
 def test_what_one_lacks_comes_from_the_other_and_stays_when_it_dies(
-    either: Either, truth: dict[str, str]
+    either: Either, truth: dict[str, str], some: str
 ) -> None:
-    with either.mounted(index="some") as mount:
+    with either.mounted(index=some) as mount:
         before = names_below(mount.path)
         inodes = {name: (mount.path / name).stat().st_ino for name in before}
         (alone,) = [path for path in mount.path.glob("Phantom-Head/*/*/*") if _modality(path) == LACKING]
@@ -205,7 +190,7 @@ def test_what_one_lacks_comes_from_the_other_and_stays_when_it_dies(
         assert program("refresh", mount.path / "Phantom-Head" / "HEAD-001").returncode == 0
         assert names_below(mount.path) == before
     assert {str(Path(path).parent) for path in truth if path.endswith(".dcm")} <= before
-    with either.mounted(index="some") as mount:
+    with either.mounted(index=some) as mount:
         assert names_below(mount.path) == before
         assert {name: (mount.path / name).stat().st_ino for name in before} == inodes
         assert program("refresh", mount.path).returncode == 0
@@ -216,9 +201,9 @@ def _modality(path: Path) -> str:
     return os.getxattr(path, "user.tcia.Modality").decode()
 
 
-def test_a_dead_nbia_is_waited_for_once(either: Either) -> None:
+def test_a_dead_nbia_is_waited_for_once(either: Either, some: str) -> None:
     either.server.refuse()
-    with either.mounted(index="some") as mount:
+    with either.mounted(index=some) as mount:
         assert NBIA_ALONE not in os.listdir(mount.path)
         assert len(names_below(mount.path)) > 20
         assert mount.log().count("tciafs.archives.either.route: NBIA is away") <= 3

@@ -31,26 +31,6 @@ ANNOTATIONS = {".xml"}
 """Files beside images that NBIA alone has."""
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample archive as IDC has it: a bucket and an index."""
-    folder = tmp_path_factory.mktemp("idc")
-    sample_archive(["--write-idc", str(folder)])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def s3(written: Path) -> Iterator[RunningS3]:
-    with running_s3(written) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def nbia() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
-
-
 def options(s3: RunningS3, written: Path, *others: str | Path) -> tuple[str | Path, ...]:
     """Return the options that mount IDC."""
     index = written / "index"

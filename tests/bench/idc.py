@@ -9,6 +9,7 @@ from tests.bench.comparing import Comparison, Line, in_seconds, seconds
 from tests.bench.costs import Cost, costs, of_commands, of_mount
 from tests.bench.parts import SEAWEEDFS, Options, Part
 from tests.bench.stage import line_before, run, tciafs_mounted
+from tests.relay import Relay
 from tests.s3 import RunningS3, running_s3
 from tests.sample.running import running_sample
 
@@ -16,6 +17,12 @@ __all__ = ["IDC"]
 
 SLICES = 500
 COLLECTION, BUCKET = "BENCH", "idc-open-data"
+NO_NBIA = "http://127.0.0.1:9"
+READ_HEADERS = """
+import pathlib, sys, pydicom
+for image in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    pydicom.dcmread(image, stop_before_pixels=True)
+"""
 BY_HAND = "rclone copy --transfers 16"
 
 
@@ -44,6 +51,7 @@ def _idc(options: Options) -> Iterator[Line]:
             run("rm", "-r", place)
     yield from (by_hand.line(), by_nbia.line(), costs("cold series from IDC", ours, theirs, BY_HAND))
     yield Line(f"ls -l of a cold series of {SLICES} from IDC", f"mount: {in_seconds(listed)}")
+    yield from _counted(written, options.scratch / "counted")
 
 
 def _read(url: str, folder: Path, *more_options: str) -> Cost:
@@ -64,15 +72,45 @@ def _listed(url: str, folder: Path, *more_options: str) -> float:
         return seconds(run, "ls", "-l", series, stdout=subprocess.DEVNULL)
 
 
+def _counted(written: Path, folder: Path) -> Iterator[Line]:
+    """Count what a look and some readers of headers cost, as a relay before the server sees it."""
+    readers = {
+        f"ls -l of {SLICES} images": ("sh", "-c", 'ls -l "$1"', "sh"),
+        "dcmdump -M +P PatientID of one image": _of_one("dcmdump -M +P PatientID"),
+        "dcmdump +P PatientID of one image, which loads its pixels": _of_one("dcmdump +P PatientID"),
+        f"pydicom, the headers of all {SLICES} images": (sys.executable, "-c", READ_HEADERS),
+    }
+    series_bytes = sum(each.stat().st_size for each in _objects(written).iterdir())
+    with running_s3(written) as s3, Relay(s3.url) as line:
+        options = ("--archive", "idc", "--idc-url", line.url, "--idc-index", str(written / "index"))
+        with tciafs_mounted(NO_NBIA, folder, *options) as mount:
+            series = _series_folder(mount.path)
+            for what, command in readers.items():
+                before = line.answered_bytes
+                run(*command, series)
+                came_bytes = line.answered_bytes - before
+                share = f"{came_bytes / series_bytes:.2%} of the series"
+                yield Line(f"bytes of {what}", f"mount: {came_bytes:,}", share)
+
+
+def _of_one(command: str) -> tuple[str, ...]:
+    """Return a command that does something with an image of a folder, each with another one."""
+    return "sh", "-c", f'{command} "$1"/*-{100 + len(command)}.dcm', "sh"
+
+
 def _series_folder(top: Path) -> Path:
     (series,) = (top / COLLECTION).glob("*/*/*")
     return series
 
 
+def _objects(written: Path) -> Path:
+    """Return the objects of the longest series."""
+    return max((written / BUCKET).iterdir(), key=lambda each: len(list(each.iterdir())))
+
+
 def _copied(s3: RunningS3, written: Path, folder: Path) -> Cost:
-    """Copy the objects of the longest series by hand."""
-    longest = max((written / BUCKET).iterdir(), key=lambda each: len(list(each.iterdir())))
-    source = f":s3,provider=Other,endpoint='{s3.url}':{BUCKET}/{longest.name}"
+    """Copy the objects of that series by hand."""
+    source = f":s3,provider=Other,endpoint='{s3.url}':{BUCKET}/{_objects(written).name}"
     # Certificates that somebody has set for S3 are not for a server on loopback, and trip rclone up.
     rclone = ("env", "-u", "AWS_CA_BUNDLE", "rclone", "--config", "", "copy", "--transfers", "16")
     return of_commands((*rclone, source, folder))
@@ -81,6 +119,6 @@ def _copied(s3: RunningS3, written: Path, folder: Path) -> Cost:
 IDC = Part(
     "idc",
     f"a series of {SLICES} images from the Imaging Data Commons, on a real S3 server",
-    ("rclone", SEAWEEDFS),
+    ("rclone", "dcmdump", SEAWEEDFS),
     _idc,
 )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from tciafs.sample.__main__ import main as sample_archive
@@ -112,7 +113,6 @@ def test_a_header_costs_a_header(line: Relay, mount: Mount) -> None:
         pytest.skip("dcmtk is not installed")
     images = images_of(mount)
     before, downloads = line.answered_bytes, status_of(mount)["downloads_total"]
-    # Without -M it loads what it does not print, pixels and all.
     assert "BENCH" in run("dcmdump", "-M", "+P", "PatientID", images[7]).stdout
     assert line.answered_bytes - before < 100_000
     assert attribute(images[7], "user.tciafs.state") == "evicted"
@@ -128,6 +128,32 @@ def test_headers_of_all_images_cost_headers(line: Relay, mount: Mount, bench: Be
             assert file.read(132)[128:] == b"DICM"
     assert 0 < line.answered_bytes - before < 0.25 * bench.size_bytes
     assert attribute(series_in(mount), "user.tciafs.state") == "evicted"
+
+
+def test_an_importer_that_reads_all_headers_causes_the_traffic_of_headers(
+    line: Relay, mount: Mount, bench: Bench
+) -> None:
+    images = images_of(mount)
+    before, downloads = line.answered_bytes, status_of(mount)["downloads_total"]
+    uids = {str(pydicom.dcmread(image, stop_before_pixels=True).SOPInstanceUID) for image in images}
+    assert len(uids) == SLICES
+    # A block of 32 kB each, whatever the program asks for less, and the head of its answer.
+    assert 0 < line.answered_bytes - before < SLICES * 34_000 < 0.07 * bench.size_bytes
+    assert attribute(series_in(mount), "user.tciafs.state") == "evicted"
+    assert status_of(mount)["downloads_total"] == downloads
+
+
+def test_a_program_that_reads_all_of_an_image_gets_no_byte_twice_and_none_beyond(
+    line: Relay, mount: Mount
+) -> None:
+    if shutil.which("dcmdump") is None:
+        pytest.skip("dcmtk is not installed")
+    image = images_of(mount)[7]
+    before = line.answered_bytes
+    # Without -M dcmdump loads what it does not print, pixels and all.
+    assert "BENCH" in run("dcmdump", "+P", "PatientID", image).stdout
+    size_bytes = image.stat().st_size
+    assert size_bytes < line.answered_bytes - before < size_bytes + 10_000
 
 
 def test_one_image_is_fetched_alone(line: Relay, mount: Mount, bench: Bench) -> None:

@@ -8,7 +8,7 @@ Records are structs and not dataclasses, since listings have thousands: to make 
 """
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
@@ -141,7 +141,8 @@ class Member:
     `name` is the file name the archive gives, not yet checked (None: it gives none);
     `size_bytes` None means known only at the end. `chunks` must be read to its end before the
     next member is asked for; it raises UnreadableAnswer where bytes fail the transfer's own check.
-    `route` is the archive that it comes from, "nbia" or "idc"; "" is not said.
+    `route` is the archive that it comes from, "nbia" or "idc"; "" is not said. The bytes before `first` do
+    not come: whoever asked has them (see `Ranges.images_behind`).
     """
 
     name: str | None
@@ -149,6 +150,7 @@ class Member:
     chunks: AsyncIterator[bytes]
     route: str = ""
     is_annotation: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,15 @@ class Ranges(Protocol):
         """Return `size_bytes` bytes of an image from the byte `first` on, which counts from 0; with retries.
 
         Raises SeriesDamaged where the archive has another image in its place by now.
+        """
+        ...
+
+    def images_behind(
+        self, series: Series, held: Mapping[str, int]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Fetch a series as `Archive.images` does, but not what is held: so many first bytes of images.
+
+        By their names. `Member.first` says what was left out, which may be nothing.
         """
         ...
 

@@ -155,7 +155,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.listing": "errors model catalogue.sums catalogue.table worker.messages",
         "worker.annotations": "errors model naming store.pack worker.digests",
         "worker.fetching": "errors model naming store.download store.layout store.pack worker.annotations "
-        "worker.digests worker.earlier worker.headers worker.messages worker.rest",
+        "worker.digests worker.earlier worker.headers worker.held worker.messages worker.rest "
+        "worker.retrying",
+        "worker.held": "errors model store.layout",
+        "worker.retrying": "errors",
         "worker.earlier": "errors model store.layout store.pack worker.digests worker.headers",
         "worker.rest": "errors model store.layout store.pack worker.digests worker.headers",
         "worker.headers": "model store.layout",

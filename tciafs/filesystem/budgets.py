@@ -11,15 +11,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
 
 from tciafs.errors import Refused
 from tciafs.filesystem.private_files import replace_privately
-from tciafs.model import ListedImage, Ranges, Series
+from tciafs.model import ListedImage, Series
 from tciafs.store.download import Announcements, Fetcher, Grant
+
+if TYPE_CHECKING:
+    from tciafs.store.ranged import Ranger
 
 __all__ = ["Budgets", "MeteredFetcher", "MeteredRanges", "MeteredSurveyor", "Surveying", "said_bytes"]
 
@@ -204,7 +207,7 @@ class MeteredSurveyor:
 class MeteredRanges:
     """Parts of images, counted, and none once the day's bytes are spent."""
 
-    def __init__(self, ranges: Ranges, budgets: Budgets) -> None:
+    def __init__(self, ranges: "Ranger", budgets: Budgets) -> None:
         self._ranges = ranges
         self._budgets = budgets
 

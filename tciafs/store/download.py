@@ -18,7 +18,7 @@ import trio
 
 from tciafs.errors import DeadlinePassed, Refused, TciafsError
 from tciafs.model import Series
-from tciafs.store.layout import Layout, PackedImage, PackedImages, file_at
+from tciafs.store.layout import Held, Layout, PackedImage, PackedImages, file_at
 
 __all__ = ["Announcements", "Arrival", "Arrivals", "Download", "Fetcher", "Grant"]
 
@@ -46,12 +46,14 @@ class Grant:
 
     `grow_to(size_bytes)` asks for more before it is needed, may wait, and returns how large it may be now.
     It raises NoSpace where there is no room. `earlier` is a pack of another version of the series with as
-    many images and bytes, which may vanish at any moment; None: there is none.
+    many images and bytes, which may vanish at any moment; None: there is none. `held` is what is here of
+    it in part; None: nothing.
     """
 
     size_bytes: int
     grow_to: Callable[[int], Awaitable[int]]
     earlier: Path | None = None
+    held: Held | None = None
 
 
 ARRIVALS_REMEMBERED = 5

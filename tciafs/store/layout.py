@@ -16,7 +16,7 @@ from operator import lt
 
 import msgspec
 
-__all__ = ["Layout", "PackedImage", "PackedImages", "decode_layout", "encode_layout", "file_at"]
+__all__ = ["Held", "Layout", "PackedImage", "PackedImages", "decode_layout", "encode_layout", "file_at"]
 
 BYTES_8, BYTES_4 = "Q", "I"
 
@@ -29,6 +29,13 @@ class PackedImage:
     offset: int
     size_bytes: int
     crc32: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Beginnings of images in a file that may vanish: by name the (place, size) of their pieces, in order."""
+
+    path: str
+    pieces: dict[str, list[tuple[int, int]]]
 
 
 class PackedImages:

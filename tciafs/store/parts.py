@@ -20,13 +20,16 @@ import trio
 from tciafs.errors import SeriesDamaged
 from tciafs.model import Series
 from tciafs.store.disk import most_bytes_on_disk
-from tciafs.store.layout import Layout, PackedImage
+from tciafs.store.layout import Held, Layout, PackedImage
 from tciafs.store.open_packs import OpenImage
 
 __all__ = ["BLOCK_BYTES", "PartImage", "Parts", "PartsFile", "blocks_of"]
 
 BLOCK_BYTES = 32 * 1024
 """What is asked for at the least, and counted in the map: most headers lie in one."""
+
+LEAST_HELD_BYTES = 1 << 20
+"""Less of an image, unless it is all of it, is not worth to be asked for in two ways."""
 
 NOT_HERE = -1
 
@@ -101,6 +104,20 @@ class PartsFile:
             place, size_bytes = begins, last - first
         if size_bytes:
             yield place, size_bytes
+
+    @property
+    def held(self) -> Held:
+        """The beginnings that need not come again with the series: whole images, and what is long enough."""
+        pieces: dict[str, list[tuple[int, int]]] = {}
+        for name, places in self._places.items():
+            image = self.layout.images.find(name)
+            if image is None:
+                continue
+            here = places.index(NOT_HERE) if NOT_HERE in places else len(places)
+            size_bytes = min(here * BLOCK_BYTES, image.size_bytes)
+            if size_bytes == image.size_bytes or size_bytes >= LEAST_HELD_BYTES:
+                pieces[name] = list(self.pieces(image, 0, size_bytes))
+        return Held(str(self.path), pieces)
 
     def read_at_hand(self, place: int, size_bytes: int) -> bytes | None:
         """Return bytes of the file that are in memory, None where the disk has to be waited for."""
@@ -213,6 +230,11 @@ class Parts:
         """Return what there is of this version of a series."""
         found = self._files.get(series.series_uid)
         return found if found is not None and found.series.version == series.version else None
+
+    def held(self, series: Series) -> Held | None:
+        """Return what need not come again of this version of a series."""
+        found = self.find(series)
+        return None if found is None else found.held
 
     def has_another(self, series: Series) -> bool:
         """Return whether another version of a series is here in part."""

@@ -319,7 +319,7 @@ class Store:
                 series = download.series
                 announce = self._announcements(download, pack_kept_open)
                 grow, earlier = partial(self._grow, download, reservation), self._shelf.earlier_pack(series)
-                grant = Grant(reservation.size_bytes, grow, earlier)
+                grant = Grant(reservation.size_bytes, grow, earlier, self._parts.held(series))
                 await self._fetcher.fetch(download.series, download.pack, announce, grant)
                 await reservation.settle(bytes_on_disk(download.pack.stat()))
                 # What is complete is kept, also when tciafs is closing: the rest is quick and local.

@@ -93,7 +93,7 @@ class Worker:
                     command.series,
                     Path(command.pack),
                     self._tell,
-                    Grant(command.granted_bytes, self._grow_to, _path(command.earlier)),
+                    Grant(command.granted_bytes, self._grow_to, _path(command.earlier), command.held),
                     retries=command.retries,
                     first_wait_s=command.first_wait_s,
                     strict=command.strict,

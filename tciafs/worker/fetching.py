@@ -8,8 +8,9 @@ made inline, since this process does nothing else. Must not know of the daemon's
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,8 +27,10 @@ from tciafs.worker.annotations import ArrivingAnnotations
 from tciafs.worker.digests import md5s_of
 from tciafs.worker.earlier import take_over
 from tciafs.worker.headers import image_keys
+from tciafs.worker.held import HeldBeginnings
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified
 from tciafs.worker.rest import NotSingly, Rest, is_less_work
+from tciafs.worker.retrying import delay_before_retry, may_get_better, may_go_on
 
 __all__ = ["fetch_series"]
 
@@ -37,11 +40,6 @@ PROGRESS_EVERY_S = 0.25
 Fetched = Callable[[Series], AbstractAsyncContextManager[AsyncIterator[Delivery]]]
 
 LONGEST_WAIT_S = 30.0
-LONGEST_PAUSE_S = 60.0
-"""A server that asks for a longer pause is not asked again, so that nobody hangs and nobody is impolite."""
-
-SHORTEST_PAUSE_S = 1.0
-"""A server that asks for a shorter one, or names a moment that has passed, gets the usual pause."""
 
 
 async def fetch_series(
@@ -63,12 +61,12 @@ async def fetch_series(
     do not come again where the archive vouches for them.
     """
     arrival = _Arrival(series, pack, tell, grant, strict)
-    try:
+    with arrival.held, closing(arrival.writer):
         if grant.earlier is not None and (layout := await arrival.take_over(archive, grant.earlier)):
             await arrival.conclude(layout)
             return
         async for attempt in stamina.retry_context(
-            on=_delay_before_retry,
+            on=delay_before_retry,
             attempts=retries + 1,
             timeout=None,
             wait_initial=first_wait_s,
@@ -79,38 +77,10 @@ async def fetch_series(
                 # One more try for the annotations, then the images are had without.
                 layout = await arrival.receive(archive, must_annotate=attempt.num == 1 and retries > 0)
                 await arrival.conclude(layout)
-    finally:
-        arrival.writer.close()
-
-
-def _delay_before_retry(error: Exception) -> bool | float:
-    """Say whether to try again, or after how many seconds if the server asked for a pause."""
-    log.info("a try failed: %s", error)
-    if not _may_get_better(error):
-        return False
-    if isinstance(error, SlowDown) and error.retry_after_s is not None:
-        if error.retry_after_s > LONGEST_PAUSE_S:
-            return False
-        if error.retry_after_s >= SHORTEST_PAUSE_S:
-            return error.retry_after_s
-    return True
-
-
-def _may_get_better(error: BaseException) -> bool:
-    """Say whether all of ours that led to `error` may go away, such as a request that was refused may not."""
-    cause = error.__cause__
-    if isinstance(cause, TciafsError) and not _may_get_better(cause):
-        return False
-    return isinstance(error, TciafsError) and error.retryable
 
 
 class _WrongBytes(SeriesDamaged):
     """Images that are here are not what they should be, and not only too few."""
-
-
-def _may_go_on(error: Exception) -> bool:
-    """Say whether the images that came one by one before `error` are good as they are."""
-    return _may_get_better(error) and not isinstance(error, SeriesDamaged)
 
 
 @dataclass(slots=True)
@@ -128,6 +98,7 @@ class _Arrival:
     grant: Grant
     strict: bool
     writer: PackWriter = field(init=False)
+    held: HeldBeginnings = field(init=False)
     md5_by_given: dict[str, str] = field(default_factory=dict)
     given_names: dict[str, str] = field(default_factory=dict)
     routes: set[str] = field(default_factory=set)
@@ -140,6 +111,7 @@ class _Arrival:
 
     def __post_init__(self) -> None:
         self.writer = PackWriter(self.pack, self.grant.size_bytes)
+        self.held = HeldBeginnings(self.grant.held)
         self.annotations = ArrivingAnnotations(self.series, self.pack, self.writer, self._write)
 
     async def make_room(self, size_bytes: int) -> None:
@@ -221,7 +193,7 @@ class _Arrival:
         except (SlowDown, NoSpace):
             raise
         except TciafsError as error:
-            if must_annotate and _may_get_better(error):
+            if must_annotate and may_get_better(error):
                 raise
             log.info("series %s cannot come with annotations: %s", self.series.series_uid, error)
             self.annotations.give_up(str(error))
@@ -233,7 +205,14 @@ class _Arrival:
     async def _bring_images(self, archive: Archive) -> list[str]:
         if (checks := await self._bring_rest(archive.single_images)) is not None:
             return checks
-        await self._receive_whole(archive.images)
+        sizes_bytes = self.held.sizes_bytes
+        if archive.ranges is None or not sizes_bytes:
+            await self._receive_whole(archive.images)
+        else:
+            try:
+                await self._receive_whole(partial(archive.ranges.images_behind, held=sizes_bytes))
+            finally:
+                self.held.drop()
         return await self._complete(archive.single_images)
 
     async def _vouched_images(self, singles: SingleImages | None) -> list[str] | None:
@@ -262,7 +241,7 @@ class _Arrival:
             await self._rest.bring()
             return [*self._check_amount(), "md5"]
         except (NotSingly, TciafsError) as error:
-            if isinstance(error, SlowDown) or (len(self.writer.images) > before and _may_go_on(error)):
+            if isinstance(error, SlowDown) or (len(self.writer.images) > before and may_go_on(error)):
                 raise
             log.info("the rest of series %s cannot come singly: %s", self.series.series_uid, error)
             self._rest.drop()
@@ -286,6 +265,7 @@ class _Arrival:
 
     async def _take(self, member: Member, earlier: Mapping[str, PackedImage], seen: set[str]) -> None:
         """Take in one member, and note its name in `seen`."""
+        member = self.held.before(member, self._spare)
         if member.name is None:
             with self._damage_of("an image"):
                 await self._store(member)
@@ -340,6 +320,10 @@ class _Arrival:
             raise _WrongBytes(
                 f"two tries of series {self.series.series_uid} brought different bytes as {image.name}"
             )
+
+    def _spare(self, size_bytes: int) -> None:
+        """Count bytes that are about to be taken, but did not come."""
+        self.received_bytes -= size_bytes
 
     def _note_progress(self, size_bytes: int) -> None:
         self.received_bytes += size_bytes

@@ -12,7 +12,7 @@ import msgspec
 
 from tciafs.archives.opening import ArchiveConfig
 from tciafs.model import ListedImage, Series
-from tciafs.store.layout import PackedImage
+from tciafs.store.layout import Held, PackedImage
 
 __all__ = [
     "Answer",
@@ -49,7 +49,8 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
 
     The first new try comes after `first_wait_s`, each other one after twice the time of the one before. The
     file may have `granted_bytes`; for more the worker says `NeedsRoom`. If `strict`, no image is told of
-    before all of the series agrees. `earlier` is a pack whose images may be the same.
+    before all of the series agrees. `earlier` is a pack whose images may be the same, `held` what is here in
+    part.
     """
 
     series: Series
@@ -61,6 +62,7 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     strict: bool = False
     log_level: int = logging.WARNING
     earlier: str | None = None
+    held: Held | None = None
 
 
 class Granted(msgspec.Struct, frozen=True, tag=True):

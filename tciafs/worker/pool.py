@@ -113,6 +113,7 @@ class WorkerPool:
             self._strict,
             _log_level(),
             None if grant.earlier is None else str(grant.earlier),
+            grant.held,
         )
 
         async def pass_on(report: Report) -> Answer | None:

@@ -13,6 +13,7 @@ import pytest
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.idc.config import IdcConfig
+from tciafs.archives.idc.images import IN_ONE_PIECE_BYTES
 from tciafs.archives.idc.memory import IdcMemory
 from tciafs.archives.idc.table import IndexedSeries, write_table
 from tciafs.errors import SeriesDamaged, Unreachable, UnreadableAnswer
@@ -349,6 +350,29 @@ async def test_a_part_is_of_the_image_that_was_listed(bucket: Bucket, opened: Op
     for first, size_bytes in [(0, 700), (1, 1), (700, 4000), (len(files[1]) - 3, 3)]:
         part = await archive.ranges.part(series, image, first, size_bytes)
         assert part == files[1][first : first + size_bytes]
+    await archive.aclose()
+
+
+@pytest.mark.parametrize("padding", [5000, IN_ONE_PIECE_BYTES])
+async def test_what_is_held_does_not_come_with_the_series(
+    bucket: Bucket, opened: Opened, padding: int
+) -> None:
+    files = [small_dicom("1.2", sop=str(n), instance=n, padding=padding) for n in range(1, 4)]
+    archive = opened.archive(filled(bucket, "1.2", *files))
+    series = await _series(archive)
+    names = [image.name for image in await archive.layouts.layout(series)]
+    held = {names[0]: len(files[0]), names[1]: 3000, names[2]: len(files[2]) + 1}
+    bucket.sent_bytes = 0
+    came = []
+    async with archive.ranges.images_behind(series, held) as deliveries:
+        async for each in deliveries:
+            if isinstance(each, Member):
+                came.append((each.name, each.first, b"".join([chunk async for chunk in each.chunks])))
+    firsts = [len(files[0]), 3000, 0]
+    assert came == [
+        (name, first, file[first:]) for name, first, file in zip(names, firsts, files, strict=True)
+    ]
+    assert bucket.sent_bytes == sum(map(len, files)) - sum(firsts)
     await archive.aclose()
 
 

@@ -173,7 +173,8 @@ def test_who_reads_on_gets_the_series_as_a_whole(
     assert run("cp", "-r", series_in(mount), tmp_path / "copy").returncode == 0
     assert sorted(map(md5_of, (tmp_path / "copy").iterdir())) == bench.md5s
     until(lambda: attribute(series_in(mount), "user.tciafs.state") == "local", "the series in its place")
-    assert bench.size_bytes < line.answered_bytes - before < 1.4 * bench.size_bytes
+    # Headers of 4 kB, and no image twice: the two that were read before the series was worth it.
+    assert bench.size_bytes < line.answered_bytes - before < 1.06 * bench.size_bytes
     assert attribute(series_in(mount), "user.tciafs.verified") == "crc32,count,size,md5"
     assert attribute(series_in(mount), "user.tciafs.in_part") is None
     assert status_of(mount)["cache"]["parts_bytes"] == 0

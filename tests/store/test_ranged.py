@@ -286,6 +286,43 @@ async def test_a_series_that_came_whole_needs_no_parts(tmp_path: Path, ranger: F
         assert store.usage().parts_bytes == 0
 
 
+async def test_what_is_here_whole_or_long_is_held_for_the_series(tmp_path: Path, ranger: FakeRanger) -> None:
+    async with opened(tmp_path, ranger) as store:
+        assert store._parts.held(SERIES) is None
+        wants = {"1-1.dcm": 100_000, "1-2.dcm": 1, "1-3.dcm": 1, "1-5.dcm": 1_100_000}
+        parts = {name: await part_of(store, name) for name in wants}
+        for name, size_bytes in wants.items():
+            for offset in range(0, size_bytes, BLOCK_BYTES):
+                await store.ranged.bring(parts[name], offset, min(BLOCK_BYTES, size_bytes - offset))
+        await store.ranged.bring(parts["1-5.dcm"], 2_900_000, 10)
+        held = store._parts.held(SERIES)
+        assert held is not None
+        file = Path(held.path).read_bytes()
+        beginnings = {
+            name: b"".join(file[place : place + size] for place, size in pieces)
+            for name, pieces in held.pieces.items()
+        }
+        assert all(CONTENTS[name].startswith(beginning) for name, beginning in beginnings.items())
+        assert {name: len(each) for name, each in beginnings.items() if name != "1-5.dcm"} == {
+            "1-1.dcm": 100_000,
+            "1-2.dcm": 1,
+            "1-3.dcm": BLOCK_BYTES,
+        }
+        assert 1_100_000 <= len(beginnings["1-5.dcm"]) < 2_900_000
+        for part in parts.values():
+            part.close()
+
+
+async def test_a_short_beginning_is_not_worth_two_requests(tmp_path: Path, ranger: FakeRanger) -> None:
+    async with opened(tmp_path, ranger) as store:
+        part = await part_of(store, "1-5.dcm")
+        await store.ranged.bring(part, 0, 10)
+        held = store._parts.held(SERIES)
+        assert held is not None
+        assert held.pieces == {}
+        part.close()
+
+
 async def test_they_are_private_and_gone_with_the_run(tmp_path: Path, ranger: FakeRanger) -> None:
     async with opened(tmp_path, ranger) as store:
         part = await part_of(store)

@@ -32,7 +32,7 @@ from tciafs.model import Checksums, Series
 from tciafs.store.download import Grant
 from tciafs.store.layout import Layout, PackedImage
 from tciafs.store.pack import PackWriter, read_layout
-from tciafs.worker import digests, fetching
+from tciafs.worker import digests, fetching, retrying
 from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import Arrived, Finished, Progress, Report, Verified, framed
 from tests.fakes import Broken, Brought, FakeArchive, make_series, no_more_room
@@ -253,9 +253,9 @@ async def test_what_may_get_better_is_tried_again(tmp_path: Path, error: Excepti
 
 
 def test_a_pause_that_the_server_asks_for_is_kept() -> None:
-    assert fetching._delay_before_retry(SlowDown("soon", 5.0)) == 5.0
-    assert fetching._delay_before_retry(SlowDown("at once", 0.0)) is True
-    assert fetching._delay_before_retry(SlowDown("soon", fetching.LONGEST_PAUSE_S + 1)) is False
+    assert retrying.delay_before_retry(SlowDown("soon", 5.0)) == 5.0
+    assert retrying.delay_before_retry(SlowDown("at once", 0.0)) is True
+    assert retrying.delay_before_retry(SlowDown("soon", retrying.LONGEST_PAUSE_S + 1)) is False
 
 
 # -- strict --

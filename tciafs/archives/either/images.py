@@ -43,8 +43,10 @@ class EitherImages:
         self._failed: OrderedDict[str, None] = OrderedDict()  # series that broke off on the IDC's way
 
     @asynccontextmanager
-    async def deliveries(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
-        """Fetch the images of a series; see `model.Archive.images`.
+    async def images_behind(
+        self, series: Series, held: Mapping[str, int]
+    ) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Fetch the images of a series; see `model.Ranges.images_behind`. NBIA leaves nothing out.
 
         A way that breaks off in the middle is Unreachable, and the next time the other one is tried first.
         """
@@ -55,7 +57,9 @@ class EitherImages:
 
             async def from_idc() -> AsyncIterator[Delivery]:
                 async with AsyncExitStack() as way:
-                    deliveries = await _begun(await way.enter_async_context(self._idc.images(series)))
+                    deliveries = await _begun(
+                        await way.enter_async_context(self._idc.images_behind(series, held))
+                    )
                     stack.push_async_exit(way.pop_all())
                 return _Watched(deliveries, lambda error: self._note_broken(series, error))
 
@@ -64,6 +68,10 @@ class EitherImages:
                 return _Renamed(deliveries, self._idc.names_learnt(series))
 
             yield await self._by_either(series, from_idc, from_nbia)
+
+    def deliveries(self, series: Series) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Fetch the images of a series; see `model.Archive.images`."""
+        return self.images_behind(series, {})
 
     @asynccontextmanager
     async def annotated(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:

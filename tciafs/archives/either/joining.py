@@ -9,7 +9,7 @@ has to tell the others. Defined here and only here: what is asked of whom before
 import datetime as dt
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -198,6 +198,16 @@ class JoiningArchive:
         if ranges is None:
             raise Unreachable("the Imaging Data Commons is not there yet")
         return await ranges.part(series, image, first, size_bytes)
+
+    @asynccontextmanager
+    async def images_behind(
+        self, series: Series, held: Mapping[str, int]
+    ) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Fetch the images of a series, without what is held once the IDC has joined."""
+        ranges = self._now().ranges
+        way = self.images(series) if ranges is None else ranges.images_behind(series, held)
+        async with way as deliveries:
+            yield deliveries
 
     async def aclose(self) -> None:
         """Close all connections and files."""

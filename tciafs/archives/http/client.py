@@ -150,8 +150,10 @@ class HttpClient:
             yield await stack.enter_async_context(unwound(rows))
 
     @asynccontextmanager
-    async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open one answer of any length, not compressed for transfer, and never retried.
+    async def stream(
+        self, path: str, params: Mapping[str, str], span: Span | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open one answer of any length, or a span of it, not compressed for transfer, and never retried.
 
         The start has `start_timeout_s`, each piece the stall deadline, the whole has none. Entering and
         iterating raise what `fetch` raises.
@@ -159,7 +161,7 @@ class HttpClient:
         begun, asked = trio.current_time(), _asked(path)
         async with AsyncExitStack() as stack:
             with self._within(self._limits.start_timeout_s, begun, asked):
-                answer = self._answer(path, params, "identity", client=self._bulk_client)
+                answer = self._answer(path, params, "identity", client=self._bulk_client, span=span)
                 response = await stack.enter_async_context(answer)
             yield await stack.enter_async_context(unwound(self._pieces(response, asked)))
 

@@ -235,6 +235,9 @@ class _Bodies(AsyncIterator[AsyncIterator[bytes]]):
         Blocks.
         """
         wanted = body.wanted
+        if not wanted.size_bytes:
+            self._end(body)
+            return True
         try:
             answer = lent.get(wanted.path, wanted.span.headers)
             is_plain = answer.length == wanted.size_bytes and "Content-Encoding" not in answer.headers

@@ -155,6 +155,12 @@ class IdcArchive:
         """Return a part of an image, which has to be the object that was listed."""
         return await self._images.part(self._place_of(series), image, first, size_bytes)
 
+    def images_behind(
+        self, series: Series, held: Mapping[str, int]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Fetch the images of a series, without the first bytes of those that are held."""
+        return self._images.deliveries(self._place_of(series), held)
+
     deflates_whole_series = False
 
     async def image_uids(self, series: Series) -> Sequence[str]:

@@ -46,6 +46,12 @@ REMEMBERED_IMAGES = 100_000
 """Series are kept resolved of which parts are asked for, as many as have so many images, and the last one."""
 
 
+NOTHING_HELD: Mapping[str, int] = {}
+
+_Rest = tuple[StoredObject, int]
+"""An object from a byte on."""
+
+
 def _ignore(_size_bytes: int) -> None:
     pass
 
@@ -115,18 +121,25 @@ class IdcImages:
         return [ListedImage(name, each.stored.size_bytes) for name, each in _with_names(images)]
 
     @asynccontextmanager
-    async def deliveries(self, series: IndexedSeries) -> AsyncIterator[AsyncIterator[Delivery]]:
-        """Fetch the images of a series side by side, to be read one after the other, by their names."""
+    async def deliveries(
+        self, series: IndexedSeries, held: Mapping[str, int] = NOTHING_HELD
+    ) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Fetch the images of a series side by side, to be read one after the other, by their names.
+
+        Of those that are `held` come the bytes behind so many.
+        """
         images = await self.known(series)
-        async with self._bodies(series, [each.stored for each in images]) as bodies:
-            yield _Deliveries(images, bodies)
+        beginnings = [(each, held.get(name, 0)) for name, each in _with_names(images)]
+        rests = [(each.stored, first if first <= each.stored.size_bytes else 0) for each, first in beginnings]
+        async with self._bodies(series, rests) as bodies:
+            yield _Deliveries(images, [first for _, first in rests], bodies)
 
     def _bodies(
-        self, series: IndexedSeries, objects: Sequence[StoredObject]
+        self, series: IndexedSeries, rests: Sequence[_Rest]
     ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
-        if all(each.size_bytes <= IN_ONE_PIECE_BYTES for each in objects):
-            return self._buckets.parts(series.bucket, objects, most=OBJECTS_AT_ONCE)
-        return opened_ahead(objects, partial(self._opened, series), most=STREAMS_AT_ONCE)
+        if all(stored.size_bytes <= IN_ONE_PIECE_BYTES for stored, _ in rests):
+            return self._buckets.rests(series.bucket, rests, most=OBJECTS_AT_ONCE)
+        return opened_ahead(rests, partial(self._opened, series), most=STREAMS_AT_ONCE)
 
     @asynccontextmanager
     async def one(self, series: IndexedSeries, sop_instance_uid: str) -> AsyncIterator[Member]:
@@ -134,7 +147,7 @@ class IdcImages:
         image = (await self._by_uid(series)).get(sop_instance_uid)
         if image is None:
             raise UnreadableAnswer(f"series {series.series_uid} has no image {sop_instance_uid}")
-        async with self._opened(series, image.stored) as chunks:
+        async with self._opened(series, (image.stored, 0)) as chunks:
             yield Member(None, image.stored.size_bytes, chunks, ROUTE)
 
     async def part(self, series: IndexedSeries, listed: ListedImage, first: int, size_bytes: int) -> bytes:
@@ -167,14 +180,15 @@ class IdcImages:
         return self._by_name[series.uuid]
 
     @asynccontextmanager
-    async def _opened(
-        self, series: IndexedSeries, stored: StoredObject
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        if stored.size_bytes <= IN_ONE_PIECE_BYTES:
-            yield _Sized(stored, _Once(await self._buckets.part(series.bucket, stored)))
+    async def _opened(self, series: IndexedSeries, rest: _Rest) -> AsyncIterator[AsyncIterator[bytes]]:
+        stored, first = rest
+        left_bytes = stored.size_bytes - first
+        if left_bytes <= IN_ONE_PIECE_BYTES:
+            data = await self._buckets.part(series.bucket, stored, first=first) if left_bytes else b""
+            yield _Sized(left_bytes, _Once(data))
             return
-        async with self._buckets.stream(series.bucket, stored) as chunks:
-            yield _Sized(stored, chunks)
+        async with self._buckets.stream(series.bucket, stored, first) as chunks:
+            yield _Sized(left_bytes, chunks)
 
     async def _beginnings(
         self, series: IndexedSeries, objects: Sequence[StoredObject], received: Callable[[int], None]
@@ -182,7 +196,8 @@ class IdcImages:
         """Return what the headers of many objects say, most of them from their first bytes."""
         found: dict[str, Beginning] = {}
         first_bytes, *more_bytes = HEADER_BYTES
-        async with self._buckets.parts(series.bucket, objects, first_bytes, most=HEADERS_AT_ONCE) as bodies:
+        headers = self._buckets.beginnings(series.bucket, objects, first_bytes, most=HEADERS_AT_ONCE)
+        async with headers as bodies:
             for stored in objects:
                 header = b"".join([chunk async for chunk in await anext(bodies)])
                 received(len(header))
@@ -258,8 +273,14 @@ def _may_be(image: KnownImage, beginning: bytes) -> bool:
 class _Deliveries(AsyncIterator[Delivery]):
     """The checksums of a series, where the bucket has them, then its images."""
 
-    def __init__(self, images: Sequence[KnownImage], bodies: AsyncIterator[AsyncIterator[bytes]]) -> None:
+    def __init__(
+        self,
+        images: Sequence[KnownImage],
+        firsts: Sequence[int],
+        bodies: AsyncIterator[AsyncIterator[bytes]],
+    ) -> None:
         named = _with_names(images)
+        self._firsts = iter(firsts)
         self._named = iter(named)
         self._bodies = bodies
         pairs = tuple((name, image.stored.md5) for name, image in named if image.stored.md5 is not None)
@@ -272,16 +293,17 @@ class _Deliveries(AsyncIterator[Delivery]):
         name, image = next(self._named, (None, None))
         if name is None or image is None:
             raise StopAsyncIteration
-        return Member(name, image.stored.size_bytes, await anext(self._bodies), ROUTE)
+        chunks = await anext(self._bodies)
+        return Member(name, image.stored.size_bytes, chunks, ROUTE, first=next(self._firsts))
 
 
 class _Sized(AsyncIterator[bytes]):
-    """The chunks of an object; raises UnreadableAnswer where they are not as many bytes as it was listed
-    with.
+    """The chunks of an object; raises UnreadableAnswer where they are not as many bytes as are left of what
+    it was listed with.
     """
 
-    def __init__(self, stored: StoredObject, chunks: AsyncIterator[bytes]) -> None:
-        self._left_bytes = stored.size_bytes
+    def __init__(self, left_bytes: int, chunks: AsyncIterator[bytes]) -> None:
+        self._left_bytes = left_bytes
         self._chunks = chunks
 
     async def __anext__(self) -> bytes:

@@ -69,30 +69,55 @@ class Buckets:
 
         For what may be held in memory. Raises SeriesDamaged where it is another object by now.
         """
-        span = Span(first, size_bytes, each.etag or None)
+        span = _span(each, first, size_bytes)
         with _gone_for_good():
             return await self._http.fetch(_address(bucket, each), {}, _Bytes, span=span)
 
-    def parts(
-        self, bucket: str, objects: Sequence[StoredObject], size_bytes: int | None = None, *, most: int
+    def beginnings(
+        self, bucket: str, objects: Sequence[StoredObject], size_bytes: int, *, most: int
     ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
-        """Yield the chunks of the beginning of each object, or of all of it, in order, `most` at once.
+        """Yield the chunks of the beginning of each object, in order, `most` at once.
 
         As many bytes as the object has, but `size_bytes` at most. Raises as `part`, where they are read.
         """
+        return self._many(
+            [
+                Wanted(_address(bucket, each), _span(each, 0, size_bytes), min(each.size_bytes, size_bytes))
+                for each in objects
+            ],
+            most,
+        )
+
+    def rests(
+        self, bucket: str, rests: Sequence[tuple[StoredObject, int]], *, most: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
+        """Yield the chunks of each object from a byte on up to its end, as `beginnings` does."""
+        return self._many(
+            [
+                Wanted(_address(bucket, each), _span(each, first), each.size_bytes - first)
+                for each, first in rests
+            ],
+            most,
+        )
+
+    def _many(
+        self, wanted: Sequence[Wanted], most: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
 
         async def careful(each: Wanted, span: Span) -> bytes:
             with _gone_for_good():
                 return await self._http.fetch(each.path, {}, _Bytes, span=span)
 
-        wanted = [_beginning(bucket, each, size_bytes) for each in objects]
         return self._http.fetch_each(wanted, careful, most=most)
 
     @asynccontextmanager
-    async def stream(self, bucket: str, each: StoredObject) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Fetch an object of any size, without retries."""
+    async def stream(
+        self, bucket: str, each: StoredObject, first: int = 0
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Fetch an object of any size from a byte on, without retries."""
+        span = _span(each, first) if first else None
         with _gone_for_good():
-            async with self._http.stream(_address(bucket, each), {}) as chunks:
+            async with self._http.stream(_address(bucket, each), {}, span) as chunks:
                 yield chunks
 
     async def _page(self, bucket: str, query: dict[str, str]) -> "_Page":
@@ -109,9 +134,8 @@ def _address(bucket: str, each: StoredObject) -> str:
     return f"{quote(bucket)}/{quote(each.key)}"
 
 
-def _beginning(bucket: str, each: StoredObject, size_bytes: int | None) -> Wanted:
-    span = Span(0, size_bytes, each.etag or None)
-    return Wanted(_address(bucket, each), span, min(each.size_bytes, size_bytes or each.size_bytes))
+def _span(each: StoredObject, first: int, size_bytes: int | None = None) -> Span:
+    return Span(first, size_bytes, each.etag or None)
 
 
 @contextmanager

@@ -82,11 +82,7 @@ class EitherArchive:
 
     async def named(self, *series_uids: str) -> Sequence[Series]:
         """Return the series among these that there are; NBIA is asked for what the IDC lacks."""
-        ours = [
-            each
-            for one in await self._idc.named(*series_uids)
-            for each in self._listings.with_annotations(one.collection, one.patient_id, [one])
-        ]
+        ours = self._listings.with_annotations(await self._idc.named(*series_uids))
         missing = [uid for uid in series_uids if uid not in {each.series_uid for each in ours}]
         if not missing:
             return ours

@@ -87,12 +87,17 @@ class EitherListings:
         ours = await self._idc.series(collection, patient)
         ask = self._nbia.series
         found = await self._both(ours, self._series, collection, patient, lambda: ask(collection, patient))
-        return self.with_annotations(collection, patient, found) if ours else found
+        annotated = self._beyond.of(Series, EXTRA + self._series.name, collection, patient) if ours else ()
+        return _flagged(found, {each.series_uid for each in annotated})
 
-    def with_annotations(self, collection: str, patient: str, series: Sequence[Series]) -> Sequence[Series]:
-        """Return series of a patient with the annotations that NBIA was seen to have of them."""
-        annotated = self._beyond.of(Series, EXTRA + self._series.name, collection, patient)
-        return _flagged(series, {each.series_uid for each in annotated})
+    def with_annotations(self, series: Sequence[Series]) -> Sequence[Series]:
+        """Return series of any collections, with the annotations that NBIA was seen to have of them."""
+        collections = {each.collection for each in series}
+        return _flagged(series, set[str]().union(*map(self._annotated_in, collections)))
+
+    def _annotated_in(self, collection: str) -> set[str]:
+        batches = self._beyond.of_all(Series, EXTRA + self._series.name, collection)
+        return {each.series_uid for some in batches for each in some}
 
     async def studies(self, collection: str, patient: str) -> Sequence[Study]:
         """Return the studies of a patient in both; a StudyID is that of who says it first, for ever."""

@@ -11,36 +11,15 @@ from pathlib import Path
 import pytest
 
 from tciafs.archives.idc.index import LOCK_NAME
-from tciafs.sample.__main__ import main as sample_archive
 from tests.mounting import Mount, mounted, processes_marked, program, status_of, until
 from tests.relay import Relay
-from tests.s3 import RunningS3, needs_s3, running_s3
-from tests.sample.running import RunningSample, running_sample
+from tests.s3 import RunningS3, needs_s3
+from tests.sample.running import RunningSample
 
 pytest.importorskip("duckdb")
 pytestmark = [pytest.mark.mount, needs_s3]
 
 BOUND_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample archive as the IDC has it."""
-    folder = tmp_path_factory.mktemp("auto")
-    sample_archive(["--write-idc", str(folder)])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def s3(written: Path) -> Iterator[RunningS3]:
-    with running_s3(written) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def nbia() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 class Place:

@@ -33,6 +33,7 @@ class FakeParts:
     def __init__(self) -> None:
         self.asked_bytes = 0
         self.is_well = True
+        self.fails_when_asked = False
 
     async def survey(self, series: Series) -> Sequence[ListedImage]:
         return [ListedImage(name, len(data)) for name, data in IMAGES]
@@ -42,6 +43,7 @@ class FakeParts:
 
     async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
+        self.is_well = self.is_well and not self.fails_when_asked
         if not self.is_well:
             raise Unreachable("away")
         self.asked_bytes += size_bytes
@@ -187,13 +189,9 @@ async def test_where_parts_are_no_more_to_be_had_the_series_comes(tmp_path: Path
 
 
 async def test_an_archive_that_fails_while_it_is_opened_may_have_the_series_all_the_same(
-    tmp_path: Path, parts: FakeParts, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, parts: FakeParts
 ) -> None:
-    async def part(*_args: object) -> bytes:
-        parts.is_well = False
-        raise Unreachable("away")
-
-    monkeypatch.setattr(parts, "part", part)
+    parts.fails_when_asked = True
     async with running(tmp_path, parts) as core:
         core.fetcher.contents[SERIES.series_uid] = IMAGES
         await read(core, "1-08.dcm")
@@ -212,14 +210,8 @@ class Admitted(Budgets):
         self.sizes.append(series.size_bytes)
 
 
-async def test_a_series_that_comes_instead_of_a_part_is_paid_for(
-    tmp_path: Path, parts: FakeParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def part(*_args: object) -> bytes:
-        parts.is_well = False
-        raise Unreachable("away")
-
-    monkeypatch.setattr(parts, "part", part)
+async def test_a_series_that_comes_instead_of_a_part_is_paid_for(tmp_path: Path, parts: FakeParts) -> None:
+    parts.fails_when_asked = True
     budgets = Admitted(tmp_path)
     async with running(tmp_path, parts, budgets) as core:
         core.fetcher.contents[SERIES.series_uid] = IMAGES

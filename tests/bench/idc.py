@@ -40,13 +40,13 @@ def _idc(options: Options) -> Iterator[Line]:
         line_before(nbia.url, options.scratch / "line") as url,
     ):
         through_idc = ("--archive", "idc", "--idc-url", s3.url, "--idc-index", str(written / "index"))
-        _read(url, options.scratch / "once")  # the line has it from now on
+        _read(url, options.scratch / "once", "--archive", "nbia")  # the line has it from now on
         for turn in range(options.rounds):
             place = options.scratch / str(turn)
             theirs.append(_copied(s3, written, place / "plain"))
             ours.append(_read(url, place / "idc", *through_idc))
             by_hand.add(ours[-1].took_s, theirs[-1].took_s)
-            by_nbia.add(ours[-1].took_s, _read(url, place / "nbia").took_s)
+            by_nbia.add(ours[-1].took_s, _read(url, place / "nbia", "--archive", "nbia").took_s)
             listed.append(_listed(url, place / "listed", *through_idc))
             run("rm", "-r", place)
     yield from (by_hand.line(), by_nbia.line(), costs("cold series from IDC", ours, theirs, BY_HAND))

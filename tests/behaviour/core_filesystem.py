@@ -165,7 +165,6 @@ class CoreFileSystem:
         try:
             yield _CoreFile(self.operations, handle, path)
         finally:
-            await self.operations.flush(handle)
             await self.operations.release(handle)
 
     async def read(self, path: str) -> bytes:

@@ -20,9 +20,9 @@ from tests.sample.running import RunningSample
 
 WRITES = ["create", "link", "mkdir", "mknod", "removexattr", "rename", "rmdir", "setattr", "setxattr"]
 WRITES += ["symlink", "unlink", "write"]
-READS = {"access", "flush", "forget", "getattr", "getxattr", "listxattr", "lookup", "open", "opendir"}
+READS = {"access", "forget", "getattr", "getxattr", "listxattr", "lookup", "open", "opendir"}
 READS |= {"read", "readdir", "release", "releasedir", "statfs"}
-NOT_OURS = {"fallocate", "fsync", "fsyncdir", "init", "ioctl", "poll", "readlink", "stacktrace"}
+NOT_OURS = {"fallocate", "flush", "fsync", "fsyncdir", "init", "ioctl", "poll", "readlink", "stacktrace"}
 """Answered with "not implemented" by pyfuse3, or notices that nobody waits for."""
 
 

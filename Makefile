@@ -6,6 +6,10 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
+# What is compiled once is kept, whatever the environment says: tests start a thousand Python programs, and to
+# compile the modules of one takes as long as to run it.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 SOURCES := tciafs tests
 DIR ?= demo

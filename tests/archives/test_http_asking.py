@@ -1,11 +1,14 @@
-"""What goes out to a server, as the log tells it."""
+"""What goes out to a server, as the log tells it, and clients that cannot be set up."""
 
+import errno
 import logging
+import ssl
 
 import httpx
 import pytest
 
-from tciafs.archives.http.asking import Asking, Span
+from tciafs.archives.http.asking import Asking, Span, open_client
+from tciafs.archives.http.limits import HttpLimits
 
 LOG = logging.getLogger("tciafs.archives.http.client")
 
@@ -41,3 +44,15 @@ async def test_no_token_is_in_it() -> None:
     async with httpx.AsyncClient(base_url="https://example.org") as client:
         assert asking.request(client, "s3cret").headers["Authorization"] == "Bearer s3cret"
     assert "s3cret" not in str(asking) + repr(asking)
+
+
+def test_a_process_without_memory_for_certificates_is_not_told_to_look_at_its_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> ssl.SSLContext:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(httpx, "create_ssl_context", fail)
+    monkeypatch.setenv("SSL_CERT_DIR", "/certificates/of/this/test")  # there is one context for each
+    with pytest.raises(MemoryError):
+        open_client(httpx.URL("http://127.0.0.1"), HttpLimits(), "tests", None)

@@ -3,6 +3,7 @@
 No I/O: a client is made here and used by `http`.
 """
 
+import errno
 import logging
 import os
 import ssl
@@ -133,14 +134,19 @@ def checked_url(url: str) -> httpx.URL:
 def tls() -> ssl.SSLContext:
     """Return what verifies servers, by SSL_CERT_FILE and SSL_CERT_DIR; one for all that ask under the same.
 
-    To read the certificates takes 30 ms. Raises OSError where they cannot be used.
+    To read the certificates takes 30 ms. Raises OSError where they cannot be used, MemoryError.
     """
     return _tls_by(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
 @lru_cache(maxsize=4)
 def _tls_by(_file: str | None, _folder: str | None) -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        if error.errno == errno.ENOMEM:  # which is nothing that a user has set wrong
+            raise MemoryError("there is no memory for the certificates") from error
+        raise
 
 
 def open_client(

@@ -77,12 +77,11 @@ class EitherImages:
     async def annotated(self, series: Series) -> AsyncIterator[AsyncIterator[Delivery]]:
         """Fetch a series and its annotations from NBIA, the images under the names of the IDC."""
         self._server.require()
-        if self._is_idcs(series):
+        if is_ours := self._is_idcs(series):
             await self._learn_names(series)
         async with AsyncExitStack() as stack:
             with self._server.used():
                 deliveries = await stack.enter_async_context(self._nbia.annotations.images(series))
-            is_ours = self._is_idcs(series)
             yield _Renamed(deliveries, self._idc.names_learnt(series)) if is_ours else deliveries
 
     async def _learn_names(self, series: Series) -> None:

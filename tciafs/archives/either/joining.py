@@ -236,11 +236,11 @@ class JoiningArchive:
     async def _asked(self, ask: Callable[[Now], Awaitable[T]]) -> T:
         """Return what NBIA answers, or both once the IDC has joined, which is waited for if NBIA cannot."""
         archive = self._now()
-        if archive is not self._nbia or self._is_given_up:
-            return await ask(archive)
         try:
             return await ask(archive)
         except AWAY as error:
+            if not self._waits_for_idc(archive):
+                raise
             log.info("NBIA cannot be asked, so the Imaging Data Commons is waited for: %s", error)
             await self._wait_for_table()
             if self._is_given_up:
@@ -255,8 +255,12 @@ class JoiningArchive:
             self._waits_until = trio.current_time() + PATIENCE_S
         while trio.current_time() < self._waits_until:
             await trio.sleep(LOOKED_EVERY_S)
-            if self._now() is not self._nbia or self._is_given_up:
+            if not self._waits_for_idc(self._now()):
                 return
+
+    def _waits_for_idc(self, asked: Now) -> bool:
+        """Return whether who is asked is NBIA alone, and the IDC is still to come."""
+        return asked is self._nbia and not self._is_given_up
 
     async def _listed(
         self, kind: str, collection: str, patient: str, ask: "_Ask[Record]"
@@ -266,7 +270,7 @@ class JoiningArchive:
         async def asked(archive: Now) -> Sequence[Record]:
             begun = time.time()
             records = await ask(archive)
-            if archive is not self._nbia or self._is_given_up:
+            if not self._waits_for_idc(archive):
                 return records
             if len(records) <= MOST_REMEMBERED:
                 keep_unsifted(self._beyond, kind, collection, patient, records, begun)

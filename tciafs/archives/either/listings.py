@@ -52,6 +52,11 @@ class _Kind(Generic[Record]):
     others: Callable[[Sequence[Record]], Sequence[Record]]
     extra: Callable[[Sequence[Record]], Sequence[Record]] = lambda records: ()
 
+    @property
+    def extra_name(self) -> str:
+        """The name under which is remembered what there is besides."""
+        return EXTRA + self.name
+
 
 class EitherListings:
     """The questions whose answers are made of both; see `model.Archive`.
@@ -87,7 +92,7 @@ class EitherListings:
         ours = await self._idc.series(collection, patient)
         ask = self._nbia.series
         found = await self._both(ours, self._series, collection, patient, lambda: ask(collection, patient))
-        annotated = self._beyond.of(Series, EXTRA + self._series.name, collection, patient) if ours else ()
+        annotated = self._beyond.of(Series, self._series.extra_name, collection, patient) if ours else ()
         return _flagged(found, {each.series_uid for each in annotated})
 
     def with_annotations(self, series: Sequence[Series]) -> Sequence[Series]:
@@ -96,7 +101,7 @@ class EitherListings:
         return _flagged(series, set[str]().union(*map(self._annotated_in, collections)))
 
     def _annotated_in(self, collection: str) -> set[str]:
-        batches = self._beyond.of_all(Series, EXTRA + self._series.name, collection)
+        batches = self._beyond.of_all(Series, self._series.extra_name, collection)
         return {each.series_uid for some in batches for each in some}
 
     async def studies(self, collection: str, patient: str) -> Sequence[Study]:
@@ -174,8 +179,8 @@ class EitherListings:
         except TciafsError:
             return Partial(kind.others(self._beyond.of(kind.record, kind.name, collection, whose)))
         others = kind.others(told)
-        for name, records in ((kind.name, others), (EXTRA + kind.name, kind.extra(told))):
-            self._beyond.keep(name, collection, [(whose, _key(each), each) for each in records], begun)
+        for name, records in ((kind.name, others), (kind.extra_name, kind.extra(told))):
+            _keep(self._beyond, name, collection, whose, records, begun)
             self._beyond.forget_unseen(name, collection, whose, begun)
         return others
 
@@ -206,12 +211,11 @@ class EitherListings:
                     batches = await stack.enter_async_context(theirs(collection))
                 async for batch in batches:
                     others = kind.others(batch)
-                    for name, records in ((kind.name, others), (EXTRA + kind.name, kind.extra(batch))):
-                        rows = [(each.patient_id, _key(each), each) for each in records]
-                        self._beyond.keep(name, collection, rows, begun)
+                    _keep(self._beyond, kind.name, collection, "", others, begun)
+                    _keep(self._beyond, kind.extra_name, collection, "", kind.extra(batch), begun)
                     if others:
                         yield others
-            for name in (kind.name, EXTRA + kind.name):
+            for name in (kind.name, kind.extra_name):
                 self._beyond.forget_all_unseen(name, collection, begun)
         except TciafsError as error:
             self._server.note(error)
@@ -220,7 +224,7 @@ class EitherListings:
             for some in self._beyond.of_all(kind.record, kind.name, collection):
                 if others := kind.others(some):
                     yield Partial(others)
-        extra = self._beyond.of_all(kind.record, EXTRA + kind.name, collection)
+        extra = self._beyond.of_all(kind.record, kind.extra_name, collection)
         annotated = {_key(each) for some in extra for each in some}
         async with ours(collection) as batches:
             async for batch in batches:
@@ -241,12 +245,23 @@ def keep_unsifted(
     `kind` is the name of the question; `whose` "" is a listing of a whole collection, or of all.
     """
     annotated = [each for each in records if isinstance(each, Series) and each.has_annotations]
-    for name, some in ((kind, records), (EXTRA + kind, annotated)):
-        rows = [(whose or _patient_of(each), _key(each), each) for each in some]
-        beyond.keep(name, collection, rows, seen)
+    _keep(beyond, kind, collection, whose, records, seen)
+    _keep(beyond, EXTRA + kind, collection, whose, annotated, seen)
 
 
-def _patient_of(record: Collection | Patient | Study | Series) -> str:
+def _keep(
+    beyond: Beyond,
+    name: str,
+    collection: str,
+    whose: str,
+    records: Sequence[Collection | Patient | Study | Series | Value],
+    seen: float,
+) -> None:
+    """Remember records of a listing, or of all patients (`whose` "") each under the patient he is of."""
+    beyond.keep(name, collection, [(whose or _patient_of(each), _key(each), each) for each in records], seen)
+
+
+def _patient_of(record: Collection | Patient | Study | Series | Value) -> str:
     return record.patient_id if isinstance(record, Study | Series) else ""
 
 

@@ -128,11 +128,11 @@ class IdcImages:
 
         Of those that are `held` come the bytes behind so many.
         """
-        images = await self.known(series)
-        beginnings = [(each, held.get(name, 0)) for name, each in _with_names(images)]
+        named = _with_names(await self.known(series))
+        beginnings = [(each, held.get(name, 0)) for name, each in named]
         rests = [(each.stored, first if first <= each.stored.size_bytes else 0) for each, first in beginnings]
         async with self._bodies(series, rests) as bodies:
-            yield _Deliveries(images, [first for _, first in rests], bodies)
+            yield _Deliveries(named, [first for _, first in rests], bodies)
 
     def _bodies(
         self, series: IndexedSeries, rests: Sequence[_Rest]
@@ -275,11 +275,10 @@ class _Deliveries(AsyncIterator[Delivery]):
 
     def __init__(
         self,
-        images: Sequence[KnownImage],
+        named: Sequence[tuple[str, KnownImage]],
         firsts: Sequence[int],
         bodies: AsyncIterator[AsyncIterator[bytes]],
     ) -> None:
-        named = _with_names(images)
         self._firsts = iter(firsts)
         self._named = iter(named)
         self._bodies = bodies

@@ -16,6 +16,10 @@ FEW_PATIENTS = 20
 """So few may well be known one by one; a collection of a single one is never asked for at once."""
 
 
+def _any(_series: Series) -> bool:
+    return True
+
+
 async def sum_known(
     remembered: Remembered, whose: tuple[str, str, str], wants: Callable[[Series], bool] | None
 ) -> Sum | None:
@@ -26,10 +30,10 @@ async def sum_known(
     """
     collection, patient, study_uid = whose
     if patient:
-        return await _sum_of_patient(remembered, collection, patient, study_uid, wants)
+        return await _sum_of_patient(remembered, collection, patient, study_uid, wants or _any)
     # In this order: to read who is in a large collection takes longer, and memory of what is in use.
     if await remembered.whole_listed_at("series", collection) is None:
-        return await _sum_of_few_patients(remembered, collection, wants)
+        return await _sum_of_few_patients(remembered, collection, wants or _any)
     if wants is None and (kept := await remembered.kept_sum(collection)) is not None:
         return kept
     patients = await remembered.get(("patients", collection))
@@ -42,7 +46,7 @@ async def sum_known(
 
 
 async def _sum_of_few_patients(
-    remembered: Remembered, collection: str, wants: Callable[[Series], bool] | None
+    remembered: Remembered, collection: str, wants: Callable[[Series], bool]
 ) -> Sum | None:
     """Return what a collection comes to that was listed patient by patient, if it was."""
     patients = await remembered.get(("patients", collection))
@@ -53,7 +57,7 @@ async def _sum_of_few_patients(
         listing = await remembered.get(("series", collection, each.patient_id))
         if listing is None:
             return None
-        total.add_patient(one for one in listing.records if wants is None or wants(one))
+        total.add_patient(filter(wants, listing.records))
     return total
 
 
@@ -62,12 +66,10 @@ async def _sum_of_patient(
     collection: str,
     patient: str,
     study_uid: str,
-    wants: Callable[[Series], bool] | None,
+    wants: Callable[[Series], bool],
 ) -> Sum | None:
     listing = await remembered.get(("series", collection, patient))
     if listing is None:
         return None
-    total = Sum()
     meant = [each for each in listing.records if study_uid in ("", each.study_uid)]
-    total.add_patient(each for each in meant if wants is None or wants(each))
-    return total
+    return Sum.of_patient(filter(wants, meant))

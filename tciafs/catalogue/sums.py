@@ -39,6 +39,13 @@ class Sum:
         """How long they are, None if that is not known."""
         return None if self.unsized else self.listed_bytes
 
+    @classmethod
+    def of_patient(cls, series: Iterable[Series]) -> "Sum":
+        """Return what series of one patient come to."""
+        total = cls()
+        total.add_patient(series)
+        return total
+
     def add_patient(self, series: Iterable[Series]) -> None:
         """Add the series of a patient, who counts where there are any."""
         before = self.series

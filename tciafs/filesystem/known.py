@@ -130,7 +130,7 @@ class Known:
         key = folder.key(record)
         below, here = series.get(key), held.get(key)
         is_series = isinstance(record, Series)
-        total = _sum_of(below) if below is not None else sums.get(key)
+        total = Sum.of_patient(below) if below is not None else sums.get(key)
         return KnownFolder(
             name=folder.names[place],
             series=None if total is None else total.series,
@@ -158,9 +158,3 @@ def _places_behind(folder: Folder, after: str) -> Sequence[int]:
 
 def _of_study(series: Sequence[Series] | None, study_uid: str) -> Sequence[Series] | None:
     return None if series is None else [each for each in series if each.study_uid == study_uid]
-
-
-def _sum_of(series: Iterable[Series]) -> Sum:
-    total = Sum()
-    total.add_patient(series)
-    return total

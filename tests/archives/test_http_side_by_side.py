@@ -143,7 +143,8 @@ async def test_what_is_not_plainly_good_is_asked_for_with_care(said: bytes) -> N
     server, careful = some(12), Careful(some(12).objects)
     server.instead["o005"] = said
     async with serving(server) as client:
-        assert await read(client, wanted(server), careful) == server.objects
+        # One line, as one that has brought nothing yet is not followed by another.
+        assert await read(client, wanted(server), careful, most=1) == server.objects
     assert careful.asked == [("o005", 0)]
 
 
@@ -152,7 +153,8 @@ async def test_of_a_body_that_broke_off_only_the_rest_is_asked_for() -> None:
     whole = server._part("o005", 0, "")
     server.instead["o005"] = whole.replace(b"206 Partial\r\n", b"206 OK\r\nConnection: close\r\n")[:-400]
     async with serving(server) as client:
-        assert await read(client, wanted(server), careful) == server.objects
+        # One line, as one that has brought nothing yet is not followed by another.
+        assert await read(client, wanted(server), careful, most=1) == server.objects
     assert careful.asked == [("o005", 600)]
 
 

@@ -68,7 +68,7 @@ left join read_parquet($versions) first on first.idc_version = series.series_ini
 left join read_parquet($versions) latest on latest.idc_version = series.series_revised_idc_version
 where series.source_DOI like $doi
     and (len($names) = 0 or lower(collection_id) in $names or lower(collection_name) in $names)
-order by collection, patient_id, study_uid, series_uid
+order by collection, patient_id, study_uid, analysis_result is not null, series_uid
 """
 
 

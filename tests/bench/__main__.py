@@ -21,6 +21,7 @@ from tests.bench.comparing import Line
 from tests.bench.copying import COPYING
 from tests.bench.exports import EXPORT
 from tests.bench.idc import IDC
+from tests.bench.index import WHOLE_INDEX
 from tests.bench.latency import LATENCY
 from tests.bench.listings import LISTING
 from tests.bench.parts import INDEX, Options, Part
@@ -31,7 +32,21 @@ from tests.bench.warm import WARM
 
 PARTS = {
     part.name: part
-    for part in (COLD, FIRST, IDC, COPYING, WARM, LATENCY, LISTING, REQUESTS, RCLONE, AWAY, EXPORT, WALK)
+    for part in (
+        COLD,
+        FIRST,
+        IDC,
+        COPYING,
+        WARM,
+        LATENCY,
+        LISTING,
+        REQUESTS,
+        RCLONE,
+        AWAY,
+        EXPORT,
+        WALK,
+        WHOLE_INDEX,
+    )
 }
 ROUNDS = 5
 WIDTH = 200

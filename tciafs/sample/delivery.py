@@ -1,7 +1,7 @@
 """The image download: a ZIP made while it is sent, in chunks as Tomcat sends them.
 
 Defined here and only here: the order of members (LICENSE, images, annotations, md5hashes.csv), holding at a
-pace, ending when the client has gone. No more than one piece of an image and one chunk in memory.
+pace, ending when the client has gone. What is kept compressed is sent so; of all else a piece is in memory.
 """
 
 import datetime as dt

@@ -6,6 +6,8 @@ empty one present and empty; type 2 elements are always present). No pictures ar
 
 import hashlib
 import io
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from pydicom import config
@@ -16,8 +18,9 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, ExplicitVRLittleEndian
 
 from tciafs.sample.records import Image, Series, image_of_bytes
+from tciafs.sample.zips import packed
 
-__all__ = ["encode", "header", "image_of_dataset", "uid"]
+__all__ = ["encode", "header", "image_of_dataset", "image_of_file", "uid"]
 
 ROOT = "1.2.826.0.1.3680043.8.498."
 """The UID root that pydicom gives to its users."""
@@ -119,12 +122,18 @@ def encode(dataset: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
 
 def image_of_dataset(dataset: Dataset, syntax: UID = ExplicitVRLittleEndian) -> Image:
     """Return the image record of an encoded dataset."""
-    return image_of_bytes(
+    return image_of_file(
         str(dataset.SOPInstanceUID),
         _number(dataset.get("AcquisitionNumber")),
         _number(dataset.get("InstanceNumber")),
         encode(dataset, syntax),
     )
+
+
+def image_of_file(sop_uid: str, acquisition: int | None, instance: int | None, content: bytes) -> Image:
+    """Return the image record of a DICOM file; once it was sent, it is kept compressed, too."""
+    image = image_of_bytes(sop_uid, acquisition, instance, content)
+    return replace(image, deflated=cache(partial(packed, content)))
 
 
 def _number(value: Any) -> int | None:

@@ -5,11 +5,11 @@ modules of those three object kinds (PS3.3 A.51, A.19, A.35.2).
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pack_bits
-from pydicom.sr.coding import Code
 from pydicom.uid import (
     BasicTextSRStorage,
     CTImageStorage,
@@ -26,6 +26,15 @@ __all__ = ["report", "segmentation", "structures"]
 
 GRID = phantoms.CT_GRID
 DAY, MOMENT = "20210520", "120000"
+
+
+class Code(NamedTuple):
+    """A coded concept (PS3.3 8.8). pydicom's own would bring all of SNOMED along, at every start."""
+
+    value: str
+    scheme_designator: str
+    meaning: str
+
 
 VENTRICLE = Code("80454004", "SCT", "Ventricle of brain")
 HAEMORRHAGE = Code("50960005", "SCT", "Haemorrhage")

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from tciafs.sample import bulk, content, traps
+from tciafs.sample.dicom import encode
 from tciafs.sample.holdings import Shelf
+from tciafs.sample.phantoms import tile
+from tciafs.sample.pictures import captures
 from tciafs.sample.records import Image, Series
 
 SHELVES = [
@@ -144,3 +149,19 @@ def test_the_same_archive_is_made_again_byte_for_byte() -> None:
         for series, twin in zip(shelf.series, before.series, strict=True):
             for image, other in zip(series.images(), twin.images(), strict=True):
                 assert b"".join(image.pieces()) == b"".join(other.pieces())
+
+
+number = st.none() | st.integers(0, 10**6)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(number, number), min_size=1, max_size=4))
+def test_a_small_image_is_what_pydicom_would_write(numbers: list[tuple[int | None, int | None]]) -> None:
+    series = bulk.many_series(1).series[0]
+    for place, image in enumerate(captures(*numbers)(series), start=1):
+        made = read(image)
+        told = (made.get("AcquisitionNumber"), made.InstanceNumber)  # decoded, so that they are written anew
+        assert told == numbers[place - 1] == (image.acquisition, image.instance)
+        assert made.SOPInstanceUID == made.file_meta.MediaStorageSOPInstanceUID == image.sop_uid
+        assert (made.pixel_array == tile(32, place)).all()
+        assert encode(made) == b"".join(image.pieces())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tciafs.sample.records import Deflated
-from tciafs.sample.zips import ZipStream, deflated
+from tciafs.sample.zips import ZipStream, deflated, packed
 
 NOW = dt.datetime(2024, 2, 29, 13, 14, 16)
 
@@ -57,6 +57,17 @@ def test_a_member_can_be_compressed_beforehand_in_two_parts() -> None:
     content = b"".join([*stream.ready_member("1-1.dcm", ready), *stream.end()])
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.read("1-1.dcm") == whole
+
+
+@given(st.binary(max_size=5000))
+def test_what_was_packed_can_be_sent_again_and_again(content: bytes) -> None:
+    ready = packed(content)
+    assert ready.md5_hex == md5(content, usedforsecurity=False).hexdigest()
+    stream = ZipStream(NOW)
+    parts = [piece for name in ("1-1.dcm", "1-2.dcm") for piece in stream.ready_member(name, ready)]
+    with zipfile.ZipFile(io.BytesIO(b"".join([*parts, *stream.end()]))) as archive:
+        assert archive.testzip() is None
+        assert [archive.read(name) for name in archive.namelist()] == [content, content]
 
 
 def test_more_members_than_16_bits_count_are_found_again() -> None:

@@ -27,7 +27,7 @@ demo-stop: ## Unmount it again
 	@.ci/demo stop "$(DIR)"
 
 test: check ## Check and test everything, as CI does (PYTEST_ARGS="-k name": some of it)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup-test ## Check format, style and types
 	@$(BIN)/ruff format --quiet --check --output-format concise $(SOURCES) \

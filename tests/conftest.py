@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are processors: a test that waits for a server or a disk leaves one idle."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files first whose tests mount most often, then those with most tests.
+
+    A mount takes seconds, other tests take hundredths. Files go to whoever is idle, so what is left for the
+    end should be short. The order within a file stays.
+    """
+    tests = Counter(item.path for item in items)
+    mounts = Counter(item.path for item in items if item.get_closest_marker("mount"))
+    items.sort(key=lambda item: (-mounts[item.path], -tests[item.path], item.path))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -91,7 +91,7 @@ class Unreachable(TciafsError):
     """The archive could not be reached, or failed, until the retries were used up."""
 
     errno = errno.EHOSTUNREACH
-    hint = "Check the network, the proxy and --url; what is cached stays readable."
+    hint = "Check the network, the proxy, --url and --idc-url; what is cached stays readable."
     retryable = True
 
 

@@ -30,7 +30,7 @@ PATIENCE_S = 10.0
 
 class Relay:
     """Stands before the server of `url`: `self.url` leads through it. `heads` is what clients sent, and
-    `answered_bytes` how much the server did, headers and all.
+    `answered_bytes` how much the server did, headers and all. `connections` counts those of clients.
 
     `tls` None passes on plain text; `reset_after_bytes` of an answer the connection is reset (None: never).
     """
@@ -41,7 +41,7 @@ class Relay:
         self._path = target.path
         self._open: set[socket.socket] = set()
         self.heads: list[bytes] = []
-        self.answered_bytes = 0
+        self.answered_bytes = self.connections = 0
         self._counting = threading.Lock()
         self.tls: ssl.SSLContext | None = None
         self.reset_after_bytes: int | None = None
@@ -86,6 +86,7 @@ class Relay:
                 client, _ = listener.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:

@@ -78,20 +78,20 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "archives.idc.parallel": "errors",
         "archives.idc.records": "model archives.idc.table",
         "archives.idc.s3": "errors archives.http.asking archives.http.client archives.http.errors "
-        "archives.http.side_by_side",
+        "archives.http.side_by_side archives.route",
         "archives.idc.table": "errors",
         "archives.either.archive": "archives model",
         "archives.either.annotations": "model archives.either.images archives.nbia.archive",
         "archives.either.beyond": "model archives.notes",
         "archives.either.config": "archives.idc.config archives.nbia.archive",
-        "archives.either.images": "errors headers model archives.either.route archives.idc.archive "
-        "archives.nbia.archive",
+        "archives.either.images": "errors headers model archives.idc.archive archives.nbia.archive "
+        "archives.route",
         "archives.either.joining": "errors model archives.either.archive archives.either.beyond "
-        "archives.either.config archives.either.listings archives.either.route "
-        "archives.idc.archive archives.idc.config archives.nbia.archive",
-        "archives.either.listings": "errors model archives.either.beyond archives.either.route "
-        "archives.idc.archive archives.nbia.archive",
-        "archives.either.route": "errors",
+        "archives.either.config archives.either.listings "
+        "archives.idc.archive archives.idc.config archives.nbia.archive archives.route",
+        "archives.either.listings": "errors model archives.either.beyond "
+        "archives.idc.archive archives.nbia.archive archives.route",
+        "archives.route": "errors",
         "archives.opening": "errors archives.either.archive archives.either.config "
         "archives.either.joining archives.http.client "
         "archives.idc.archive archives.idc.config archives.idc.index archives.nbia.archive",

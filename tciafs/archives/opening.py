@@ -79,7 +79,7 @@ def _both(config: EitherConfig, nbia: NbiaArchive) -> "EitherArchive | JoiningAr
 
     if Path(config.idc.table).exists():
         try:
-            return EitherArchive(config, IdcArchive(config.idc), nbia)
+            return EitherArchive(config, IdcArchive.beside_another(config.idc), nbia)
         except Unusable as error:
             log.warning("%s", error)
     return JoiningArchive(config, nbia)

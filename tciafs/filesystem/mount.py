@@ -214,7 +214,7 @@ def _commands(settings: Settings, mountpoint: Path, sources: _Sources, files: "_
     chosen = partial(_said_of, choice_in_words(settings), sources.selection)
     rooms = Rooms(
         *(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images),
-        remark=lambda: sources.table.remark,
+        remark=lambda: "; ".join(filter(None, (sources.table.remark, sources.archive.remark))),
     )
     prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
     known = Known(sources.never_asking, Naming(settings.naming), store.holdings, store.state)

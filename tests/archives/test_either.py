@@ -14,13 +14,12 @@ import trio.testing
 from tciafs.archives.either.archive import EitherArchive
 from tciafs.archives.either.beyond import Beyond
 from tciafs.archives.either.config import EitherConfig
-from tciafs.archives.either.route import FIRST_PAUSE_S, LONGEST_PAUSE_S, Route
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.idc.config import IdcConfig
 from tciafs.archives.idc.table import IndexedSeries, write_table
 from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
 from tciafs.archives.nbia.names import retriever_names
-from tciafs.errors import AccessDenied, DeadlinePassed, SlowDown, TciafsError, Unreachable, UnreadableAnswer
+from tciafs.errors import AccessDenied, TciafsError, Unreachable, UnreadableAnswer
 from tciafs.model import Checksums, Collection, ImageKey, Member, Partial, Patient, Series, Study
 from tests.archives.test_idc import QUICK, Bucket, filled
 from tests.archives.test_idc_table import indexed
@@ -183,7 +182,7 @@ async def test_where_the_idc_has_nothing_nbias_failure_is_that_of_the_listing(
     both.nbia.fail("patients", AWAY)
     with logged("NBIA is away"), pytest.raises(Unreachable, match="no route"):
         await archive.patients("Knee")
-    with pytest.raises(Unreachable, match="NBIA is not asked for a while: no route"):
+    with pytest.raises(Unreachable, match=r"NBIA is not asked for a while \(asked again in 30 s\): no route"):
         await archive.series("Knee", "P")
     assert both.nbia.asked == [("patients", "Knee")]
 
@@ -333,6 +332,21 @@ async def test_parts_are_the_idcs_until_it_fails_with_the_series(both: Both, log
     assert not archive.ranges.gives(series)
 
 
+async def test_who_has_an_image_open_reads_on_as_soon_as_the_buckets_are_back(
+    both: Both, logged: Logged
+) -> None:
+    series = await held_by_both(both)
+    archive = both.archive()
+    listed = await archive.layouts.layout(series)
+    assert listed is not None
+    both.bucket.is_down = True
+    with logged("the Imaging Data Commons is away"), pytest.raises(Unreachable, match="could not be reached"):
+        await archive.ranges.part(series, listed[0], 0, 10)
+    assert not archive.ranges.gives(series)
+    both.bucket.is_down = False
+    assert len(await archive.ranges.part(series, listed[0], 4, 10)) == 10
+
+
 async def test_checksums_of_nbia_are_for_the_names_of_the_idc(both: Both, logged: Logged) -> None:
     series = await held_by_both(both)
     names = ["b.dcm", "c.dcm", "a.dcm"]
@@ -422,60 +436,6 @@ async def test_a_series_that_the_index_lacks_is_nbias_alone(both: Both) -> None:
     assert not archive.single_images.can_name(alone)
     assert await archive.layouts.layout(alone) is None
     assert await archive.single_images.image_uids(alone) == ["from-nbia"]
-
-
-# -- a route --------------------------------------------------------------------------------------
-
-
-async def until_asked_again(route: Route) -> float:
-    """Return how long a route stays away, in seconds."""
-    for seconds in range(1000):
-        if not route.is_away:
-            return float(seconds)
-        await trio.sleep(1)
-    raise AssertionError("it is never asked again")
-
-
-async def test_a_server_that_is_away_is_left_alone_longer_each_time(
-    logged: Logged, autojump_clock: trio.testing.MockClock
-) -> None:
-    route, pauses = Route("NBIA"), []
-    with logged("NBIA is away"):
-        for _ in range(7):
-            assert not route.is_away
-            with pytest.raises(Unreachable), route.used():
-                raise Unreachable("gone")
-            pauses.append(await until_asked_again(route))
-    assert pauses == [FIRST_PAUSE_S, 60, 120, 240, 480, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
-    with route.used():
-        pass
-    with logged("NBIA is away"):
-        route.note(SlowDown("not so fast"))
-    with pytest.raises(Unreachable, match="not so fast"):
-        route.require()
-    await trio.sleep(FIRST_PAUSE_S)
-    route.require()
-
-
-async def test_a_refusal_says_nothing_of_the_server() -> None:
-    route = Route("NBIA")
-    for error in (AccessDenied("no"), UnreadableAnswer("what?")):
-        with pytest.raises(type(error)), route.used():
-            raise error
-    assert not route.is_away
-
-
-async def test_who_waits_is_told_after_his_patience(
-    logged: Logged, autojump_clock: trio.testing.MockClock
-) -> None:
-    route = Route("NBIA")
-    with (
-        logged("NBIA is away"),
-        pytest.raises(DeadlinePassed, match="NBIA did not answer within 3 s"),
-        route.used(3),
-    ):
-        await trio.sleep_forever()
-    assert route.is_away
 
 
 # -- what is remembered ---------------------------------------------------------------------------

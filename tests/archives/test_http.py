@@ -330,6 +330,20 @@ async def test_without_retries_there_is_one_attempt() -> None:
         await client(script, retries=0).fetch(*QUESTION, Whole)
 
 
+async def test_there_is_no_other_attempt_when_it_is_of_no_use_any_more(autojump_clock: MockClock) -> None:
+    script = Script(*(answer(b"", 500) for _ in range(8)))
+    asked = HttpClient(
+        BASE,
+        HttpLimits(),
+        retries=7,
+        may_repeat=lambda: len(script.requests) < 3,
+        transport=httpx.MockTransport(script),
+    )
+    with pytest.raises(Unreachable):
+        await asked.fetch(*QUESTION, Whole)
+    assert len(script.requests) == 3
+
+
 async def test_pauses_grow_up_to_their_bound(autojump_clock: MockClock) -> None:
     script = Script(*(answer(b"", 500) for _ in range(8)))
     with pytest.raises(Unreachable):

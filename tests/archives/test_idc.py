@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
+import trio.testing
 
 from tciafs.archives.http.limits import HttpLimits
-from tciafs.archives.idc.archive import IdcArchive
+from tciafs.archives.idc.archive import LEFT_ALONE_S, IdcArchive
 from tciafs.archives.idc.config import IdcConfig
 from tciafs.archives.idc.images import IN_ONE_PIECE_BYTES
 from tciafs.archives.idc.memory import IdcMemory
@@ -39,7 +41,11 @@ class Body(httpx.AsyncByteStream):
 
 
 class Bucket(httpx.AsyncBaseTransport):
-    """Objects by key; `asked` is how often lists, parts and wholes were, `sent_bytes` what bodies had."""
+    """Objects by key; `asked` is how often lists, parts and wholes were, `sent_bytes` what bodies had.
+
+    `refused` counts how often it was asked while it was down. `refusal` is the status with which it answers
+    everything (None: as it should).
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -48,12 +54,18 @@ class Bucket(httpx.AsyncBaseTransport):
         self.sent_bytes = 0
         self.page_size = 1000
         self.is_down = False
+        self.refused = 0
+        self.refusal: int | None = None
         self.knows_ranges = True
         self.knows_conditions = True
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
         if self.is_down:
+            self.refused += 1
             raise httpx.ConnectError("down")
+        if self.refusal is not None:
+            return httpx.Response(self.refusal, stream=Body(b"no"))
         key = request.url.path.removeprefix("/idc-open-data").removeprefix("/")
         status, headers, content = self._object(key, request) if key else self._list(request.url.params)
         self.sent_bytes += len(content)
@@ -203,12 +215,16 @@ async def test_a_study_id_is_asked_once_for_ever_also_that_there_is_none(
     await another.aclose()
 
 
-async def test_a_name_is_not_guessed_while_the_bucket_is_away(bucket: Bucket, opened: Opened) -> None:
+@pytest.mark.expect_log("the Imaging Data Commons is away")
+async def test_a_name_is_not_guessed_while_the_bucket_is_away(
+    bucket: Bucket, opened: Opened, autojump_clock: trio.testing.MockClock
+) -> None:
     archive = opened.archive(filled(bucket, "1.2", small_dicom("1.2", sop="1", study_id="4711")))
     bucket.is_down = True
     with pytest.raises(Unreachable):
         await archive.studies("Lung", "P1")
     bucket.is_down = False
+    await trio.sleep(LEFT_ALONE_S)
     assert [each.study_id for each in await archive.studies("Lung", "P1")] == ["4711"]
     await archive.aclose()
 

@@ -13,6 +13,7 @@ from tciafs.sample.__main__ import main as sample_archive
 from tciafs.sample.as_idc import BUCKET
 from tests.dicom_files import small_dicom
 from tests.mounting import Mount, mounted, program, run, status_of, until
+from tests.relay import Relay
 from tests.s3 import RunningS3, needs_s3, running_s3
 from tests.sample.running import RunningSample, running_sample
 from tests.sample.test_folder import CRLM, NACT, needs_shared
@@ -185,6 +186,30 @@ def test_what_is_here_outlives_the_server(written: Path, tmp_path: Path) -> None
         with mounted("http://127.0.0.1:9", *options(server, written), folder=tmp_path) as mount:
             assert tree(mount.path / place, skip=set()) == before
             assert status_of(mount)["archive"] == server.url
+
+
+def test_a_walk_while_the_buckets_are_away_waits_for_them_once(
+    written: Path, s3: RunningS3, tmp_path: Path
+) -> None:
+    index = ("--archive", "idc", "--idc-index", written / "index", "--retries", "2")
+    with Relay("http://127.0.0.1:9") as dead:
+        with mounted("http://127.0.0.1:9", *index, "--idc-url", dead.url, folder=tmp_path) as mount:
+            patients = [path for path in mount.path.glob("*/*") if path.is_dir()]
+            assert len(patients) > 10
+            assert all(map(_refuses, patients))
+            # Three attempts by the daemon and by the worker, and one for each 15 s that this takes.
+            assert dead.connections < len(patients)
+            with pytest.raises(OSError, match="No route to host"):
+                os.listdir(patients[0])
+            said = os.getxattr(patients[-1], "user.tciafs.error").decode()
+            assert "the Imaging Data Commons is not asked for a while (asked again in " in said
+            shown = program("status", mount.path).stdout
+            assert "the Imaging Data Commons is away, and asked again in " in shown
+        # Nothing of that is remembered where it is back.
+        words = (*index, "--idc-url", s3.url)
+        with mounted("http://127.0.0.1:9", *words, folder=tmp_path) as mount:
+            assert not any(map(_refuses, patients))
+            assert status_of(mount)["archive_remark"] == ""
 
 
 def test_a_selection_stands_above_it(s3: RunningS3, written: Path) -> None:

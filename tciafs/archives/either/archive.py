@@ -16,9 +16,9 @@ from tciafs.archives.either.beyond import Beyond
 from tciafs.archives.either.config import EitherConfig
 from tciafs.archives.either.images import EitherImages
 from tciafs.archives.either.listings import EitherListings
-from tciafs.archives.either.route import Route
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.nbia.archive import NbiaArchive
+from tciafs.archives.route import Route
 from tciafs.model import Change, Collection, Delivery, Patient, Series, Study, Value
 
 __all__ = ["EitherArchive"]
@@ -33,14 +33,18 @@ class EitherArchive:
         self._nbia = nbia
         self._beyond = Beyond(Path(config.beyond))
         self._server = Route("NBIA")
-        buckets = Route("the Imaging Data Commons")
-        self._listings = EitherListings(idc, nbia, self._beyond, buckets=buckets, server=self._server)
-        self._images = EitherImages(idc, nbia, buckets=buckets, server=self._server)
+        self._listings = EitherListings(idc, nbia, self._beyond, self._server)
+        self._images = EitherImages(idc, nbia, self._server)
 
     @property
     def config(self) -> EitherConfig:
         """The configuration with what has been learnt of NBIA's API."""
         return msgspec.structs.replace(self._config, nbia=self._nbia.config)
+
+    @property
+    def remark(self) -> str:
+        """What a user is told of who is away, else ""."""
+        return "; ".join(filter(None, (self._idc.remark, self._server.remark)))
 
     async def collections(self) -> Sequence[Collection]:
         """Return the collections of both."""
@@ -68,8 +72,7 @@ class EitherArchive:
 
     async def changes(self, since: dt.date) -> Sequence[Change] | None:
         """Return who has had series released in either, with the last day; None: NBIA cannot tell."""
-        self._server.require()
-        with self._server.used():
+        with self._server.asked():
             theirs = await self._nbia.changes(since)
         if theirs is None:
             return None
@@ -86,8 +89,7 @@ class EitherArchive:
         missing = [uid for uid in series_uids if uid not in {each.series_uid for each in ours}]
         if not missing:
             return ours
-        self._server.require()
-        with self._server.used():
+        with self._server.asked():
             return (*ours, *await self._nbia.named(*missing))
 
     async def cart(self, name: str) -> Sequence[Series]:

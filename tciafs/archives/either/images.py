@@ -8,13 +8,19 @@ get them when all are there. Defined here and only here: that, and which way is 
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import replace
 from typing import TypeVar
 
-from tciafs.archives.either.route import Route
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.nbia.archive import NbiaArchive
+from tciafs.archives.route import Route
 from tciafs.errors import TciafsError, Unreachable, UnreadableAnswer
 from tciafs.headers import Beginning, beginning_in
 from tciafs.model import Checksums, Delivery, ImageKey, ListedImage, Member, Series
@@ -31,13 +37,12 @@ MOST_LISTED = 10_000
 class EitherImages:
     """Images, one by one or as series; see `model.Archive`, `model.SingleImages` and `model.Layouts`.
 
-    `buckets` and `server` know whether those of the IDC and of NBIA are away.
+    `server` knows whether that of NBIA is away.
     """
 
-    def __init__(self, idc: IdcArchive, nbia: NbiaArchive, *, buckets: Route, server: Route) -> None:
+    def __init__(self, idc: IdcArchive, nbia: NbiaArchive, server: Route) -> None:
         self._idc = idc
         self._nbia = nbia
-        self._buckets = buckets
         self._server = server
         self._listed: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._failed: OrderedDict[str, None] = OrderedDict()  # series that broke off on the IDC's way
@@ -61,7 +66,7 @@ class EitherImages:
                         await way.enter_async_context(self._idc.images_behind(series, held))
                     )
                     stack.push_async_exit(way.pop_all())
-                return _Watched(deliveries, lambda error: self._note_broken(series, error))
+                return _Watched(deliveries, lambda: self._note_broken(series))
 
             async def from_nbia() -> AsyncIterator[Delivery]:
                 deliveries = await stack.enter_async_context(self._nbia.images(series))
@@ -80,17 +85,16 @@ class EitherImages:
         if is_ours := self._is_idcs(series):
             await self._learn_names(series)
         async with AsyncExitStack() as stack:
-            with self._server.used():
+            with self._server.asked():
                 deliveries = await stack.enter_async_context(self._nbia.annotations.images(series))
             yield _Renamed(deliveries, self._idc.names_learnt(series)) if is_ours else deliveries
 
     async def _learn_names(self, series: Series) -> None:
         """Have the IDC tell the names of images, unless it cannot: then they get theirs at the end."""
-        if self._buckets.is_away or self._idc.names_learnt(series) is not None:
+        if self._idc.names_learnt(series) is not None:
             return
         try:
-            with self._buckets.used():
-                await self._idc.layout(series)
+            await self._idc.layout(series)
         except TciafsError as error:
             log.info("the images of series %s cannot be named yet: %s", series.series_uid, error)
 
@@ -99,7 +103,7 @@ class EitherImages:
     @property
     def deflates_whole_series(self) -> bool:
         """Whether a whole series comes from NBIA for now."""
-        return self._buckets.is_away
+        return self._idc.route.is_away
 
     async def image_uids(self, series: Series) -> Sequence[str]:
         """Return the SOP Instance UIDs of a series."""
@@ -131,7 +135,7 @@ class EitherImages:
 
     def can_name(self, series: Series) -> bool:
         """Return whether the IDC has the series, all of it, and its buckets are not known to be away."""
-        return not (self._buckets.is_away or series.has_annotations) and self._is_idcs(series)
+        return not (self._idc.route.is_away or series.has_annotations) and self._is_idcs(series)
 
     async def layout(
         self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
@@ -140,8 +144,7 @@ class EitherImages:
         if not self.can_name(series):
             return None
         try:
-            with self._buckets.used():
-                return await self._idc.layout(series, received)
+            return await self._idc.layout(series, received)
         except TciafsError as error:
             log.info("the images of series %s cannot be named in advance: %s", series.series_uid, error)
             return None
@@ -153,11 +156,14 @@ class EitherImages:
         return self.can_name(series) and series.series_uid not in self._failed
 
     async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
-        """Return a part of an image from the IDC; where that fails, the series is to be had from NBIA."""
+        """Return a part of an image from the IDC; where that fails, the series is to be had from NBIA.
+
+        Who has an image open has no other way, so this one is tried in any case.
+        """
         try:
-            return await self._idc.part(series, image, first, size_bytes)
-        except TciafsError as error:
-            self._note_broken(series, error)
+            return await self._idc.part_tried(series, image, first, size_bytes)
+        except TciafsError:
+            self._note_broken(series)
             raise
 
     async def _asked(
@@ -174,13 +180,17 @@ class EitherImages:
 
     async def _by_either(self, series: Series, ours: "_Way[T]", theirs: "_Way[T]") -> T:
         """Return what one way gives, the IDC's if it may. Raises what says of both why they do not."""
-        ways = [(self._buckets, ours), (self._server, theirs)]
-        if self._buckets.is_away or series.series_uid in self._failed:
+        # The IDC sees for itself whether its buckets answer.
+        ways: list[tuple[Route, AbstractContextManager[None], _Way[T]]] = [
+            (self._idc.route, nullcontext(), ours),
+            (self._server, self._server.used(), theirs),
+        ]
+        if self._idc.route.is_away or series.series_uid in self._failed:
             ways.reverse()
         failures: list[TciafsError] = []
-        for route, way in ways:
+        for route, watched, way in ways:
             try:
-                with route.used():
+                with watched:
                     return await way()
             except TciafsError as error:
                 log.info("series %s does not come from %s: %s", series.series_uid, route.name, error)
@@ -199,8 +209,7 @@ class EitherImages:
                 self._listed.popitem(last=False)
         return self._listed[asked]
 
-    def _note_broken(self, series: Series, error: TciafsError) -> None:
-        self._buckets.note(error)
+    def _note_broken(self, series: Series) -> None:
         self._failed[series.series_uid] = None
         while len(self._failed) > MOST_FAILED:
             self._failed.popitem(last=False)
@@ -236,7 +245,7 @@ class _Behind(AsyncIterator[T]):
 class _Watched(AsyncIterator[T]):
     """Passes on what comes, tells of a failure, and has it be one that another try may not meet."""
 
-    def __init__(self, source: AsyncIterator[T], tell: Callable[[TciafsError], None]) -> None:
+    def __init__(self, source: AsyncIterator[T], tell: Callable[[], None]) -> None:
         self._source = source
         self._tell = tell
 
@@ -244,7 +253,7 @@ class _Watched(AsyncIterator[T]):
         try:
             each = await anext(self._source)
         except TciafsError as error:
-            self._tell(error)
+            self._tell()
             raise Unreachable(str(error)) from None
         if isinstance(each, Member):
             return replace(each, chunks=_Watched(each.chunks, self._tell))

@@ -21,10 +21,10 @@ from tciafs.archives.either.archive import EitherArchive
 from tciafs.archives.either.beyond import Beyond
 from tciafs.archives.either.config import EitherConfig
 from tciafs.archives.either.listings import keep_unsifted
-from tciafs.archives.either.route import AWAY
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.idc.config import IdcConfig
 from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
+from tciafs.archives.route import AWAY
 from tciafs.errors import Unreachable, Unusable
 from tciafs.model import (
     Annotations,
@@ -69,7 +69,7 @@ class JoiningArchive:
         self,
         config: EitherConfig,
         nbia: NbiaArchive,
-        open_idc: Callable[[IdcConfig], IdcArchive] = IdcArchive,
+        open_idc: Callable[[IdcConfig], IdcArchive] = IdcArchive.beside_another,
     ) -> None:
         self._config = config
         self._nbia = nbia
@@ -86,6 +86,11 @@ class JoiningArchive:
         if self._is_given_up:
             return self._nbia.config
         return msgspec.structs.replace(self._config, nbia=self._nbia.config)
+
+    @property
+    def remark(self) -> str:
+        """What a user is told of who is away, else ""."""
+        return "" if self._either is None else self._either.remark
 
     @property
     def has_joined(self) -> bool:

@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 import msgspec
 
 from tciafs.archives.either.beyond import Beyond
-from tciafs.archives.either.route import Route
 from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.nbia.archive import NbiaArchive
+from tciafs.archives.route import Route
 from tciafs.errors import TciafsError
 from tciafs.model import Collection, Partial, Patient, Series, Study, Value
 
@@ -61,16 +61,13 @@ class _Kind(Generic[Record]):
 class EitherListings:
     """The questions whose answers are made of both; see `model.Archive`.
 
-    `buckets` and `server` know whether those of the IDC and of NBIA are away.
+    `server` knows whether that of NBIA is away.
     """
 
-    def __init__(
-        self, idc: IdcArchive, nbia: NbiaArchive, beyond: Beyond, *, buckets: Route, server: Route
-    ) -> None:
+    def __init__(self, idc: IdcArchive, nbia: NbiaArchive, beyond: Beyond, server: Route) -> None:
         self._idc = idc
         self._nbia = nbia
         self._beyond = beyond
-        self._buckets = buckets
         self._server = server
         self._studies = _Kind("studies", Study, idc.learn_study_ids)
         self._series = _Kind("series", Series, self._series_beyond, self._annotated_of_both)
@@ -110,11 +107,7 @@ class EitherListings:
             return await self._of_nbia(lambda: self._nbia.studies(collection, patient))
         ask = self._nbia.studies
         theirs = await self._added(self._studies, collection, patient, lambda: ask(collection, patient))
-        if not self._idc.lacks_study_ids(collection, patient):
-            return _joined(await self._idc.studies(collection, patient), theirs)
-        self._buckets.require()
-        with self._buckets.used():
-            return _joined(await self._idc.studies(collection, patient), theirs)
+        return _joined(await self._idc.studies(collection, patient), theirs)
 
     async def values(self, collection: str, field: str, modality: str, body_part: str) -> Sequence[Value]:
         """Return the values of a field in both."""
@@ -159,8 +152,7 @@ class EitherListings:
         return _joined(ours, await self._added(kind, collection, whose, ask))
 
     async def _of_nbia(self, ask: Callable[[], Awaitable[Sequence[Record]]]) -> Sequence[Record]:
-        self._server.require()
-        with self._server.used():
+        with self._server.asked():
             return await ask()
 
     async def _added(
@@ -173,8 +165,7 @@ class EitherListings:
         """Return what NBIA adds to a listing; Partial where that is what it was seen to add before."""
         begun = time.time()
         try:
-            self._server.require()
-            with self._server.used(PATIENCE_S):
+            with self._server.asked(PATIENCE_S):
                 told = await ask()
         except TciafsError:
             return Partial(kind.others(self._beyond.of(kind.record, kind.name, collection, whose)))
@@ -205,9 +196,8 @@ class EitherListings:
     ) -> AsyncGenerator[Sequence[Large], None]:
         begun, is_partial = time.time(), False
         try:
-            self._server.require()
             async with AsyncExitStack() as stack:
-                with self._server.used(WHOLE_PATIENCE_S):
+                with self._server.asked(WHOLE_PATIENCE_S):
                     batches = await stack.enter_async_context(theirs(collection))
                 async for batch in batches:
                     others = kind.others(batch)

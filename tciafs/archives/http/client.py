@@ -77,7 +77,8 @@ class HttpClient:
     """Asks one server by GET or POST, in HTTP/1.1, verified, within limits.
 
     Proxies and SSL_CERT_FILE come from the environment. Redirects are followed, but not from https
-    to http, and a token never goes to another host. `retries` are the attempts after the first.
+    to http, and a token never goes to another host. `retries` are the attempts after the first, as
+    long as `may_repeat` says that another one is of use.
     """
 
     def __init__(
@@ -88,10 +89,12 @@ class HttpClient:
         retries: int,
         user_agent: str = USER_AGENT,
         bearer: Bearer | None = None,
+        may_repeat: Callable[[], bool] = lambda: True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare; nothing is sent. Raises Misuse for an address or a proxy that cannot work."""
         url = checked_url(base_url)
+        self._may_repeat = may_repeat
         self.host = url.netloc.decode("ascii")
         self._limits = limits
         self._bearer = bearer
@@ -356,7 +359,7 @@ class HttpClient:
     def _pause(self, error: Exception) -> bool | float:
         """Say whether to ask again, and after how many seconds (True: the usual backoff)."""
         log.info("a listing failed: %s", error)
-        if not isinstance(error, TciafsError) or not error.retryable:
+        if not isinstance(error, TciafsError) or not error.retryable or not self._may_repeat():
             return False
         if not isinstance(error, SlowDown) or error.retry_after_s is None:
             return True

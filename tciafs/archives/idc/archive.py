@@ -24,6 +24,7 @@ from tciafs.archives.idc.parallel import all_of
 from tciafs.archives.idc.records import series_record, speakers, study_record
 from tciafs.archives.idc.s3 import Buckets
 from tciafs.archives.idc.table import IdcTable, IndexedSeries
+from tciafs.archives.route import Route
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import (
     Change,
@@ -46,13 +47,28 @@ STUDIES_AT_ONCE = 24
 PATIENTS_IN_A_BATCH = 200
 CONNECTIONS = 24
 
+NAME = "the Imaging Data Commons"
+LEFT_ALONE_S = 15.0
+"""Buckets that are away, where there is no other archive: less than a series that failed is left alone."""
+
 
 class IdcArchive:
-    """IDC; see `model.Archive`. `transport` replaces the network in tests."""
+    """IDC; see `model.Archive`. `transport` replaces the network in tests.
 
-    def __init__(self, config: IdcConfig, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    `route` knows whether its buckets are away. Then a question about names, and one for a part of an image,
+    fails at once; a download, which has the patience for it, tries all the same.
+    """
+
+    def __init__(
+        self,
+        config: IdcConfig,
+        *,
+        route: Route | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         """Open the table; nothing is sent. Raises Unusable, or Misuse for an address that cannot work."""
         self.config = config
+        self.route = route or Route(NAME, first_pause_s=LEFT_ALONE_S, longest_pause_s=LEFT_ALONE_S)
         self._table = IdcTable(Path(config.table))
         self._memory = IdcMemory(Path(config.table).with_name(MEMORY_NAME))
         self._http = HttpClient(
@@ -61,9 +77,22 @@ class IdcArchive:
             replace(config.limits, connections=max(CONNECTIONS, config.limits.connections)),
             retries=config.retries,
             user_agent=config.user_agent,
+            may_repeat=lambda: self.route.is_trusted,
             transport=transport,
         )
-        self._images = IdcImages(Buckets(self._http), self._memory)
+        self._images = IdcImages(Buckets(self._http, self.route), self._memory)
+
+    @classmethod
+    def beside_another(
+        cls, config: IdcConfig, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> "IdcArchive":
+        """Return one whose buckets may be left alone for long, as what they lack comes from elsewhere."""
+        return cls(config, route=Route(NAME), transport=transport)
+
+    @property
+    def remark(self) -> str:
+        """What a user is told of its buckets while they are away, else ""."""
+        return self.route.remark
 
     async def collections(self) -> tuple[Collection, ...]:
         """Return all collections."""
@@ -140,7 +169,12 @@ class IdcArchive:
         self, series: Series, received: Callable[[int], None] = lambda size_bytes: None
     ) -> Sequence[ListedImage]:
         """Return names and sizes of the images, from the bucket's listing and their first kilobytes."""
-        return self._images.named(await self._images.known(self._place_of(series), received))
+        place = self._place_of(series)
+        images = self._images.learnt(place)
+        if images is None:
+            with self.route.asked():
+                images = await self._images.known(place, received)
+        return self._images.named(images)
 
     @property
     def ranges(self) -> "IdcArchive":
@@ -153,6 +187,11 @@ class IdcArchive:
 
     async def part(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
         """Return a part of an image, which has to be the object that was listed."""
+        with self.route.asked():
+            return await self.part_tried(series, image, first, size_bytes)
+
+    async def part_tried(self, series: Series, image: ListedImage, first: int, size_bytes: int) -> bytes:
+        """Return the same, or try to, whether the buckets are known to be away or not."""
         return await self._images.part(self._place_of(series), image, first, size_bytes)
 
     def images_behind(
@@ -213,11 +252,6 @@ class IdcArchive:
         self._memory.keep_study_ids({uuid: told[uuid] for uuid in told.keys() - known.keys()})
         return others
 
-    def lacks_study_ids(self, collection: str, patient: str) -> bool:
-        """Return whether to list the studies of a patient takes the network."""
-        uuids = [each.uuid for each in speakers(self._table.series(collection, patient)).values()]
-        return len(self._memory.study_ids(uuids)) < len(set(uuids))
-
     async def aclose(self) -> None:
         """Close all connections and files."""
         await self._http.aclose()
@@ -238,7 +272,10 @@ class IdcArchive:
         study_ids = self._memory.study_ids([each.uuid for _, each in found])
         unknown = [each for _, each in found if each.uuid not in study_ids]
         if unknown:
-            told = await all_of(unknown, self._images.study_id, most=STUDIES_AT_ONCE)
+            with self.route.asked():
+                # The first one alone: of dead buckets not two dozen are to find out.
+                told = [await self._images.study_id(unknown[0])]
+                told += await all_of(unknown[1:], self._images.study_id, most=STUDIES_AT_ONCE)
             learnt = {each.uuid: study_id for each, study_id in zip(unknown, told, strict=True)}
             self._memory.keep_study_ids(learnt)
             study_ids.update(learnt)

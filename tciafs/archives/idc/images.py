@@ -80,9 +80,13 @@ class IdcImages:
         """
         return tuple((await self._by_uid(series, received)).values())
 
+    def learnt(self, series: IndexedSeries) -> Sequence[KnownImage] | None:
+        """Return the same from memory; None: their headers were never read."""
+        return self._memory.images(series.uuid)
+
     def names_learnt(self, series: IndexedSeries) -> Mapping[str, str] | None:
         """Return the names of the images by SOP Instance UID; None: their headers were never read."""
-        images = self._memory.images(series.uuid)
+        images = self.learnt(series)
         if images is None:
             return None
         return {image.sop_instance_uid: name for name, image in _with_names(images)}

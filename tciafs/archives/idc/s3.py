@@ -9,7 +9,7 @@ API, Object).
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from urllib.parse import quote, unquote_plus
 
 import msgspec
@@ -18,6 +18,7 @@ from tciafs.archives.http.asking import Span
 from tciafs.archives.http.client import HttpClient
 from tciafs.archives.http.errors import RequestRejected
 from tciafs.archives.http.side_by_side import Wanted
+from tciafs.archives.route import Route
 from tciafs.errors import UnreadableAnswer
 
 __all__ = ["Buckets", "StoredObject"]
@@ -40,10 +41,14 @@ class StoredObject(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Buckets:
-    """The buckets of one server. Methods raise what those of `model.Archive` raise."""
+    """The buckets of one server. Methods raise what those of `model.Archive` raise.
 
-    def __init__(self, http: HttpClient) -> None:
+    `route` is told whether the server answers; whoever asks decides what follows from that.
+    """
+
+    def __init__(self, http: HttpClient, route: Route) -> None:
         self._http = http
+        self._route = route
 
     async def first(self, bucket: str, prefix: str) -> StoredObject | None:
         """Return the object with the least key below a prefix, None where there is none."""
@@ -70,7 +75,7 @@ class Buckets:
         For what may be held in memory. Raises SeriesDamaged where it is another object by now.
         """
         span = _span(each, first, size_bytes)
-        with _gone_for_good():
+        with self._route.used(), _gone_for_good():
             return await self._http.fetch(_address(bucket, each), {}, _Bytes, span=span)
 
     def beginnings(
@@ -105,7 +110,7 @@ class Buckets:
     ) -> AbstractAsyncContextManager[AsyncIterator[AsyncIterator[bytes]]]:
 
         async def careful(each: Wanted, span: Span) -> bytes:
-            with _gone_for_good():
+            with self._route.used(), _gone_for_good():
                 return await self._http.fetch(each.path, {}, _Bytes, span=span)
 
         return self._http.fetch_each(wanted, careful, most=most)
@@ -114,15 +119,20 @@ class Buckets:
     async def stream(
         self, bucket: str, each: StoredObject, first: int = 0
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Fetch an object of any size from a byte on, without retries."""
+        """Fetch an object of any size from a byte on, without retries.
+
+        One that breaks off says nothing of the server, which has answered.
+        """
         span = _span(each, first) if first else None
-        with _gone_for_good():
-            async with self._http.stream(_address(bucket, each), {}, span) as chunks:
-                yield chunks
+        async with AsyncExitStack() as stack:
+            with self._route.used(), _gone_for_good():
+                answer = self._http.stream(_address(bucket, each), {}, span)
+                chunks = await stack.enter_async_context(answer)
+            yield chunks
 
     async def _page(self, bucket: str, query: dict[str, str]) -> "_Page":
         asked = {"list-type": "2", "encoding-type": "url", **query}
-        with _gone_for_good():
+        with self._route.used(), _gone_for_good():
             return await self._http.fetch(quote(bucket), asked, _PageReader)
 
 

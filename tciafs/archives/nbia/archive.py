@@ -106,6 +106,9 @@ class NbiaArchive:
         self._single_images = NbiaSingleImages(self._http, self._settled_api)
         self._annotations = NbiaAnnotations(self._http, self._address, self._old_address)
 
+    remark = ""
+    """What a user is told of a server that is away: nothing, since each question is tried anew."""
+
     @property
     def config(self) -> NbiaConfig:
         """The configuration with what has been learnt of `api`: a worker need not ask again."""

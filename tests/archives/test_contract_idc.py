@@ -1,4 +1,4 @@
-"""The contract of `test_contract`, held against the IDC and NBIA as one: both there, or one not."""
+"""The contract of `test_contract`, held against the IDC alone, and with NBIA as one: both there, or not."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,13 +13,14 @@ from tciafs.archives.idc.archive import IdcArchive
 from tciafs.archives.idc.config import IdcConfig
 from tciafs.archives.idc.making import make_table, table_order
 from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
-from tciafs.errors import TciafsError, Unreachable
+from tciafs.errors import TciafsError, Unreachable, UnreadableAnswer
 from tciafs.model import Archive, Series
 from tciafs.sample import traps
 from tciafs.sample.as_idc import BUCKET, write_as_idc
 from tciafs.sample.dicom import uid
 from tests.archives.test_contract import NOWHERE, ArchiveContract, Held, fetch, gathered, smallest
 from tests.archives.test_idc import QUICK, Bucket
+from tests.s3 import RunningS3, needs_s3, running_s3
 from tests.sample.running import RunningSample, running_sample
 
 pytest.importorskip("duckdb")
@@ -83,6 +84,28 @@ async def held_open(archive: Archive, denied: Series | None = DENIED) -> AsyncIt
         yield Held(archive, COLLECTION, denied, brings_md5=True)
     finally:
         await archive.aclose()
+
+
+@needs_s3
+class TestIdc(ArchiveContract):
+    """Over a real S3 server; nobody is denied anything there."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def s3(cls, written: Path) -> Iterator[RunningS3]:
+        with running_s3(written) as server:
+            yield server
+
+    @pytest.fixture
+    async def held(self, s3: RunningS3, written: Path, tmp_path: Path) -> AsyncIterator[Held]:
+        table = tmp_path / "table.sqlite"  # what headers say is remembered beside it
+        table.write_bytes((written / "table.sqlite").read_bytes())
+        async for each in held_open(IdcArchive(IdcConfig(str(table), s3.url, retries=0)), denied=None):
+            yield each
+
+    async def test_an_unknown_cart_is_empty_and_no_error(self, held: Held) -> None:
+        with pytest.raises(UnreadableAnswer, match="has no shared carts"):
+            await held.archive.cart("no such cart")
 
 
 class TestBoth(ArchiveContract):

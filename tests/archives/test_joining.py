@@ -117,6 +117,43 @@ async def test_images_come_from_nbia_and_then_from_the_buckets(joining: Joining)
     assert joining.archive.gives(listed)
 
 
+async def test_what_is_held_of_images_is_left_out_once_the_idc_has_joined(joining: Joining) -> None:
+    image = small_dicom("1.2.1", sop="1.2.1.1", instance=1)
+    row = filled(joining.bucket, "1.2.1", image)
+    joining.nbia.bring("1.2.1", [("1-1.dcm", image)])
+    ranges, listed = joining.archive.ranges, of_nbia("1.2.1")
+    came = list[tuple[str | None, str, int, bytes]]()
+    for _ in range(2):
+        async with ranges.images_behind(listed, {"1-1.dcm": 100}) as deliveries:
+            async for each in deliveries:
+                if isinstance(each, Member):
+                    came.append((each.name, each.route, each.first, await _read(each)))
+        joining.make_table(row)
+    assert came == [("1-1.dcm", "", 0, image), ("1-1.dcm", "idc", 100, image[100:])]
+
+
+async def test_images_that_nbia_cannot_give_wait_for_the_table_whatever_is_held(
+    joining: Joining, autojump_clock: trio.testing.MockClock
+) -> None:
+    image = small_dicom("1.2.1", sop="1.2.1.1", instance=1)
+    row = filled(joining.bucket, "1.2.1", image)
+    joining.nbia.fail("images", AWAY)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            await trio.sleep(PATIENCE_S / 2)
+            joining.make_table(row)
+
+        async with joining.archive.ranges.images_behind(of_nbia("1.2.1"), {"1-1.dcm": 100}) as deliveries:
+            (member,) = [each async for each in deliveries if isinstance(each, Member)]
+            assert (member.route, member.first) == ("idc", 0), "whole, as it was asked for before"
+
+
+async def _read(member: Member) -> bytes:
+    return b"".join([chunk async for chunk in member.chunks])
+
+
 async def test_what_nbia_cannot_answer_waits_for_the_table(
     joining: Joining, autojump_clock: trio.testing.MockClock, expect_log: Callable[[str], None]
 ) -> None:

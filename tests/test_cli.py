@@ -185,11 +185,15 @@ def test_after_two_dashes_a_mount_point_may_begin_with_one(run: Run, mounts: Mou
     assert mounts.mounted == [(Path("-mnt"), False)]
 
 
+ARCHIVES = {"archive", "url", "api", "idc_url", "idc_index", "idc_all", "idc_version"}
+"""Settings that say which archive it is, and which of it."""
+
+
 def test_every_setting_is_an_option_of_mount_and_of_demo_but_for_which_archive(run: Run) -> None:
     for command in ("mount", "demo"):
         words = run(command, "--help").out.split()
         absent = {each.name for each in declarations() if each.option not in words}
-        assert absent == (set() if command == "mount" else {"archive", "url", "api"})
+        assert absent == (set() if command == "mount" else ARCHIVES)
 
 
 def test_without_options_all_settings_are_the_defaults(run: Run, mounts: Mounts) -> None:

@@ -33,7 +33,8 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-WHICH_ARCHIVE = frozenset(["archive", "url", "api"])
+WHICH_ARCHIVE = frozenset(["archive", "url", "api", "idc_url", "idc_index", "idc_all", "idc_version"])
+"""Without effect where the archive is the sample, which is one of NBIA's kind."""
 
 
 class MountOrCommand(click.Group):

@@ -93,7 +93,7 @@ def archive_meant(settings: Settings, url: str, session: Session | None) -> Mean
 
     Raises Unusable where the index of IDC is not there, Misuse where settings contradict each other.
     """
-    if settings.idc_version is not None and settings.archive != "idc":
+    if settings.idc_version is not None and settings.archive in ("auto", "nbia"):
         raise Misuse("--idc-version takes --archive idc: NBIA has no earlier releases")
     meant = archives_meant(settings.archive, url, settings.idc_index)
     if "idc" not in meant:

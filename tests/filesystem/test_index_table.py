@@ -81,6 +81,14 @@ def test_an_earlier_release_takes_the_idc_alone(tmp_path: Path) -> None:
         archive_meant(Settings(idc_version=24), TCIA, None)
 
 
+def test_what_is_said_of_the_idc_means_nothing_to_the_sample(tmp_path: Path) -> None:
+    of_idc = Settings(
+        archive="sample", idc_url="https://s3.test", idc_index=tmp_path, idc_all=True, idc_version=24
+    )
+    sample = "http://127.0.0.1:9"
+    assert archive_meant(of_idc, sample, None) == archive_meant(Settings(archive="sample"), sample, None)
+
+
 async def test_a_table_that_cannot_be_made_is_given_up_and_why_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
 ) -> None:

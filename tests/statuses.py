@@ -1,7 +1,8 @@
 """A status of a mount, as a daemon answers, of which a test changes what it is about."""
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from tciafs.control.values import CacheStatus, CatalogueStatus, Status
 

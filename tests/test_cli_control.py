@@ -6,10 +6,10 @@ tests/filesystem/test_mount_commands.py.
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tciafs.control import client
 from tciafs.control.failed_table import failed_csv

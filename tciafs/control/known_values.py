@@ -4,13 +4,12 @@ Defined here and only here: the fields of `POST /v1/known` and `POST /v1/locate`
 rules. Values only.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["KnownFolder", "KnownPage", "ListKnown", "Locate", "LocatedImage"]
 
 
-@dataclass(frozen=True, slots=True)
-class ListKnown:
+class ListKnown(msgspec.Struct, frozen=True):
     """`POST /v1/known`: folders at a path that were listed before, those behind a name ("": all).
 
     The archive is not asked.
@@ -20,8 +19,7 @@ class ListKnown:
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownFolder:
+class KnownFolder(msgspec.Struct, frozen=True):
     """A folder by its name in the mount, and what is in it; a number is None where it is not known.
 
     `cached_bytes` is what its series take on disk. One of a series has a `state`: "local", "arriving",
@@ -39,8 +37,7 @@ class KnownFolder:
     modality: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPage:
+class KnownPage(msgspec.Struct, frozen=True):
     """Some of the `total` folders there, by name; `next` is the name behind which to go on, None at the end.
 
     Where nobody has listed them yet it is not `is_listed`, and nothing is known.
@@ -52,16 +49,14 @@ class KnownPage:
     is_listed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Locate:
+class Locate(msgspec.Struct, frozen=True):
     """`POST /v1/locate`: where the bytes of an image on disk are, counted from 0 (None: the middle one)."""
 
     series_uid: str
     image: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocatedImage:
+class LocatedImage(msgspec.Struct, frozen=True):
     """The `image`th of `images` is in the file `pack`, from `offset` on.
 
     That file may be gone at any time; who has opened it can read on.

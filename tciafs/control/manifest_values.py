@@ -3,7 +3,7 @@
 A manifest may be longer than a request, so it comes in several. Values only; see `values`.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = [
     "AddManifest",
@@ -15,8 +15,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class AddManifest:
+class AddManifest(msgspec.Struct, frozen=True):
     """`POST /v1/add-manifest`: take some UIDs of a manifest; with the last ones it `is_whole` and kept.
 
     The first ones are those behind `place` 0.
@@ -28,39 +27,34 @@ class AddManifest:
     is_whole: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AddedManifest:
+class AddedManifest(msgspec.Struct, frozen=True):
     """What came of it: `series` are there to be seen, `remarks` say what is not."""
 
     series: int
     remarks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ListManifests:
+class ListManifests(msgspec.Struct, frozen=True):
     """`POST /v1/manifests`: list the manifests that are kept, those behind a name ("": all)."""
 
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptManifest:
+class KeptManifest(msgspec.Struct, frozen=True):
     """A manifest that is kept, and how many series it names."""
 
     name: str
     series: int
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestPage:
+class ManifestPage(msgspec.Struct, frozen=True):
     """Some of the manifests in the order of their names; `more`: others follow."""
 
     manifests: tuple[KeptManifest, ...]
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveManifest:
+class RemoveManifest(msgspec.Struct, frozen=True):
     """`POST /v1/remove-manifest`: drop a manifest and its view."""
 
     name: str

@@ -3,10 +3,11 @@
 Names and sentences come from archives, and nothing of them reaches a terminal raw. Pure functions.
 """
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
+
+import msgspec
 
 from tciafs.control.values import (
     ArrivalStatus,
@@ -45,7 +46,7 @@ def printable(text: str) -> str:
 
 def json_line(status: Status) -> str:
     """Return a status as JSON on one line, of printable ASCII."""
-    return json.dumps(dataclasses.asdict(status)).replace("\x7f", "\\u007f")
+    return json.dumps(msgspec.to_builtins(status)).replace("\x7f", "\\u007f")
 
 
 def report(status: Status) -> str:

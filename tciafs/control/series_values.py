@@ -1,6 +1,6 @@
 """What daemon and commands say to each other of series that are listed and fetched; see `values`."""
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = [
     "MOST_NAMED",
@@ -18,24 +18,21 @@ MOST_NAMED = 500
 """Series UIDs in a request, which may have 64 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListSeries:
+class ListSeries(msgspec.Struct, frozen=True):
     """`POST /v1/series`: the series at a path of the mount, on from behind one (its `path`; empty: begin)."""
 
     path: str
     after: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListFailed:
+class ListFailed(msgspec.Struct, frozen=True):
     """`POST /v1/failed`: the series at a path that could not be had, answered as `ListSeries` is."""
 
     path: str
     after: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListNamed:
+class ListNamed(msgspec.Struct, frozen=True):
     """`POST /v1/named`: where the series with these UIDs are, answered as `ListSeries` is.
 
     Those that the archive does not know are left out. At most `MOST_NAMED`; on from
@@ -46,8 +43,7 @@ class ListNamed:
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSeries:
+class ListedSeries(msgspec.Struct, frozen=True):
     """A series as the archive lists it; `path` is its collection, patient ID, study and series UID.
 
     `folder` is where it is in the mount, "" where that is not at hand.
@@ -59,16 +55,14 @@ class ListedSeries:
     folder: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesPage:
+class SeriesPage(msgspec.Struct, frozen=True):
     """Some of the series at a path, in the order of their folders; `more`: others follow."""
 
     series: tuple[ListedSeries, ...]
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Prefetch:
+class Prefetch(msgspec.Struct, frozen=True):
     """`POST /v1/prefetch`: have these series (their `path`s) here, as many at once as the mount may.
 
     What was used since `since` (Unix seconds) is not dropped for them. Those under way come to their end;
@@ -80,8 +74,7 @@ class Prefetch:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PrefetchedSeries:
+class PrefetchedSeries(msgspec.Struct, frozen=True):
     """How it is with one of them, of which `arrived_bytes` of images are in.
 
     `state` is "here" (and was before), "waiting", "coming", "fetched", "failed" or "gone" (the archive lists
@@ -95,8 +88,7 @@ class PrefetchedSeries:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PrefetchTurn:
+class PrefetchTurn(msgspec.Struct, frozen=True):
     """How it is with the series that were asked for, once something has changed or a second has passed.
 
     `paused`: those under way stand still, until `tciafs resume`.

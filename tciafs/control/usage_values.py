@@ -1,20 +1,18 @@
 """What commands and daemon say to each other of what was read; see `values`."""
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["ListUsed", "UsedPage", "UsedSource"]
 
 
-@dataclass(frozen=True, slots=True)
-class ListUsed:
+class ListUsed(msgspec.Struct, frozen=True):
     """`POST /v1/used`: list from where series were read on `since` (ISO 8601) or later, from a place on."""
 
     since: str
     place: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class UsedSource:
+class UsedSource(msgspec.Struct, frozen=True):
     """Where so many series come from that were read; an empty text is what the archive did not say."""
 
     collection: str
@@ -25,8 +23,7 @@ class UsedSource:
     series: int
 
 
-@dataclass(frozen=True, slots=True)
-class UsedPage:
+class UsedPage(msgspec.Struct, frozen=True):
     """Some sources; `more`: others follow."""
 
     sources: tuple[UsedSource, ...]

@@ -6,8 +6,9 @@ sizes bytes; None is what the archive did not say. Texts are as the archive has 
 terminal should get raw. Values only.
 """
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 __all__ = [
     "PREFIX",
@@ -43,8 +44,7 @@ PREFIX = "/v1/"
 """What all paths of this version begin with."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStatus:
+class CacheStatus(msgspec.Struct, frozen=True):
     """The series on disk: the limit, what they are, what can still be stored, how many there are.
 
     `parts_bytes` are of series that are not among them, since only parts of images were read.
@@ -57,8 +57,7 @@ class CacheStatus:
     parts_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadStatus:
+class DownloadStatus(msgspec.Struct, frozen=True):
     """A series under way: `state` is "queued", "arriving" or "verified" (complete, not yet in its place).
 
     Of the images `images` are in and checked, `arrived_bytes` together, to be compared with `image_count`
@@ -78,8 +77,7 @@ class DownloadStatus:
     modality: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ArrivalStatus:
+class ArrivalStatus(msgspec.Struct, frozen=True):
     """A series that came whole, and which `checks` of it agreed; without "md5" the archive offers none.
 
     `routes` are the archives that its images came from: "nbia", "idc".
@@ -94,8 +92,7 @@ class ArrivalStatus:
     routes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FailureStatus:
+class FailureStatus(msgspec.Struct, frozen=True):
     """A series that could not be had: the class of the error, its sentence, and what to do.
 
     It has failed `times` times, the last time `at`; from `retry_at` on, the archive is asked again when
@@ -118,16 +115,14 @@ class FailureStatus:
     listed_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EventStatus:
+class EventStatus(msgspec.Struct, frozen=True):
     """Something odd that a listing did."""
 
     at: float
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueStatus:
+class CatalogueStatus(msgspec.Struct, frozen=True):
     """Listings: questions put to the archive since the start, listings on disk, the last odd events."""
 
     requests: int
@@ -135,8 +130,7 @@ class CatalogueStatus:
     events: tuple[EventStatus, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalStatus:
+class RefusalStatus(msgspec.Struct, frozen=True):
     """What a program was refused: how often, when last and to which process, and why."""
 
     program: str
@@ -146,8 +140,7 @@ class RefusalStatus:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class SinceStart:
+class SinceStart(msgspec.Struct, frozen=True):
     """What a daemon has counted since it began.
 
     Images that programs opened: those whose bytes were here, and those that were waited for, in vain too.
@@ -163,8 +156,7 @@ class SinceStart:
     refused: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """What a daemon does at this moment; each number is counted, none is guessed.
 
     `archive_remark` says what of the archive cannot be shown, or not yet, and why; "" is nothing.
@@ -201,31 +193,27 @@ class Status:
     archive_remark: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ListFailures:
+class ListFailures(msgspec.Struct, frozen=True):
     """`POST /v1/failures`: list the series that could not be had, those behind a series UID ("": all)."""
 
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FailurePage:
+class FailurePage(msgspec.Struct, frozen=True):
     """Some of the series that could not be had, in order of their UID; `more` says whether others follow."""
 
     failures: tuple[FailureStatus, ...]
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ListCached:
+class ListCached(msgspec.Struct, frozen=True):
     """`POST /v1/cached`: list the series at a path that are on disk, those behind a series UID ("": all)."""
 
     path: str
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CachedSeries:
+class CachedSeries(msgspec.Struct, frozen=True):
     """A series on disk; where it comes from is "" for one that was fetched by an older version."""
 
     series_uid: str
@@ -236,16 +224,14 @@ class CachedSeries:
     checks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CachedPage:
+class CachedPage(msgspec.Struct, frozen=True):
     """Some of the series on disk; `next` is the UID behind which to go on, None at the end of the list."""
 
     series: tuple[CachedSeries, ...]
     next: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckPlace:
+class CheckPlace(msgspec.Struct, frozen=True):
     """How far a series was read again; made by the daemon, for it to go on from."""
 
     image: int = 0
@@ -254,16 +240,14 @@ class CheckPlace:
     identity: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """`POST /v1/check`: read a series on disk again, on from a place, for about a second."""
 
     series_uid: str
     place: CheckPlace = CheckPlace()
 
 
-@dataclass(frozen=True, slots=True)
-class CheckTurn:
+class CheckTurn(msgspec.Struct, frozen=True):
     """What came of that: where the next turn goes on (None: it was the last), or what was damaged.
 
     A damaged series was dropped, and is fetched again when it is next read. One that `is_gone` had made room
@@ -276,24 +260,21 @@ class CheckTurn:
     is_gone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """`POST /v1/pin`: keep the series at a path, also those that come, or (`pinned` false) no more."""
 
     path: str
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Evict:
+class Evict(msgspec.Struct, frozen=True):
     """`POST /v1/evict`: drop series at a path that are on disk, those behind a series UID ("": all)."""
 
     path: str
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Evicted:
+class Evicted(msgspec.Struct, frozen=True):
     """So many series dropped and bytes freed, so many not: pinned, or open; `next` as in CachedPage."""
 
     series: int
@@ -303,29 +284,25 @@ class Evicted:
     next: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """`POST /v1/pause`: have all downloads stand still, or go on."""
 
     paused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LogLevel:
+class LogLevel(msgspec.Struct, frozen=True):
     """`POST /v1/log-level`: log so much from now on: "error", "warning", "info" or "debug"."""
 
     level: LevelName
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(msgspec.Struct, frozen=True):
     """`POST /v1/refresh`: ask the archive again for what is listed at a path of the mount; "/" is all."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """The answer to what failed, with a status that is no success: a class of `errors`, and its sentence."""
 
     error: str

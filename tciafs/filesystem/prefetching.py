@@ -7,10 +7,10 @@ downloads are like those that are fetched ahead: they come after what a reader w
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
+from msgspec.structs import replace
 
 from tciafs.control.series_values import (
     MOST_NAMED,

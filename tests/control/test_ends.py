@@ -1,19 +1,20 @@
 """Both ends of the control socket, over a real one: what is asked is answered, whatever else comes."""
 
-import dataclasses
 import json
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
+import msgspec
 import pytest
 import trio
+from msgspec.structs import replace as altered
 
 from tciafs.control import client, place
 from tciafs.control import server as server_module
@@ -432,11 +433,11 @@ async def test_a_path_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
 
 
 async def test_an_answer_that_cannot_be_sent_is_an_error() -> None:
-    daemon = FakeDaemon(answer=replace(STATUS, archive="\ud800"))
+    daemon = FakeDaemon(answer=altered(STATUS, archive="\ud800"))
     async with served(daemon):
         with pytest.raises(TciafsError, match="no Unicode"):
             await in_thread(ask_status, MOUNT)
-        daemon.answer = replace(STATUS, archive="x" * MOST_ANSWER_BYTES)
+        daemon.answer = altered(STATUS, archive="x" * MOST_ANSWER_BYTES)
         with pytest.raises(TciafsError, match="more than allowed"):
             await in_thread(ask_status, MOUNT)
 
@@ -505,7 +506,7 @@ async def test_one_who_sends_without_end_is_refused_and_does_not_hold_up_the_end
 async def test_those_who_are_silent_or_do_not_read_hold_up_neither_others_nor_the_end() -> None:
     half = b"POST /v1/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
     many = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
-    large = FakeDaemon(answer=replace(STATUS, archive="x" * (MOST_ANSWER_BYTES - 2000)))
+    large = FakeDaemon(answer=altered(STATUS, archive="x" * (MOST_ANSWER_BYTES - 2000)))
     with Connections() as connections:
         async with served(large):
             for words in (b"", b"GET /v1/st", half, many):
@@ -599,7 +600,7 @@ async def test_an_answer_that_is_none_is_said_to_be_so(answer: bytes, sentence: 
 
 
 async def test_an_answer_of_a_newer_daemon_that_says_more_is_understood() -> None:
-    more = json.dumps({**dataclasses.asdict(STATUS), "new": 1}).encode()
+    more = json.dumps({**msgspec.to_builtins(STATUS), "new": 1}).encode()
     with listening(MOUNT) as listener:
         assert listener is not None
         async with trio.open_nursery() as nursery:

@@ -3,11 +3,11 @@
 import csv
 import io
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tciafs.control.failed_table import failed_csv
 from tciafs.control.report import printable

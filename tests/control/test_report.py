@@ -4,12 +4,12 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tciafs.control.report import json_line, printable, report
 from tciafs.control.values import (
@@ -191,4 +191,7 @@ def test_whatever_an_archive_says_reaches_a_terminal_harmless(text: str, odd: st
     assert all(line.isprintable() for line in lines)
     assert json_line(status).isprintable()
     assert json_line(status).isascii()
-    assert json.loads(json_line(status)) == json.loads(json.dumps(asdict(status)))
+    told, read = json.loads(json_line(status)), json.loads(json.dumps(hostile))
+    assert list(told) == list(Status.__struct_fields__)
+    assert (told["version"], told["arrivals"][0]["checks"]) == (read, [read])
+    assert (told["failures"][0]["message"], told["catalogue"]["events"][0]["message"]) == (read, read)

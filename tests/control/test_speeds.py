@@ -1,6 +1,6 @@
 """Speeds come from what is counted over the last seconds, and none is known before there are two counts."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tciafs.control.speeds import Speeds
 from tciafs.control.values import DownloadStatus, SinceStart, Status

@@ -1,13 +1,13 @@
 """The page: what is there to see, addresses that lead there, and nothing of an archive that browsers obey."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tciafs.control.known_values import KnownFolder, KnownPage, LocatedImage
 from tciafs.control.speeds import Speeds

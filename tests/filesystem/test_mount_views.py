@@ -30,6 +30,13 @@ def sample(_archive: RunningSample) -> Iterator[RunningSample]:
     _archive.restore()
 
 
+@pytest.fixture(scope="module")
+def mount(_archive: RunningSample) -> Iterator[Mount]:
+    """A mount for tests that look, or add manifests of their own."""
+    with mounted(_archive.url) as mount:
+        yield mount
+
+
 def everything(sample: RunningSample) -> list[ExpectedSeries]:
     collections = [row["Collection"] for row in sample.rows("v4/getCollectionValues")]
     return [each for name in collections for each in expected_series(sample, name)]
@@ -53,26 +60,27 @@ def written(path: Path, *series_uids: str) -> Path:
     return path
 
 
-def test_views_are_found_and_not_listed_and_show_what_has_the_value(sample: RunningSample) -> None:
+def test_views_are_found_and_not_listed_and_show_what_has_the_value(
+    sample: RunningSample, mount: Mount
+) -> None:
     series = everything(sample)
-    with mounted(sample.url) as mount:
-        assert ".tciafs" not in os.listdir(mount.path)
-        views = mount.path / ".tciafs"
-        assert set(os.listdir(views)) == {
-            "by-body-part",
-            "by-manifest",
-            "by-manufacturer",
-            "by-modality",
-            "collections.csv",
-            "new-since",
-        }
-        for kind, column in (("by-modality", "Modality"), ("by-body-part", "BodyPartExamined")):
-            words = {each.row[column] for each in series if each.row.get(column)}
-            assert set(os.listdir(views / kind)) == words
-            for word in words:
-                matching = {each.path for each in series if each.row.get(column) == word}
-                assert shown(views / kind / word) == matching
-        assert not (views / "by-modality" / "XX").exists()
+    assert ".tciafs" not in os.listdir(mount.path)
+    views = mount.path / ".tciafs"
+    assert set(os.listdir(views)) == {
+        "by-body-part",
+        "by-manifest",
+        "by-manufacturer",
+        "by-modality",
+        "collections.csv",
+        "new-since",
+    }
+    for kind, column in (("by-modality", "Modality"), ("by-body-part", "BodyPartExamined")):
+        words = {each.row[column] for each in series if each.row.get(column)}
+        assert set(os.listdir(views / kind)) == words
+        for word in words:
+            matching = {each.path for each in series if each.row.get(column) == word}
+            assert shown(views / kind / word) == matching
+    assert not (views / "by-modality" / "XX").exists()
 
 
 def test_an_image_is_one_inode_and_its_series_one_download_wherever_it_is_found(
@@ -92,26 +100,27 @@ def test_an_image_is_one_inode_and_its_series_one_download_wherever_it_is_found(
         assert sample.tally()["getImage"] == 1
 
 
-def test_tables_and_manifests_of_a_collection_are_found_and_not_listed(sample: RunningSample) -> None:
+def test_tables_and_manifests_of_a_collection_are_found_and_not_listed(
+    sample: RunningSample, mount: Mount
+) -> None:
     expected = expected_series(sample, "Phantom-Echo-NC")
-    with mounted(sample.url) as mount:
-        collection = mount.path / "Phantom-Echo-NC"
-        assert "series.csv" not in os.listdir(collection)
-        content = (collection / "series.csv").read_bytes()
-        assert (collection / "series.csv").stat().st_size == len(content)
-        rows = list(csv.DictReader(content.decode().splitlines()))
-        assert {row["Series UID"] for row in rows} == {each.uid for each in expected}
-        assert {row["NonCommercial"] for row in rows} == {"yes"}
-        assert all((mount.path / row["File Location"]).is_dir() for row in rows)
-        uids = (mount.path / "Phantom-Echo-NC.tcia").read_text().split("\n")[2:-1]
-        assert set(uids) == {each.uid for each in expected}
-        hidden = mount.path / ".tciafs"
-        assert (hidden / "Phantom-Echo-NC.tcia").read_text().split("\n")[2:-1] == uids
-        assert (hidden / "Phantom-Echo-NC" / "series.csv").read_bytes() == content
-        collections = list(csv.DictReader((hidden / "collections.csv").read_text().splitlines()))
-        assert {each["Collection"] for each in collections} == set(os.listdir(mount.path))
-        with pytest.raises(FileNotFoundError):
-            (mount.path / "Nothing.tcia").read_bytes()
+    collection = mount.path / "Phantom-Echo-NC"
+    assert "series.csv" not in os.listdir(collection)
+    content = (collection / "series.csv").read_bytes()
+    assert (collection / "series.csv").stat().st_size == len(content)
+    rows = list(csv.DictReader(content.decode().splitlines()))
+    assert {row["Series UID"] for row in rows} == {each.uid for each in expected}
+    assert {row["NonCommercial"] for row in rows} == {"yes"}
+    assert all((mount.path / row["File Location"]).is_dir() for row in rows)
+    uids = (mount.path / "Phantom-Echo-NC.tcia").read_text().split("\n")[2:-1]
+    assert set(uids) == {each.uid for each in expected}
+    hidden = mount.path / ".tciafs"
+    assert (hidden / "Phantom-Echo-NC.tcia").read_text().split("\n")[2:-1] == uids
+    assert (hidden / "Phantom-Echo-NC" / "series.csv").read_bytes() == content
+    collections = list(csv.DictReader((hidden / "collections.csv").read_text().splitlines()))
+    assert {each["Collection"] for each in collections} == set(os.listdir(mount.path))
+    with pytest.raises(FileNotFoundError):
+        (mount.path / "Nothing.tcia").read_bytes()
 
 
 def test_a_manifest_that_is_added_is_a_folder_at_once_and_over_a_restart(
@@ -138,23 +147,23 @@ def test_a_manifest_that_is_added_is_a_folder_at_once_and_over_a_restart(
         assert program("manifest", "remove", "cohort", "--mount", mount.path).returncode == 1
 
 
-def test_a_manifest_that_a_mount_shows_itself_can_be_added_to_it(sample: RunningSample) -> None:
-    with mounted(sample.url) as mount:
-        manifest("add", mount, mount.path / "Phantom-Head.tcia")
-        view = mount.path / ".tciafs" / "by-manifest" / "Phantom-Head"
-        assert shown(view) == {each.path for each in expected_series(sample, "Phantom-Head")}
+def test_a_manifest_that_a_mount_shows_itself_can_be_added_to_it(sample: RunningSample, mount: Mount) -> None:
+    manifest("add", mount, mount.path / "Phantom-Head.tcia")
+    view = mount.path / ".tciafs" / "by-manifest" / "Phantom-Head"
+    assert shown(view) == {each.path for each in expected_series(sample, "Phantom-Head")}
 
 
-def test_images_outlive_the_view_that_they_were_found_in(sample: RunningSample, tmp_path: Path) -> None:
+def test_images_outlive_the_view_that_they_were_found_in(
+    sample: RunningSample, mount: Mount, tmp_path: Path
+) -> None:
     one = expected_series(sample, "Numbering_Traps")[0]
-    with mounted(sample.url) as mount:
-        manifest("add", mount, written(tmp_path / "mine.tcia", one.uid))
-        view = mount.path / ".tciafs" / "by-manifest" / "mine" / one.path
-        name = min(os.listdir(mount.path / one.path))
-        inode = (mount.path / one.path / name).stat().st_ino
-        assert (view / name).stat().st_ino == inode
-        manifest("remove", mount, "mine")
-        assert (mount.path / one.path / name).read_bytes()[128:132] == b"DICM"
+    manifest("add", mount, written(tmp_path / "mine.tcia", one.uid))
+    view = mount.path / ".tciafs" / "by-manifest" / "mine" / one.path
+    name = min(os.listdir(mount.path / one.path))
+    inode = (mount.path / one.path / name).stat().st_ino
+    assert (view / name).stat().st_ino == inode
+    manifest("remove", mount, "mine")
+    assert (mount.path / one.path / name).read_bytes()[128:132] == b"DICM"
 
 
 def test_a_view_is_a_part_of_what_the_mount_shows(sample: RunningSample, tmp_path: Path) -> None:
@@ -215,15 +224,14 @@ def test_commands_take_paths_in_views(sample: RunningSample, tmp_path: Path) -> 
         assert "is a view, which shows a part" in refused.stderr
 
 
-def test_views_are_read_only_and_end_where_they_end(sample: RunningSample) -> None:
-    with mounted(sample.url) as mount:
-        view = mount.path / ".tciafs" / "by-modality"
-        with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
-            (view / "new").mkdir()
-        for name in (".tciafs", "LICENSE", "by-modality"):
-            assert not (view / name).exists()
-            assert not (view / "CT" / name).exists()
-        assert os.listxattr(view) == []
+def test_views_are_read_only_and_end_where_they_end(sample: RunningSample, mount: Mount) -> None:
+    view = mount.path / ".tciafs" / "by-modality"
+    with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
+        (view / "new").mkdir()
+    for name in (".tciafs", "LICENSE", "by-modality"):
+        assert not (view / name).exists()
+        assert not (view / "CT" / name).exists()
+    assert os.listxattr(view) == []
 
 
 def test_what_lies_in_a_folder_is_in_its_attributes_once_it_was_listed(sample: RunningSample) -> None:

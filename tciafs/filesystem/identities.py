@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable
 from typing import TypeAlias
 
-__all__ = ["MADE", "ROOT_INODE", "TOPS", "Level", "Siblings", "Whose", "inode_of"]
+__all__ = ["LONG", "MADE", "ROOT_INODE", "TOPS", "Level", "Siblings", "Whose", "inode_of"]
 
 ROOT_INODE = 1
 
@@ -41,6 +41,9 @@ class Level(enum.IntEnum):
 
 MADE = frozenset({Level.LICENCE, Level.METADATA, Level.SERIES_TABLE, Level.MANIFEST, Level.COLLECTIONS_TABLE})
 """Levels of files that are made here."""
+
+LONG = frozenset({Level.COLLECTION, Level.SERIES})
+"""Levels of folders that may have thousands of entries: patients, and images."""
 
 TOPS = frozenset({Level.ROOT, Level.VIEWS, Level.VIEW})
 """Levels below which collections begin."""

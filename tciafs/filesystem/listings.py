@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from tciafs.filesystem.folders import Folder
-from tciafs.filesystem.identities import Level, Siblings
+from tciafs.filesystem.identities import LONG, Level, Siblings
 from tciafs.filesystem.nodes import Attributes, Child, Node
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderListing", "ImageFolder", "Run", "Snapshot"]
 
 LONGEST_RUN = 256
-"""More than fit into one answer to the kernel, which are some 200."""
+"""An answer to the kernel takes some 200 entries, or 800 where a program reads more at once."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -112,7 +112,8 @@ class Snapshot:
     def _attributes(self, day: int | None) -> Attributes:
         attributes = self._by_day.get(day)
         if attributes is None:
-            attributes = Attributes(True, 0, self._tree.mtime_ns(day), self._timeout_s)
+            may_be_long = self._folder.level in LONG
+            attributes = Attributes(True, 0, self._tree.mtime_ns(day), self._timeout_s, may_be_long)
             self._by_day[day] = attributes
         return attributes
 

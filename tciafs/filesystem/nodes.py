@@ -15,13 +15,15 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
     """What the kernel is told of an inode: `timeout_s` is how long it may believe it.
 
     `size_bytes` of a provisional entry is meaningless, and its `timeout_s` 0: the kernel asks again
-    before it uses it. Siblings share one value where they are alike.
+    before it uses it. A folder that `may_be_long` is read in larger pieces. Siblings share one value where
+    they are alike.
     """
 
     is_folder: bool
     size_bytes: int
     mtime_ns: int
     timeout_s: float
+    may_be_long: bool = False
 
 
 class Child(msgspec.Struct, frozen=True, gc=False):

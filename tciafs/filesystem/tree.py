@@ -18,7 +18,7 @@ from tciafs.filesystem.folders import (
     Folders,
     Record,
 )
-from tciafs.filesystem.identities import MADE, ROOT_INODE, TOPS, Level, Siblings, inode_of
+from tciafs.filesystem.identities import LONG, MADE, ROOT_INODE, TOPS, Level, Siblings, inode_of
 from tciafs.filesystem.listings import FolderListing, ImageFolder, Snapshot
 from tciafs.filesystem.nodes import Attributes, Child, Node
 from tciafs.filesystem.sources import UNLISTED_COLLECTIONS, Source, Sources
@@ -240,7 +240,7 @@ class Tree:
             return (await self.child(node.parent, node.key)).attributes
         folder = None if node.parent is None else self.folders.peek(node.parent.inode)
         timeout_s = SHORTEST_FOLDER_TIMEOUT_S if folder is None else folder.timeout_s
-        return Attributes(True, 0, self.mtime_ns(node.day), timeout_s)
+        return Attributes(True, 0, self.mtime_ns(node.day), timeout_s, node.level in LONG)
 
     def attributes_while_open(self, node: Node, size_bytes: int) -> Attributes:
         """Return the attributes of an image that is open, and may not be in the archive any more."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tciafs.filesystem.operations import LONG_FOLDER_BLOCK_BYTES
 from tests.behaviour.retriever import expected_series, images_of, md5, unzip_series
 from tests.mounting import Mount, mounted, run, until
 from tests.sample.running import RunningSample, running_sample
@@ -165,6 +166,7 @@ def test_a_crowd_of_26_000_patients_lists_completely() -> None:
         names = listed.stdout.splitlines()
         assert set(names) == {"LICENSE", *(f"MANY-{number:06}" for number in range(1, 26_001))}
         assert len(names) == 26_001
+        assert os.stat(mount.path / "MANY").st_blksize == LONG_FOLDER_BLOCK_BYTES
 
 
 def _taken_from(tar: Path, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from tciafs.errors import NoSuchName, SeriesDamaged, SlowDown, TciafsError, Unre
 from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.identities import ROOT_INODE
 from tciafs.filesystem.nodes import Node
-from tciafs.filesystem.operations import NEGATIVE_TIMEOUT_S, Operations
+from tciafs.filesystem.operations import BLOCK_BYTES, LONG_FOLDER_BLOCK_BYTES, NEGATIVE_TIMEOUT_S, Operations
 from tciafs.model import Series
 from tests.fakes import make_series
 from tests.filesystem.fakes import CALLER, Core, context, running_core
@@ -246,6 +246,15 @@ async def test_an_image_is_a_read_only_file_of_its_true_size(core: Core) -> None
     assert stat.S_ISREG(entry.st_mode)
     assert stat.S_IMODE(entry.st_mode) == 0o444
     assert (entry.st_size, entry.st_blocks, entry.st_nlink) == (6, 1, 1)
+
+
+async def test_folders_that_may_be_long_are_read_in_larger_pieces(core: Core) -> None:
+    blocks = {}
+    for names in ((), STUDY[:1], STUDY[:2], STUDY, FOLDER, IMAGE):
+        entry = await core.operations.getattr(inode_of(await core.node(*names)), context())
+        blocks[names[-1:]] = entry.st_blksize
+    long, short = LONG_FOLDER_BLOCK_BYTES, BLOCK_BYTES
+    assert list(blocks.values()) == [short, long, short, short, long, short]
 
 
 async def test_a_name_that_does_not_exist_is_a_negative_entry_for_a_while(core: Core) -> None:

@@ -62,11 +62,12 @@ class Lister(Protocol):
         folder: Path,
         asked_at: float,
         replaced: Callable[[Question, bytes, bytes], None],
+        written: Callable[[], None],
     ) -> None:
         """Ask for all "studies" or "series" of a collection and write a row a patient into the table.
 
-        Calls `replaced` with the old row and the new one where they differ. Raises TciafsError; what was
-        written by then is true.
+        Calls `replaced` with the old row and the new one where they differ, and `written` whenever there are
+        more rows. Raises TciafsError; what was written by then is true.
         """
         ...
 

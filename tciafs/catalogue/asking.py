@@ -6,6 +6,7 @@ one thread; times are trio's.
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,11 +28,21 @@ FAILURES_KEPT_S = 3600.0
 
 @dataclass(slots=True)
 class Asked:
-    """A question that is on its way, shared by all who ask it; `over` is set when it has been answered."""
+    """A question that is on its way, shared by all who ask it, since `begun_at` (Unix seconds).
+
+    `over` is set when it has been answered, `moved` when a part of the answer has come, and then is another.
+    """
 
     over: trio.Event = field(default_factory=trio.Event)
+    moved: trio.Event = field(default_factory=trio.Event)
     listing: Listing[Any] | None = None
     failure: TciafsError | None = None
+    begun_at: float = field(default_factory=lambda: time.time())
+
+    def has_moved(self) -> None:
+        """Wake who waits for a part of the answer."""
+        moved, self.moved = self.moved, trio.Event()
+        moved.set()
 
     async def result(self) -> Listing[Any]:
         """Wait, and return the answer. Raises what the archive failed with."""
@@ -53,6 +64,10 @@ class Questions:
     def under_way(self, question: Question) -> bool:
         """Return whether a question is being asked."""
         return question in self._under_way
+
+    def has_moved(self, question: Question) -> None:
+        """Wake who waits for a part of the answer to a question that is being asked."""
+        self._under_way[question].has_moved()
 
     def ask(self, question: Question, answer: Callable[[], Awaitable[Listing[Any]]]) -> Asked:
         """Return the question as it is asked already, or from now on by `answer`.
@@ -102,3 +117,4 @@ class Questions:
             self._failed[question] = (now, asked.failure)
         del self._under_way[question]
         asked.over.set()
+        asked.has_moved()

@@ -20,7 +20,7 @@ from typing import Any
 import trio
 
 from tciafs.catalogue.answers import Answer, CatalogueConfig, Event, Lister, Replaced
-from tciafs.catalogue.asking import Questions
+from tciafs.catalogue.asking import Asked, Questions
 from tciafs.catalogue.freshness import Freshness
 from tciafs.catalogue.remembered import Remembered
 from tciafs.catalogue.summing import sum_known
@@ -162,8 +162,11 @@ class Catalogue:
             known = await self._ask_first_time(question)
         elif self._freshness.is_unwanted(question, known):
             known = await self._ask_for_a_moment(question, known)
-        elif self._fresh_until(question, known) <= time.time():
-            self._refresh_behind(question)
+        else:
+            fresh_until = self._fresh_until(question, known)
+            if fresh_until <= time.time():
+                self._refresh_behind(question)
+            return Answer(known.records, fresh_until)
         return Answer(known.records, self._fresh_until(question, known))
 
     def _fresh_until(self, question: Question, known: Listing[Any]) -> float:
@@ -307,25 +310,37 @@ class Catalogue:
             )
 
     async def _ask_with_siblings(self, question: Question, lister: Lister) -> Listing[Any] | None:
-        """Return the answer once its whole collection has been listed; None: ask for it alone."""
+        """Return the answer as soon as his whole collection has been listed up to a patient; None: ask for it
+        alone.
+        """
         kind, collection, _patient = question
         whole = (f"every {kind}", collection)
         if whole in self._slow or self._questions.failed_within(whole, WHOLE_AGAIN_S):
             return None
         asked = self._questions.ask(whole, partial(self._list_whole, whole, kind, lister))
-        with trio.move_on_after(WHOLE_PATIENCE_S):
-            await asked.over.wait()
-        if not asked.over.is_set():
+        known: Listing[Any] | None = None
+        with trio.move_on_after(WHOLE_PATIENCE_S) as patience:
+            known = await self._written_since(asked, question)
+        if patience.cancelled_caught:
             self._slow.add(whole)
             return None
         self._walks.answered(collection, trio.current_time())
-        if asked.listing is None:
-            return None
-        known = await self._remembered.get(question)
-        if known is None:
-            return asked.listing  # who is not in it has none
-        # A patient who was there and is not any more: let the archive say that of him alone.
-        return known if known.asked_at >= asked.listing.asked_at else None
+        if asked.listing is None or known is not None:
+            return known
+        # Who is not in it has none. A patient who was there and is not any more: let the archive say that of
+        # him alone.
+        return None if await self._remembered.get(question) is not None else asked.listing
+
+    async def _written_since(self, asked: Asked, question: Question) -> Listing[Any] | None:
+        """Return a row that another process writes, once it is there; None: it has ended without."""
+        while True:
+            is_over, moved = asked.over.is_set(), asked.moved
+            known = await self._remembered.get(question)
+            if known is not None and known.asked_at >= asked.begun_at:
+                return known
+            if is_over:
+                return None
+            await moved.wait()
 
     async def _list_whole(self, whole: Question, kind: str, lister: Lister) -> Listing[Any]:
         """Have a collection listed at once; return a listing of nothing, of the moment it was asked for."""
@@ -334,7 +349,8 @@ class Catalogue:
         asked_at = time.time()
         try:
             async with self._wholes:
-                await lister.list_collection(kind, collection, self._config.folder, asked_at, self._take_over)
+                folder, moved = self._config.folder, partial(self._questions.has_moved, whole)
+                await lister.list_collection(kind, collection, folder, asked_at, self._take_over, moved)
         except TciafsError as error:
             self._tell(f"{error}; {collection} is listed patient by patient")
             raise

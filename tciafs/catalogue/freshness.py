@@ -97,6 +97,8 @@ class Freshness:
 
     def is_unwanted(self, question: Question, listing: Listing[Any]) -> bool:
         """Return whether a user wished the archive to be asked since the listing was made."""
+        if not self._wishes:
+            return False
         whose = question[1:]
         wished_at = max(self._wishes.get(whose[:n], -math.inf) for n in range(len(whose[:2]) + 1))
         return listing.asked_at < wished_at

@@ -50,8 +50,10 @@ LONG_ROW_BYTES = 16 << 10
 """Some 200 series: to decode more takes a millisecond, for which readers should not have to wait."""
 
 SLOW_READ_S = 0.01
-SLOW_FOR_S = 1.0
-"""After a read that took so long the disk is left to the thread for a while."""
+SLOW_FOR_TIMES = 20
+"""After a read that took so long the disk is left to the thread for so many times as long: who reads an image
+waits no more than a twentieth of the time for a slow disk, and one hiccup makes no walk slow.
+"""
 
 WHOLE = "whole"
 """The facts that tell when all studies, or all series, of a collection were asked for at once."""
@@ -247,8 +249,8 @@ class Remembered:
             except TABLE_ERRORS:
                 pass  # held by somebody, or worth a second look
             else:
-                if trio.current_time() - started_at > SLOW_READ_S:
-                    self._slow_until = trio.current_time() + SLOW_FOR_S
+                if (took_s := trio.current_time() - started_at) > SLOW_READ_S:
+                    self._slow_until = trio.current_time() + SLOW_FOR_TIMES * took_s
                 return row
         return await self._thread.run(self._table.row, question)
 

@@ -22,7 +22,7 @@ from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question, Table, pack, unpack
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import Archive, Partial, Series, Study
-from tciafs.worker.messages import Finished, Report, RowReplaced
+from tciafs.worker.messages import Finished, Report, RowReplaced, RowsWritten
 
 __all__ = ["list_collection"]
 
@@ -46,7 +46,7 @@ async def list_collection(
     asked_at: float,
     tell: Callable[[Report], None],
 ) -> None:
-    """Write the rows of all patients of a collection, telling of those that changed and of the end.
+    """Write the rows of all patients of a collection, telling of them, of changes, and of the end.
 
     `kind` is "studies" or "series". Raises TciafsError and writes nothing where the archive fails; raises
     TABLE_ERRORS where the disk does.
@@ -87,6 +87,7 @@ def _write_all(
         table.drop_sum(collection)
     while some := list(islice(listings, ROWS_AT_ONCE)):
         _write(table, some, tell)
+        tell(RowsWritten())
         for _question, listing in some if is_summed else ():
             total.add_patient(listing.records)
     if is_summed:

@@ -30,6 +30,7 @@ __all__ = [
     "Progress",
     "Report",
     "RowReplaced",
+    "RowsWritten",
     "Survey",
     "Surveyed",
     "ToWorker",
@@ -162,6 +163,10 @@ class RowReplaced(msgspec.Struct, frozen=True, tag=True):
     after: bytes
 
 
+class RowsWritten(msgspec.Struct, frozen=True, tag=True):
+    """Worker to daemon: some more rows are in the table of listings."""
+
+
 class TokenWanted(msgspec.Struct, frozen=True, tag=True):
     """Worker to daemon: a token for the next request, or another than the one that was `refused`."""
 
@@ -201,6 +206,7 @@ Report: TypeAlias = (
     | NeedsRoom
     | Verified
     | RowReplaced
+    | RowsWritten
     | TokenWanted
     | Logged
     | Finished

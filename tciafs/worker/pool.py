@@ -38,6 +38,7 @@ from tciafs.worker.messages import (
     Progress,
     Report,
     RowReplaced,
+    RowsWritten,
     Survey,
     Surveyed,
     TokenGiven,
@@ -145,13 +146,24 @@ class WorkerPool:
             worker.send_signal(signal.SIGCONT)
 
     async def list_collection(
-        self, kind: str, collection: str, folder: Path, asked_at: float, replaced: TellReplaced
+        self,
+        kind: str,
+        collection: str,
+        folder: Path,
+        asked_at: float,
+        replaced: TellReplaced,
+        written: Callable[[], None],
     ) -> None:
         """See `catalogue.Lister.list_collection`."""
 
         async def pass_on(report: Report) -> None:
-            if isinstance(report, RowReplaced):
-                replaced(report.question, report.before, report.after)
+            match report:
+                case RowReplaced():
+                    replaced(report.question, report.before, report.after)
+                case RowsWritten():
+                    written()
+                case _:
+                    pass
 
         command = ListCollection(kind, collection, str(folder), asked_at, self._archive(), _log_level())
         await self._have_carried_out(command, pass_on)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from msgspec.structs import replace as altered
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tciafs.catalogue import freshness as freshness_module
 from tciafs.catalogue import walks
@@ -22,12 +22,12 @@ from tciafs.catalogue.catalogue import (
     CatalogueConfig,
 )
 from tciafs.catalogue.changes import VOUCHED_TTLS
-from tciafs.catalogue.table import Table
+from tciafs.catalogue.table import Listing, Table
 from tciafs.catalogue.walks import PACE_OF_MANY_S, PACE_S
 from tciafs.errors import Offline, Unreachable
-from tciafs.model import Change
+from tciafs.model import Change, Study
 from tciafs.worker.listing import list_collection
-from tciafs.worker.messages import Report, RowReplaced
+from tciafs.worker.messages import Report, RowReplaced, RowsWritten
 from tests.catalogue.conftest import SERIES, TTL_S, WallClock, opened, refreshed
 from tests.fakes import FakeArchive
 
@@ -41,11 +41,13 @@ class InProcessLister:
         self.archive = archive
 
     async def list_collection(
-        self, kind: str, collection: str, folder: Path, asked_at: float, replaced: Any
+        self, kind: str, collection: str, folder: Path, asked_at: float, replaced: Any, written: Any
     ) -> None:
         def tell(report: Report) -> None:
             if isinstance(report, RowReplaced):
                 replaced(report.question, report.before, report.after)
+            elif isinstance(report, RowsWritten):
+                written()
 
         await list_collection(self.archive, kind, collection, folder, asked_at, tell)
 
@@ -126,6 +128,45 @@ async def test_of_very_many_patients_two_in_a_second_are_asked_about_alone_and_a
         archive.asked.clear()
         await walk(catalogue)
     assert archive.asked == WALK_OF_A_COLLECTION[1:]
+
+
+class WritesAsTold:
+    """A lister whose rows of one study come when the test says so, by patient."""
+
+    def __init__(self) -> None:
+        self.send, self._receive = trio.open_memory_channel[str](0)
+
+    async def list_collection(
+        self, kind: str, collection: str, folder: Path, asked_at: float, replaced: Any, written: Any
+    ) -> None:
+        table = Table.opened(folder)
+        async for patient in self._receive:
+            table.put((kind, collection, patient), Listing((Study("Lung", patient, "1.2"),), asked_at))
+            written()
+        table.close()
+
+
+async def test_who_walks_goes_on_as_soon_as_the_row_of_his_patient_is_written(
+    archive: FakeArchive, config: CatalogueConfig, mock_clock: MockClock
+) -> None:
+    lister = WritesAsTold()
+    came: list[str] = []
+
+    async def ask(patient: str) -> None:
+        await catalogue.studies("Lung", patient)
+        came.append(patient)
+
+    async with opened(archive, config, lister) as catalogue, trio.open_nursery() as nursery:
+        await ask("P000")
+        for patient in ("P003", "P002", "P001"):
+            nursery.start_soon(ask, patient)
+        for patient in ("P001", "P002"):
+            await lister.send.send(patient)
+            await wait_all_tasks_blocked()
+        assert came == ["P000", "P001", "P002"]
+        lister.send.close()
+    assert came == ["P000", "P001", "P002", "P003"]
+    assert archive.asked == [("studies", "Lung", "P000")]
 
 
 async def test_a_patient_without_studies_is_known_by_the_whole_and_not_asked_for(

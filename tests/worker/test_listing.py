@@ -15,7 +15,7 @@ from tciafs.errors import Unreachable, UnreadableAnswer
 from tciafs.model import Partial, Series
 from tciafs.worker import listing as listing_module
 from tciafs.worker.listing import list_collection
-from tciafs.worker.messages import Finished, Report, RowReplaced
+from tciafs.worker.messages import Finished, Report, RowReplaced, RowsWritten
 from tests.fakes import FakeArchive, make_series
 
 PATIENTS = ["P1", "P2", "with / and \0", "Ü", *(f"Q{number}" for number in range(200))]
@@ -52,7 +52,7 @@ async def test_each_patient_gets_all_of_his_series_and_no_others(
     archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
     monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
-    assert await listed(archive, tmp_path) == [Finished()]
+    assert await listed(archive, tmp_path) == [RowsWritten(), Finished()]
     found = dict(rows(tmp_path))
     assert list(found) == PATIENTS
     for patient, listing in found.items():
@@ -96,8 +96,8 @@ async def test_what_changed_is_told_with_both_rows_and_what_came_in_another_orde
     await listed(archive, tmp_path)
     old = next(each for each in archive.holdings if each.patient_id == "P2")
     archive.holdings = [each for each in archive.holdings[::-1] if each is not old]
-    (changed, end) = await listed(archive, tmp_path, asked_at=6.0)
-    assert end == Finished()
+    (changed, *end) = await listed(archive, tmp_path, asked_at=6.0)
+    assert end == [RowsWritten(), Finished()]
     assert isinstance(changed, RowReplaced)
     assert changed.question == ("series", "Lung", "P2")
     before = unpack(changed.question, changed.before).records
@@ -157,5 +157,5 @@ async def test_an_old_row_that_nobody_can_read_is_replaced_without_a_word(
 ) -> None:
     with closing(Table.opened(tmp_path)) as table:
         table.put_rows([(("series", "Lung", "P1"), b"\xc1")])
-    assert await listed(archive, tmp_path) == [Finished()]
+    assert await listed(archive, tmp_path) == [RowsWritten(), Finished()]
     assert len(dict(rows(tmp_path))["P1"].records) == 5

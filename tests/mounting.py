@@ -43,7 +43,7 @@ END_TIMEOUT_S = 20.0
 RUN_TIMEOUT_S = 60.0
 POLL_S = 0.01
 POLL_SHARE = 0.1
-"""What is waited for is looked at so often that a look costs little, and comes a tenth too late at most."""
+"""What is waited for is looked at less often the longer it takes: a look costs the one who is asked, too."""
 MARK = "MOUNTED_FOR_TEST"
 """The name in the environment that a mount's processes inherit."""
 
@@ -79,14 +79,23 @@ def status_of(mount: "Mount") -> dict[str, Any]:
     return found
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = END_TIMEOUT_S) -> None:
-    """Return once `condition()` is true; fails after `timeout_s`, naming what was waited for."""
+def until(
+    condition: Callable[[], object],
+    what: str,
+    timeout_s: float = END_TIMEOUT_S,
+    *,
+    late_by: float = POLL_SHARE,
+) -> None:
+    """Return once `condition()` is true; fails after `timeout_s`, naming what was waited for.
+
+    It may come late by this share of the time that it took; 0 is for tests to which the very moment matters.
+    """
     start = time.monotonic()
     while not condition():
         waited_s = time.monotonic() - start
         if waited_s > timeout_s:
             raise AssertionError(f"{what} did not come about within {timeout_s:g} s")
-        time.sleep(max(POLL_S, POLL_SHARE * waited_s))
+        time.sleep(max(POLL_S, late_by * waited_s))
 
 
 def is_mounted(path: Path) -> bool:

@@ -82,7 +82,7 @@ def test_a_signal_in_the_moment_of_mounting_unmounts_also_where_it_is_repeated(
     folder.mkdir()
     words: list[str | Path] = [folder, "--url", sample.url, "--cache-dir", tmp_path / "cache", "--foreground"]
     with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        until(lambda: is_mounted(folder), "the mount")
+        until(lambda: is_mounted(folder), "the mount", late_by=0)
         for _ in range(times):
             process.send_signal(number)
         _, complaints = process.communicate(timeout=END_S)

@@ -46,13 +46,22 @@ async def test_no_token_is_in_it() -> None:
     assert "s3cret" not in str(asking) + repr(asking)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ssl.SSLError(786688, "[CRYPTO] malloc failure (_ssl.c:3098)"),
+        ssl.SSLError(0, "unknown error (_ssl.c:3063)"),
+    ],
+    ids=["system", "OpenSSL", "unknown"],
+)
 def test_a_process_without_memory_for_certificates_is_not_told_to_look_at_its_settings(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, failure: OSError
 ) -> None:
     def fail() -> ssl.SSLContext:
-        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        raise failure
 
     monkeypatch.setattr(httpx, "create_ssl_context", fail)
-    monkeypatch.setenv("SSL_CERT_DIR", "/certificates/of/this/test")  # there is one context for each
+    monkeypatch.setenv("SSL_CERT_DIR", f"/certificates/{failure}")  # there is one context for each
     with pytest.raises(MemoryError):
         open_client(httpx.URL("http://127.0.0.1"), HttpLimits(), "tests", None)

@@ -20,6 +20,11 @@ from tciafs.errors import Misuse
 
 __all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client", "tls"]
 
+NO_MEMORY = (errno.ENOMEM, 256 | 0xC0000, 0)
+"""How it is said that there is no memory: by the system, by OpenSSL (ERR_R_MALLOC_FAILURE, err.h), and by an
+OpenSSL that has not even the memory to note why it failed.
+"""
+
 AT_ONCE = "tciafs.at_once"
 """An extension of requests: whoever asks wants the body as a whole, and bounds the time it may take."""
 
@@ -144,7 +149,7 @@ def _tls_by(_file: str | None, _folder: str | None) -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:
-        if error.errno == errno.ENOMEM:  # which is nothing that a user has set wrong
+        if error.errno in NO_MEMORY:  # which is nothing that a user has set wrong
             raise MemoryError("there is no memory for the certificates") from error
         raise
 

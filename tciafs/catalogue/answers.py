@@ -96,6 +96,10 @@ class Listings(Protocol):
         """Return the series of a patient."""
         ...
 
+    def at_hand(self, question: Question) -> Answer[Any] | None:
+        """Return a fresh answer to a question, by its kind and what it takes, if that takes no waiting."""
+        ...
+
     async def known_sum(
         self,
         collection: str,

@@ -169,6 +169,14 @@ class Catalogue:
             return Answer(known.records, fresh_until)
         return Answer(known.records, self._fresh_until(question, known))
 
+    def at_hand(self, question: Question) -> Answer[Any] | None:
+        """Return what `answer` does, if it is fresh and takes no waiting; else None."""
+        known = self._remembered.at_hand(question)
+        if known is None or self._freshness.is_unwanted(question, known):
+            return None
+        fresh_until = self._fresh_until(question, known)
+        return None if fresh_until <= time.time() else Answer(known.records, fresh_until)
+
     def _fresh_until(self, question: Question, known: Listing[Any]) -> float:
         if self._config.offline:
             return time.time() + self._config.ttl_s

@@ -95,6 +95,20 @@ class Remembered:
             self._memory.move_to_end(question)
         return listing
 
+    def at_hand(self, question: Question) -> Listing[Any] | None:
+        """Return a listing from memory, or from disk if that takes no waiting; None: see `get`."""
+        if (listing := self.peek(question)) is not None:
+            return listing
+        try:
+            row = self._row_at_once(question)
+            if row is None or len(row) > LONG_ROW_BYTES:
+                return None
+            listing = unpack(question, row)
+        except TABLE_ERRORS:  # held by somebody, or unreadable, of which `get` tells
+            return None
+        self.hold(question, listing)
+        return listing
+
     async def get(self, question: Question) -> Listing[Any] | None:
         """Return a listing from memory or disk; what cannot be read was never there."""
         if (listing := self.peek(question)) is not None:
@@ -242,17 +256,20 @@ class Remembered:
             return None
 
     async def _row(self, question: Question) -> bytes | None:
+        try:
+            return self._row_at_once(question)
+        except TABLE_ERRORS:  # slow, held by somebody, or worth a second look
+            return await self._thread.run(self._table.row, question)
+
+    def _row_at_once(self, question: Question) -> bytes | None:
+        """Return a row without waiting for anybody, None where there is none. Raises TABLE_ERRORS."""
         started_at = trio.current_time()
-        if started_at >= self._slow_until:
-            try:
-                row = self._without_waiting.row(question)
-            except TABLE_ERRORS:
-                pass  # held by somebody, or worth a second look
-            else:
-                if (took_s := trio.current_time() - started_at) > SLOW_READ_S:
-                    self._slow_until = trio.current_time() + SLOW_FOR_TIMES * took_s
-                return row
-        return await self._thread.run(self._table.row, question)
+        if started_at < self._slow_until:
+            raise TimeoutError("the disk was slow a moment ago")
+        row = self._without_waiting.row(question)
+        if (took_s := trio.current_time() - started_at) > SLOW_READ_S:
+            self._slow_until = trio.current_time() + SLOW_FOR_TIMES * took_s
+        return row
 
     def _drop(self, question: Question) -> None:
         if (listing := self._memory.pop(question, None)) is not None:

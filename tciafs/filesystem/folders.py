@@ -71,11 +71,22 @@ class _Below:
     name: Callable[[Sequence[Any], Naming], Mapping[str, Any]]
     key: Callable[[Any], str]
     has_days: bool = False
+    at_hand: Callable[[Any, Whose], "Answer[Any] | None"] = lambda listings, whose: None
+    """The same as `ask` where that takes no waiting, else None."""
 
 
 async def _ask_series(catalogue: "Listings", study: Whose) -> "Answer[Series]":
     collection, patient, study_uid = study
-    answer = await catalogue.series(collection, patient)
+    return _of_study(await catalogue.series(collection, patient), study_uid)
+
+
+def _series_at_hand(catalogue: "Listings", study: Whose) -> "Answer[Series] | None":
+    collection, patient, study_uid = study
+    answer = catalogue.at_hand(("series", collection, patient))
+    return None if answer is None else _of_study(answer, study_uid)
+
+
+def _of_study(answer: "Answer[Series]", study_uid: str) -> "Answer[Series]":
     return replace(answer, records=tuple(each for each in answer.records if each.study_uid == study_uid))
 
 
@@ -113,8 +124,17 @@ BELOW: Mapping[Level, _Below] = {
         study_names,
         attrgetter("study_uid"),
         has_days=True,
+        at_hand=lambda catalogue, patient: catalogue.at_hand(("studies", *patient)),
     ),
-    Level.STUDY: _Below(Level.SERIES, 6, _ask_series, series_names, attrgetter("series_uid"), has_days=True),
+    Level.STUDY: _Below(
+        Level.SERIES,
+        6,
+        _ask_series,
+        series_names,
+        attrgetter("series_uid"),
+        has_days=True,
+        at_hand=_series_at_hand,
+    ),
 }
 """Levels whose folders are made of listings."""
 
@@ -202,10 +222,7 @@ class Folders:
 
     async def get(self, source: "Source", inode: int, level: Level, whose: Whose) -> Folder:
         """Return a folder as fresh as its source has it. Raises what the archive raises."""
-        folder = self._kept.get(inode)
-        # Where the clock was set back meanwhile, the catalogue knows better.
-        if folder is not None and folder.at <= time.time() < folder.fresh_until:
-            self._kept.move_to_end(inode)
+        if (folder := self._fresh(inode)) is not None:
             return folder
         answer = await self._asked(source, inode, level, whose)
         folder = self._kept.get(inode)
@@ -214,6 +231,29 @@ class Folders:
             folder = await made_aside(level, whose, answer.records, self._naming, source.prefix)
             self._keep(inode, folder)
         folder.fresh_until, folder.at = answer.fresh_until, time.time()
+        return folder
+
+    def at_hand(self, source: "Source", inode: int, level: Level, whose: Whose) -> Folder | None:
+        """Return what `get` does where that takes no waiting, else None."""
+        if (folder := self._fresh(inode)) is not None:
+            return folder
+        answer = BELOW[level].at_hand(source.listings, whose)
+        if answer is None or len(answer.records) >= LONG_FOLDER:
+            return None
+        folder = self._kept.get(inode)
+        if folder is None or folder.records != answer.records:
+            folder = made(level, whose, answer.records, self._naming, source.prefix)
+            self._keep(inode, folder)
+        self._failed.pop(inode, None)
+        folder.fresh_until, folder.at = answer.fresh_until, time.time()
+        return folder
+
+    def _fresh(self, inode: int) -> Folder | None:
+        folder = self._kept.get(inode)
+        # Where the clock was set back meanwhile, the catalogue knows better.
+        if folder is None or not folder.at <= time.time() < folder.fresh_until:
+            return None
+        self._kept.move_to_end(inode)
         return folder
 
     def failure_of(self, inode: int) -> TciafsError | None:

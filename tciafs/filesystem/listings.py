@@ -100,7 +100,8 @@ class Snapshot:
         if folder.days is None:
             return Run(folder.encoded[place:end], folder.inodes[place:end], self._attributes(None))
         day = folder.days[place]
-        end = next((each for each in range(place, end) if folder.days[each] != day), end)
+        if end > place + 1:
+            end = next((each for each in range(place, end) if folder.days[each] != day), end)
         return Run(folder.encoded[place:end], folder.inodes[place:end], self._attributes(day))
 
     def remember(self, place: int, end: int) -> None:

@@ -250,6 +250,13 @@ class Tree:
         """Return a folder above the images, to be read. Raises what the archive raises."""
         return Snapshot(self, node, await self._folder(node))
 
+    def listing_at_hand(self, node: Node) -> FolderListing | None:
+        """Return a folder above the images that takes no waiting, to be read; None: it takes some."""
+        if node.level not in (Level.PATIENT, Level.STUDY):
+            return None
+        folder = self.folders.at_hand(self.sources.of(node), node.inode, node.level, node.whose)
+        return None if folder is None else Snapshot(self, node, folder)
+
     def images(self, series: Node, listing: "ImageListing") -> FolderListing:
         """Return a listing of images as one of children of `series`."""
         return ImageFolder(self, series, listing)

@@ -152,6 +152,10 @@ class Selection:
             wanted = [each for each in wanted if (await self.series(collection, each.patient_id)).records]
         return replace(answer, records=tuple(wanted))
 
+    def at_hand(self, question: Question) -> None:
+        """Return None: to choose may take more listings than one."""
+        return
+
     async def studies(self, collection: str, patient: str) -> Answer[Study]:
         """Return the studies of a patient that have anything that was chosen."""
         answer = await self._catalogue.studies(collection, patient)

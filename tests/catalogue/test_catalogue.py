@@ -40,6 +40,36 @@ async def test_an_answer_is_given_from_memory_and_after_a_restart_from_disk(
     assert archive.asked == [question]
 
 
+@pytest.mark.parametrize(("ask", "question", "record"), QUESTIONS, ids=lambda each: str(each)[:20])
+async def test_what_is_known_is_at_hand_from_memory_and_from_disk_as_long_as_it_is_fresh(
+    archive: FakeArchive,
+    config: CatalogueConfig,
+    wall: WallClock,
+    ask: Ask,
+    question: tuple[str, ...],
+    record: object,
+) -> None:
+    async with opened(archive, config) as catalogue:
+        assert catalogue.at_hand(question) is None
+        first = await ask(catalogue)
+        assert catalogue.at_hand(question) == first
+    async with opened(archive, config) as catalogue:
+        assert catalogue.at_hand(question) == first
+        wall.now += TTL_S
+        assert catalogue.at_hand(question) is None
+    assert archive.asked == [question]
+
+
+async def test_what_a_user_wished_to_be_asked_again_is_not_at_hand(
+    catalogue: Catalogue, wall: WallClock
+) -> None:
+    await catalogue.series("Lung", "P1")
+    wall.now += 1
+    await catalogue.refresh("Lung")
+    assert catalogue.at_hand(("series", "Lung", "P1")) is None
+    assert catalogue.at_hand(("patients", "Lung")) is not None
+
+
 async def test_questions_are_told_apart(catalogue: Catalogue, archive: FakeArchive) -> None:
     for collection, patient in (("Lung", "P1"), ("Lung", "P2"), ("LungP", "1"), ("lung", "P1")):
         await catalogue.series(collection, patient)

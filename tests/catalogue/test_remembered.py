@@ -129,6 +129,32 @@ async def test_a_slow_disk_is_left_to_another_thread_for_a_while(
     assert len(tried) == 3
 
 
+async def test_nothing_is_at_hand_while_the_disk_is_slow_or_held(
+    remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(table: Table, question: Question) -> bytes | None:
+        raise sqlite3.OperationalError("database is locked")
+
+    await remembered.write(("patients", "A"), patients("A", 1))
+    remembered._slow_until = trio.current_time() + 1
+    assert remembered.at_hand(("patients", "A")) is None
+    remembered._slow_until = 0.0
+    with monkeypatch.context() as patched:
+        patched.setattr(Table, "row", held)
+        assert remembered.at_hand(("patients", "A")) is None
+    assert remembered.at_hand(("patients", "A")) == patients("A", 1)
+
+
+async def test_what_takes_long_to_decode_is_not_at_hand(
+    remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await remembered.write(("patients", "A"), patients("A", 1))
+    monkeypatch.setattr(remembered_module, "LONG_ROW_BYTES", 1)
+    assert remembered.at_hand(("patients", "A")) is None
+    assert await remembered.get(("patients", "A")) == patients("A", 1)
+    assert remembered.at_hand(("patients", "A")) == patients("A", 1)
+
+
 async def test_a_folder_that_is_read_to_its_end_has_nothing_open_in_it_when_closed(tmp_path: Path) -> None:
     with closing(Remembered(tmp_path)) as remembered:
         await remembered.write(("patients", "A"), patients("A", 1))

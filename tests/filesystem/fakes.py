@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from tciafs.catalogue.catalogue import Answer, Catalogue, CatalogueConfig
+from tciafs.catalogue.table import Question
 from tciafs.filesystem.guard import Admits, Guard, ListingMode
 from tciafs.filesystem.images import Images
 from tciafs.filesystem.interrupts import Interrupts
@@ -58,6 +59,9 @@ class FakeCatalogue:
 
     async def patients(self, collection: str) -> Answer[Patient]:
         return self._answer(await self.archive.patients(collection))
+
+    def at_hand(self, question: Question) -> None:
+        return None
 
     async def studies(self, collection: str, patient: str) -> Answer[Study]:
         return self._answer(await self.archive.studies(collection, patient))

@@ -22,6 +22,7 @@ from tciafs import errors
 from tciafs.errors import NoSuchName, SeriesDamaged, SlowDown, TciafsError, Unreachable
 from tciafs.filesystem.guard import Guard
 from tciafs.filesystem.identities import ROOT_INODE
+from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.nodes import Node
 from tciafs.filesystem.operations import BLOCK_BYTES, LONG_FOLDER_BLOCK_BYTES, NEGATIVE_TIMEOUT_S, Operations
 from tciafs.model import Series
@@ -297,6 +298,21 @@ async def test_access_allows_all_but_writing(core: Core, mode: int, is_allowed: 
 
 
 # Folders
+
+
+@pytest.mark.parametrize("names", [STUDY[:2], STUDY], ids=["patient", "study"])
+async def test_a_folder_whose_listing_is_known_is_opened_without_a_wait(
+    core: Core, replies: Replies, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    await read_folder(core.operations, await opened_folder(core, *names), replies)
+    first, replies.taken = replies.taken, []
+    node = await core.node(*names)
+    core.tree.folders.clear()
+    monkeypatch.setattr(Interrupts, "watching", None)
+    handle = await core.operations.opendir(inode_of(node), context())
+    await read_folder(core.operations, handle, replies)
+    assert [each[:3] for each in replies.taken] == [each[:3] for each in first]
+    assert first
 
 
 async def test_a_folder_is_read_once_with_offsets_that_count_its_entries(

@@ -36,6 +36,8 @@ class Catalogue:
         return self.answer([Collection("Lung")])
     async def patients(self, collection):
         return self.answer(Patient(collection, f"Lung-{each:06}") for each in range(PATIENTS))
+    def at_hand(self, question):
+        return None
     async def studies(self, collection, patient):
         number = int(patient[-6:])
         return self.answer(Study(collection, patient, uid(number, each), None, "", "CT THORAX")

@@ -103,6 +103,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.freshness": "catalogue.changes catalogue.table",
         "catalogue.changes": "model catalogue.table",
         "catalogue.walks": "",
+        "catalogue.wholes": "errors catalogue.answers catalogue.asking catalogue.remembered catalogue.table "
+        "catalogue.walks",
         "catalogue.remembered": "errors catalogue.sums catalogue.table",
         "catalogue.sums": "model",
         "catalogue.summing": "model catalogue.remembered catalogue.sums",

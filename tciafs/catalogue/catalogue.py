@@ -3,8 +3,8 @@
 A question (which patients has this collection?) is answered from memory, else from the disk cache of
 an earlier run, else by the archive, once however many ask. An answer is fresh for the time to live, and
 longer while the archive tells of no change (`changes`); after that it is shown all the same and refreshed
-behind, and kept when the archive fails. Who walks through a collection (`walks`) makes it be listed at once,
-by another process. Used from the daemon's one thread. Must not know of names or inodes.
+behind, and kept when the archive fails. Who walks through a collection makes it be listed at once (`wholes`).
+Used from the daemon's one thread. Must not know of names or inodes.
 """
 
 import datetime as dt
@@ -20,13 +20,13 @@ from typing import Any
 import trio
 
 from tciafs.catalogue.answers import Answer, CatalogueConfig, Event, Lister, Replaced
-from tciafs.catalogue.asking import Asked, Questions
+from tciafs.catalogue.asking import Questions
 from tciafs.catalogue.freshness import Freshness
 from tciafs.catalogue.remembered import Remembered
 from tciafs.catalogue.summing import sum_known
 from tciafs.catalogue.sums import Sum
-from tciafs.catalogue.table import Listing, Question, said, unpack
-from tciafs.catalogue.walks import Walks
+from tciafs.catalogue.table import Listing, Question, said
+from tciafs.catalogue.wholes import Wholes, whole_of
 from tciafs.errors import DeadlinePassed, Offline, TciafsError, UnreadableAnswer
 from tciafs.model import Archive, Change, Collection, Partial, Patient, Series, Study
 
@@ -40,16 +40,9 @@ REFRESH_AGAIN_S = 60.0
 WISH_PATIENCE_S = 3.0
 """So long an old listing that a user wished to be asked for again waits for the new one, the first time."""
 
-WHOLE_PATIENCE_S = 20.0
-"""So long a walker waits for a collection to be listed at once; after that he goes on patient by patient."""
-
 WHOLE_WAIT_S = 120.0
 """So long waits who cannot be answered without a whole collection."""
 
-WHOLE_AGAIN_S = 1800.0
-"""A collection that could not be listed at once (too large, too slow) is not tried again for so long."""
-
-WHOLE_AT_ONCE = 2
 REFRESHES_BEHIND = 8
 """So many old listings are refreshed at once: a walk through old ones must not become a crowd of requests."""
 
@@ -61,7 +54,7 @@ class Catalogue:
     """The listing half of an archive, remembered. Use `Catalogue.running`.
 
     `lister` None means that collections are never listed at once; `on_replaced` is told of changes.
-    `requests` counts what the archive was asked, `events` are the last things worth telling, oldest first.
+    `events` are the last things worth telling, oldest first.
     """
 
     def __init__(
@@ -81,12 +74,19 @@ class Catalogue:
         facts = remembered.fact
         self._freshness = Freshness(config.ttl_s, facts("changes"), facts("forgotten"))
         self._questions = Questions(nursery)
-        self._walks = Walks()
-        self._slow: set[Question] = set()
+        self._wholes: Wholes | None = None
+        if lister is not None:
+            self._wholes = Wholes(
+                lister,
+                config.folder,
+                remembered,
+                self._questions,
+                tell=self._tell,
+                replaced=lambda question, before, after: self.on_replaced(question, before, after),
+            )
         self._tells_changes = True
-        self._wholes = trio.CapacityLimiter(WHOLE_AT_ONCE)
         self._refreshes = 0
-        self.requests = 0
+        self._requests = 0
         self.events: deque[Event] = deque(maxlen=REMEMBERED_EVENTS)
 
     @classmethod
@@ -111,6 +111,11 @@ class Catalogue:
         """Write down since when changes are watched, or each run would trust only what it asked itself."""
         if self._remembered.fact("changes") is None:
             await self._remembered.write_fact("changes", self._freshness.changes.written())
+
+    @property
+    def requests(self) -> int:
+        """How often the archive was asked."""
+        return self._requests + (0 if self._wholes is None else self._wholes.requests)
 
     @property
     def remembered(self) -> int:
@@ -204,23 +209,12 @@ class Catalogue:
         """Return the archive's answer, asked for together with that of all siblings where that is less."""
         if self._config.offline:
             raise Offline(f"the listing of {said(question)} is not in the cache, and --offline is set")
-        if self._lister is not None and await self._is_walk(question):
-            listing = await self._ask_with_siblings(question, self._lister)
-            if listing is not None:
-                return listing
+        if self._wholes is not None and (listing := await self._wholes.answer(question)) is not None:
+            return listing
         return await self._questions.ask(question, partial(self._ask_archive, question)).result()
 
-    async def _is_walk(self, question: Question) -> bool:
-        """Note that a question has to be asked; return whether it is part of a walk through a collection."""
-        if question[0] not in ("studies", "series"):
-            return False
-        _kind, collection, patient = question
-        known = await self._remembered.get(("patients", collection))
-        patients = 0 if known is None else len(known.records)
-        return self._walks.asks(collection, patient, trio.current_time(), patients)
-
     async def _ask_archive(self, question: Question) -> Listing[Any]:
-        self.requests += 1
+        self._requests += 1
         asked_at = time.time()
         kind, *whose = question
         try:
@@ -234,8 +228,8 @@ class Catalogue:
             else:
                 self.events.append(Event(time.time(), f"{said(question)} could not be listed: {error}"))
             raise
-        if whose:
-            self._walks.answered(whose[0], trio.current_time())
+        if whose and self._wholes is not None:
+            self._wholes.answered(whose[0])
         before = await self._remembered.get(question)
         if before is not None and self._freshness.doubts(question, before, listing):
             self._tell(
@@ -271,11 +265,11 @@ class Catalogue:
         waits `WHOLE_WAIT_S` at most, while the listing goes on. Raises what `Archive` raises.
         """
         patients = await self.patients(collection)
-        if self._lister is None:
+        if self._wholes is None:
             listings = [(each, await self.series(collection, each.patient_id)) for each in patients.records]
             some = tuple(each for each, series in listings if any(map(wants, series.records)))
             return Answer(some, patients.fresh_until)
-        await self._ensure_whole("series", collection, self._lister)
+        await self._ensure_whole("series", collection, self._wholes)
         questions: dict[Question, Patient] = {
             ("series", collection, each.patient_id): each for each in patients.records
         }
@@ -295,9 +289,9 @@ class Catalogue:
         """
         return await sum_known(self._remembered, (collection, patient, study_uid), wants)
 
-    async def _ensure_whole(self, kind: str, collection: str, lister: Lister) -> None:
+    async def _ensure_whole(self, kind: str, collection: str, wholes: Wholes) -> None:
         """See to it that the rows of a whole collection are there; old ones are asked for again behind."""
-        whole = (f"every {kind}", collection)
+        whole = whole_of(kind, collection)
         listed_at = await self._remembered.whole_listed_at(kind, collection)
         if listed_at is not None:
             question, listing = ("patients", collection), Listing((Collection(collection),), listed_at)
@@ -308,7 +302,7 @@ class Catalogue:
                 return
         if self._config.offline:
             raise Offline(f"the listing of {said(whole)} is not in the cache, and --offline is set")
-        asked = self._questions.ask(whole, partial(self._list_whole, whole, kind, lister))
+        asked = wholes.ask(kind, collection)
         if listed_at is None:
             with trio.move_on_after(WHOLE_WAIT_S):
                 await asked.result()
@@ -316,62 +310,6 @@ class Catalogue:
             raise DeadlinePassed(
                 f"{said(whole)} did not come within {WHOLE_WAIT_S:g} s; it is still asked for"
             )
-
-    async def _ask_with_siblings(self, question: Question, lister: Lister) -> Listing[Any] | None:
-        """Return the answer as soon as his whole collection has been listed up to a patient; None: ask for it
-        alone.
-        """
-        kind, collection, _patient = question
-        whole = (f"every {kind}", collection)
-        if whole in self._slow or self._questions.failed_within(whole, WHOLE_AGAIN_S):
-            return None
-        asked = self._questions.ask(whole, partial(self._list_whole, whole, kind, lister))
-        known: Listing[Any] | None = None
-        with trio.move_on_after(WHOLE_PATIENCE_S) as patience:
-            known = await self._written_since(asked, question)
-        if patience.cancelled_caught:
-            self._slow.add(whole)
-            return None
-        self._walks.answered(collection, trio.current_time())
-        if asked.listing is None or known is not None:
-            return known
-        # Who is not in it has none. A patient who was there and is not any more: let the archive say that of
-        # him alone.
-        return None if await self._remembered.get(question) is not None else asked.listing
-
-    async def _written_since(self, asked: Asked, question: Question) -> Listing[Any] | None:
-        """Return a row that another process writes, once it is there; None: it has ended without."""
-        while True:
-            is_over, moved = asked.over.is_set(), asked.moved
-            known = await self._remembered.get(question)
-            if known is not None and known.asked_at >= asked.begun_at:
-                return known
-            if is_over:
-                return None
-            await moved.wait()
-
-    async def _list_whole(self, whole: Question, kind: str, lister: Lister) -> Listing[Any]:
-        """Have a collection listed at once; return a listing of nothing, of the moment it was asked for."""
-        _kind, collection = whole
-        self.requests += 1
-        asked_at = time.time()
-        try:
-            async with self._wholes:
-                folder, moved = self._config.folder, partial(self._questions.has_moved, whole)
-                await lister.list_collection(kind, collection, folder, asked_at, self._take_over, moved)
-        except TciafsError as error:
-            self._tell(f"{error}; {collection} is listed patient by patient")
-            raise
-        finally:
-            self._slow.discard(whole)
-        self._remembered.forget_collection(kind, collection)
-        await self._remembered.write_whole(kind, collection, asked_at)
-        return Listing((), asked_at)
-
-    def _take_over(self, question: Question, before: bytes, after: bytes) -> None:
-        """Note that another process has written a row that differs from the one before."""
-        self._remembered.forget(question)
-        self.on_replaced(question, unpack(question, before).records, unpack(question, after).records)
 
     # -- behind -----------------------------------------------------------------------------------
 
@@ -407,7 +345,7 @@ class Catalogue:
         known = self._freshness.changes
         day = known.day_to_ask_from(asked_at)
         if day is not None:
-            self.requests += 1
+            self._requests += 1
             changes = await self._archive.changes(day)
             if changes is None:
                 self._tells_changes = False

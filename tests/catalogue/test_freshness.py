@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import trio
 from msgspec.structs import replace as altered
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from tciafs.catalogue import freshness as freshness_module
 from tciafs.catalogue import walks
 from tciafs.catalogue.catalogue import (
     REFRESHES_BEHIND,
-    WHOLE_AGAIN_S,
-    WHOLE_PATIENCE_S,
     WISH_PATIENCE_S,
     Catalogue,
     CatalogueConfig,
@@ -24,6 +22,7 @@ from tciafs.catalogue.catalogue import (
 from tciafs.catalogue.changes import VOUCHED_TTLS
 from tciafs.catalogue.table import Listing, Table
 from tciafs.catalogue.walks import PACE_OF_MANY_S, PACE_S
+from tciafs.catalogue.wholes import WHOLE_AGAIN_S, WHOLE_PATIENCE_S
 from tciafs.errors import Offline, Unreachable
 from tciafs.model import Change, Study
 from tciafs.worker.listing import list_collection
@@ -150,11 +149,11 @@ async def test_who_walks_goes_on_as_soon_as_the_row_of_his_patient_is_written(
     archive: FakeArchive, config: CatalogueConfig, mock_clock: MockClock
 ) -> None:
     lister = WritesAsTold()
-    came: list[str] = []
+    came = {patient: trio.Event() for patient in PATIENTS[:4]}
 
     async def ask(patient: str) -> None:
         await catalogue.studies("Lung", patient)
-        came.append(patient)
+        came[patient].set()
 
     async with opened(archive, config, lister) as catalogue, trio.open_nursery() as nursery:
         await ask("P000")
@@ -162,10 +161,11 @@ async def test_who_walks_goes_on_as_soon_as_the_row_of_his_patient_is_written(
             nursery.start_soon(ask, patient)
         for patient in ("P001", "P002"):
             await lister.send.send(patient)
-            await wait_all_tasks_blocked()
-        assert came == ["P000", "P001", "P002"]
+            await came[patient].wait()
+        await refreshed(catalogue)
+        assert not came["P003"].is_set()
         lister.send.close()
-    assert came == ["P000", "P001", "P002", "P003"]
+    assert came["P003"].is_set()
     assert archive.asked == [("studies", "Lung", "P000")]
 
 

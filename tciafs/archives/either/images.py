@@ -8,13 +8,7 @@ get them when all are there. Defined here and only here: that, and which way is 
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -180,18 +174,18 @@ class EitherImages:
 
     async def _by_either(self, series: Series, ours: "_Way[T]", theirs: "_Way[T]") -> T:
         """Return what one way gives, the IDC's if it may. Raises what says of both why they do not."""
-        # The IDC sees for itself whether its buckets answer.
-        ways: list[tuple[Route, AbstractContextManager[None], _Way[T]]] = [
-            (self._idc.route, nullcontext(), ours),
-            (self._server, self._server.used(), theirs),
-        ]
+
+        async def watched() -> T:  # the IDC sees for itself whether its buckets answer
+            with self._server.used():
+                return await theirs()
+
+        ways = [(self._idc.route, ours), (self._server, watched)]
         if self._idc.route.is_away or series.series_uid in self._failed:
             ways.reverse()
         failures: list[TciafsError] = []
-        for route, watched, way in ways:
+        for route, way in ways:
             try:
-                with watched:
-                    return await way()
+                return await way()
             except TciafsError as error:
                 log.info("series %s does not come from %s: %s", series.series_uid, route.name, error)
                 failures.append(error)

@@ -81,8 +81,9 @@ class IdcImages:
         return tuple((await self._by_uid(series, received)).values())
 
     def learnt(self, series: IndexedSeries) -> Sequence[KnownImage] | None:
-        """Return the same from memory; None: their headers were never read."""
-        return self._memory.images(series.uuid)
+        """Return the same without the network; None: their headers were never read."""
+        images = self._learnt_by_uid(series)
+        return None if images is None else tuple(images.values())
 
     def names_learnt(self, series: IndexedSeries) -> Mapping[str, str] | None:
         """Return the names of the images by SOP Instance UID; None: their headers were never read."""
@@ -94,18 +95,27 @@ class IdcImages:
     async def _by_uid(
         self, series: IndexedSeries, received: Callable[[int], None] = _ignore
     ) -> Mapping[str, KnownImage]:
+        """Return the images by SOP Instance UID."""
+        images = self._learnt_by_uid(series)
+        return self._as_latest(series, await self._learn(series, received)) if images is None else images
+
+    def _learnt_by_uid(self, series: IndexedSeries) -> Mapping[str, KnownImage] | None:
         """Return the images by SOP Instance UID, of the series asked for last without reading them again.
 
         Its images may be fetched one by one, and there are 91,980 of them in one series.
         """
         uuid, images = self._latest
-        if uuid != series.uuid:
-            known = self._memory.images(series.uuid) or await self._learnt(series, received)
-            images = {each.sop_instance_uid: each for each in known}
-            self._latest = series.uuid, images
+        if uuid == series.uuid:
+            return images
+        known = self._memory.images(series.uuid)
+        return self._as_latest(series, known) if known else None
+
+    def _as_latest(self, series: IndexedSeries, known: Sequence[KnownImage]) -> Mapping[str, KnownImage]:
+        images = {each.sop_instance_uid: each for each in known}
+        self._latest = series.uuid, images
         return images
 
-    async def _learnt(self, series: IndexedSeries, received: Callable[[int], None]) -> Sequence[KnownImage]:
+    async def _learn(self, series: IndexedSeries, received: Callable[[int], None]) -> Sequence[KnownImage]:
         objects = await self._buckets.objects(series.bucket, f"{series.uuid}/")
         if not objects or series.image_count not in (None, len(objects)):
             raise SeriesDamaged(
@@ -176,7 +186,7 @@ class IdcImages:
         """
         if series.uuid not in self._by_name:
             known = await trio.to_thread.run_sync(self._memory.images, series.uuid)
-            images = known or await self._learnt(series, _ignore)
+            images = known or await self._learn(series, _ignore)
             self._by_name[series.uuid] = dict(await trio.to_thread.run_sync(_with_names, images))
         self._by_name.move_to_end(series.uuid)
         while len(self._by_name) > 1 and sum(map(len, self._by_name.values())) > REMEMBERED_IMAGES:

@@ -165,19 +165,22 @@ class Catalogue:
         known = await self._remembered.get(question)
         if known is None:
             known = await self._ask_first_time(question)
+        elif (answer := self._fresh_answer(question, known)) is not None:
+            return answer
         elif self._freshness.is_unwanted(question, known):
             known = await self._ask_for_a_moment(question, known)
         else:
-            fresh_until = self._fresh_until(question, known)
-            if fresh_until <= time.time():
-                self._refresh_behind(question)
-            return Answer(known.records, fresh_until)
+            self._refresh_behind(question)
         return Answer(known.records, self._fresh_until(question, known))
 
     def at_hand(self, question: Question) -> Answer[Any] | None:
         """Return what `answer` does, if it is fresh and takes no waiting; else None."""
         known = self._remembered.at_hand(question)
-        if known is None or self._freshness.is_unwanted(question, known):
+        return None if known is None else self._fresh_answer(question, known)
+
+    def _fresh_answer(self, question: Question, known: Listing[Any]) -> Answer[Any] | None:
+        """Return what is known as an answer, None where the archive should be asked again."""
+        if self._freshness.is_unwanted(question, known):
             return None
         fresh_until = self._fresh_until(question, known)
         return None if fresh_until <= time.time() else Answer(known.records, fresh_until)

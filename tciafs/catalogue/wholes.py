@@ -61,8 +61,7 @@ class Wholes:
 
     def ask(self, kind: str, collection: str) -> Asked:
         """Have all "studies" or "series" of a collection listed, once however many ask."""
-        whole = whole_of(kind, collection)
-        return self._questions.ask(whole, partial(self._list, whole, kind))
+        return self._questions.ask(whole_of(kind, collection), partial(self._list, kind, collection))
 
     async def answer(self, question: Question) -> Listing[Any] | None:
         """Return the answer to a question that is part of a walk, asked together with that of all siblings.
@@ -115,9 +114,9 @@ class Wholes:
                 return None
             await moved.wait()
 
-    async def _list(self, whole: Question, kind: str) -> Listing[Any]:
+    async def _list(self, kind: str, collection: str) -> Listing[Any]:
         """Have a collection listed at once; return a listing of nothing, of the moment it was asked for."""
-        _kind, collection = whole
+        whole = whole_of(kind, collection)
         self.requests += 1
         asked_at = time.time()
         moved = partial(self._questions.has_moved, whole)

@@ -225,13 +225,11 @@ class Folders:
         if (folder := self._fresh(inode)) is not None:
             return folder
         answer = await self._asked(source, inode, level, whose)
-        folder = self._kept.get(inode)
-        # An archive that cannot be asked leaves old answers, and to name 26,000 patients takes long.
-        if folder is None or folder.records != answer.records:
+        folder = self._unchanged(inode, answer)
+        if folder is None:
             folder = await made_aside(level, whose, answer.records, self._naming, source.prefix)
             self._keep(inode, folder)
-        folder.fresh_until, folder.at = answer.fresh_until, time.time()
-        return folder
+        return _renewed(folder, answer)
 
     def at_hand(self, source: "Source", inode: int, level: Level, whose: Whose) -> Folder | None:
         """Return what `get` does where that takes no waiting, else None."""
@@ -240,13 +238,20 @@ class Folders:
         answer = BELOW[level].at_hand(source.listings, whose)
         if answer is None or len(answer.records) >= LONG_FOLDER:
             return None
-        folder = self._kept.get(inode)
-        if folder is None or folder.records != answer.records:
+        self._failed.pop(inode, None)
+        folder = self._unchanged(inode, answer)
+        if folder is None:
             folder = made(level, whose, answer.records, self._naming, source.prefix)
             self._keep(inode, folder)
-        self._failed.pop(inode, None)
-        folder.fresh_until, folder.at = answer.fresh_until, time.time()
-        return folder
+        return _renewed(folder, answer)
+
+    def _unchanged(self, inode: int, answer: "Answer[Any]") -> Folder | None:
+        """Return the folder that is kept, if an answer says nothing new: to name 26,000 patients takes long.
+
+        An archive that cannot be asked leaves old answers.
+        """
+        folder = self._kept.get(inode)
+        return None if folder is None or folder.records != answer.records else folder
 
     def _fresh(self, inode: int) -> Folder | None:
         folder = self._kept.get(inode)
@@ -286,6 +291,11 @@ class Folders:
         self._weight += folder.weight
         while self._weight > WEIGHT_KEPT and len(self._kept) > 1:
             self.drop(next(iter(self._kept)))
+
+
+def _renewed(folder: Folder, answer: "Answer[Any]") -> Folder:
+    folder.fresh_until, folder.at = answer.fresh_until, time.time()
+    return folder
 
 
 # Times

@@ -4,7 +4,6 @@ The StudyIDs, which no index has, are learnt before, as `auto` learns them: from
 walks find is compared.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,16 +33,15 @@ def _whole_index(options: Options) -> Iterator[Line]:
         with tciafs_mounted(nbia.url, learnt, *common, "idc") as mount:
             yield Line("mount, and make the table of the index", f"IDC: {mount.started_s:.1f} s")
         with tciafs_mounted(nbia.url, learnt, *common, "auto") as mount:
-            yield Line("learn all StudyIDs from NBIA", f"auto: {seconds(_found_in, mount.path):.1f} s")
+            yield Line("learn all StudyIDs from NBIA", f"auto: {seconds(_find, mount.path):.1f} s")
         buckets.heads.clear()
         for _ in range(options.rounds):
             found = dict[str, list[bytes]]()
             for archive, took_s in (("idc", walks.ours_s), ("nbia", walks.theirs_s)):
                 folder = _without_listings(learnt, options.scratch / archive)
                 with tciafs_mounted(nbia.url, folder, *common, archive) as mount:
-                    started = time.perf_counter()
-                    found[archive] = _found_in(mount.path)
-                    took_s.append(time.perf_counter() - started)
+                    took_s.append(seconds(_find, mount.path))
+                    found[archive] = _found(mount.path)
                     daemon, *_ = mount.processes()
                     most_bytes[archive] = max(most_bytes.get(archive, 0), memory_of(daemon).most_bytes)
             yield _compared(found["idc"], found["nbia"])
@@ -61,13 +59,20 @@ def _without_listings(learnt: Path, folder: Path) -> Path:
     return folder
 
 
-def _found_in(mountpoint: Path) -> list[bytes]:
-    """Return the folders that `find` finds, sorted."""
-    output = mountpoint.with_name("found")
+def _find(mountpoint: Path) -> None:
+    """Find all folders, the output into a file beside the mount point."""
     what = ("-maxdepth", str(LEVELS), "-type", "d", "-printf", r"%P\n")
-    with output.open("wb") as file:
+    with _output(mountpoint).open("wb") as file:
         run("find", mountpoint, *what, stdout=file, timeout_s=WALK_TIMEOUT_S)
-    return sorted(output.read_bytes().splitlines())
+
+
+def _found(mountpoint: Path) -> list[bytes]:
+    """Return the folders that were found."""
+    return _output(mountpoint).read_bytes().splitlines()
+
+
+def _output(mountpoint: Path) -> Path:
+    return mountpoint.with_name("found")
 
 
 def _compared(ours: Sequence[bytes], theirs: Sequence[bytes]) -> Line:

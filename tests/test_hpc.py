@@ -35,8 +35,13 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def job(manifest: Path, folder: Path, *command: str) -> "Iterator[subprocess.Popen[str]]":
-    """Run a job in a folder of its own; nothing of it may be left, whatever became of it."""
+def job(
+    manifest: Path, folder: Path, *command: str, read_first: str = ""
+) -> "Iterator[subprocess.Popen[str]]":
+    """Run a job in a folder of its own; nothing of it may be left, whatever became of it.
+
+    `read_first` is what its shell obeys before the script.
+    """
     temporary, tools = folder / "tmp", folder / "bin"
     temporary.mkdir()
     tools.mkdir()
@@ -50,7 +55,9 @@ def job(manifest: Path, folder: Path, *command: str) -> "Iterator[subprocess.Pop
         "SLURM_JOB_ID": "7",
         "TCIAFS_ARCHIVE": "sample",
         "XDG_STATE_HOME": str(folder / "state"),
+        "BASH_ENV": str(folder / "read_first"),
     }
+    (folder / "read_first").write_text(read_first)
     words = ["bash", str(JOB), str(manifest), *command]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         yield process
@@ -85,6 +92,21 @@ def test_a_job_that_is_told_to_end_takes_its_command_along(
         running.send_signal(number)
         running.communicate(timeout=WAIT_S)
     assert running.returncode == code
+
+
+TOLD_AT_ONCE = """
+set -T
+trap 'if [[ -z ${told-} && ${1-} == sh && -n $(jobs -p) ]]; then told=1; kill -TERM $$; fi' DEBUG
+"""
+"""Has the shell told to end before the first thing it does after its command has begun (bash, functrace)."""
+
+
+def test_a_job_that_is_told_to_end_as_its_command_begins_takes_it_along(
+    manifest: Path, tmp_path: Path
+) -> None:
+    with job(manifest, tmp_path, "sh", "-c", "exec sleep 600", read_first=TOLD_AT_ONCE) as running:
+        running.communicate(timeout=WAIT_S)
+    assert running.returncode == 143
 
 
 def test_a_job_without_a_command_says_how_it_is_used(manifest: Path, tmp_path: Path) -> None:

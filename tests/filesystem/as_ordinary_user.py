@@ -15,6 +15,8 @@ from typing import Any
 USER, ANOTHER = 65534, 65533
 FUSE_DEVICE = os.makedev(10, 229)
 TIMEOUT_S = 60
+MARK = "MOUNTED_FOR_TEST"
+"""That of tests/mounting, which this, run by itself, cannot import."""
 
 
 def let_all_use_fuse(folder: Path) -> None:
@@ -77,7 +79,12 @@ def tciafs(user: int, repository: Path, *words: str | Path) -> "subprocess.Compl
         user=user,
         group=user,
         extra_groups=[],
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_RUNTIME_DIR": "/nonexistent"},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "XDG_RUNTIME_DIR": "/nonexistent",
+            MARK: os.environ[MARK],
+        },
     )
 
 

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 
 from tests.filesystem import as_ordinary_user
+from tests.mounting import marked_environment, processes_marked, until
 from tests.sample.running import running_sample
 
 REPOSITORY = Path(__file__).parents[2]
@@ -33,13 +35,16 @@ def test_an_ordinary_user_mounts_and_nobody_else_looks_in() -> None:
             sample.url,
             folder,
         ]
+        mark = uuid.uuid4().hex
         done = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", *program],
             check=False,
             capture_output=True,
             text=True,
             timeout=120,
+            env=marked_environment(mark),
         )
+        until(lambda: not processes_marked(mark), "the end of the daemon, which still writes into the folder")
         assert done.returncode == 0, done.stderr
         seen = json.loads(done.stdout)
     code, said = seen["mounted"]

@@ -1,5 +1,8 @@
 """Where a user's login is kept: the desktop's keyring, else a file that nobody else can read.
 
+The file says whose login the keyring has. Who is not in it is a guest, and need not wait for the keyring,
+which takes a tenth of a second to be found, nor for a user to unlock it.
+
 Also found here: a password that a file or systemd hands to a daemon (TCIAFS_PASSWORD_FILE, LoadCredential).
 What `tciafs login` keeps is a refresh token and never a password. Defined here and only here: names,
 places and modes. Calls block, those to a keyring for as long as its user takes to unlock it.
@@ -10,7 +13,9 @@ import os
 import shlex
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +35,10 @@ MOST_BYTES = 64 * 1024
 
 
 class _Kept(msgspec.Struct):
-    """What is kept for one server, as JSON."""
+    """What is kept for one server, as JSON. Without a token, in the file: the keyring has it."""
 
     user: str
-    refresh_token: str
+    refresh_token: str | None
 
     def __repr__(self) -> str:
         return f"_Kept({self.user!r})"
@@ -42,47 +47,59 @@ class _Kept(msgspec.Struct):
 class LoginStore:
     """The login kept for each server, by its address.
 
-    `keyring` is the module of that name or what does the same, None where there is none; `file` holds
-    what a keyring does not.
+    `find_keyring` returns the module keyring or what does the same, None where there is none; it is called
+    once, when a login may be there. `file` holds what a keyring does not, and which logins a keyring has.
     """
 
-    def __init__(self, file: Path | None = None, keyring: Any | None = None) -> None:
+    def __init__(
+        self, file: Path | None = None, find_keyring: Callable[[], Any | None] = lambda: None
+    ) -> None:
         self._file = file or platformdirs.user_data_path("tciafs") / "logins.json"
-        self._keyring = keyring
+        self._find_keyring = find_keyring
 
     @classmethod
     def of_user(cls) -> "LoginStore":
         """Return the store of this user, with the keyring of the desktop if one can be reached."""
-        return cls(keyring=_working_keyring())
+        return cls(find_keyring=_working_keyring)
+
+    @cached_property
+    def _keyring(self) -> Any | None:
+        return self._find_keyring()
 
     def find(self, server: str) -> Login | None:
-        """Return the login kept for a server, None if there is none.
+        """Return the login kept for a server, None if there is none, or in a keyring that does not give it.
 
         Raises Misuse where the file that has it may be read by others.
         """
-        kept = self._in_keyring(server) or self._in_file().get(server)
-        return None if kept is None else Login(kept.user, refresh_token=Secret(kept.refresh_token))
+        kept = self._in_file().get(server)
+        if kept is not None and kept.refresh_token is None:
+            user, kept = kept.user, self._in_keyring(server)
+            if kept is None:
+                # A home folder on two machines, a desktop that is locked, a keyring that somebody cleared.
+                log.warning("the keyring does not give the login of %s here; run: tciafs login", user)
+        if kept is None or kept.refresh_token is None:
+            return None
+        return Login(kept.user, refresh_token=Secret(kept.refresh_token))
 
     def keep(self, server: str, login: Login) -> str:
         """Keep the refresh token of a login, and return where: "the keyring", or the path of a file.
 
-        Raises TciafsError where neither takes it.
+        Raises TciafsError where neither takes it, or the file not that the keyring has it.
         """
         assert login.refresh_token is not None
         kept = _Kept(login.user, login.refresh_token.text)
-        if self._keyring is not None:
-            try:
-                self._keyring.set_password(SERVICE, server, msgspec.json.encode(kept).decode())
-            except Exception as error:  # each desktop's keyring has errors of its own
-                log.info("the keyring takes no login: %s", type(error).__name__)
-            else:
-                self._write({name: one for name, one in self._in_file().items() if name != server})
-                return "the keyring"
-        self._write(self._in_file() | {server: kept})
-        return str(self._file)
+        is_in_keyring = self._give_keyring(server, kept)
+        logins = self._in_file()
+        noted = _Kept(login.user, None) if is_in_keyring else kept
+        if logins.get(server) != noted:
+            self._write(logins | {server: noted})
+        return "the keyring" if is_in_keyring else str(self._file)
 
     def drop(self, server: str) -> bool:
-        """Forget the login of a server; return whether there was one."""
+        """Forget the login of a server, in the keyring too where nothing says that it has one.
+
+        Return whether there was one.
+        """
         found = False
         if self._in_keyring(server) is not None:
             assert self._keyring is not None
@@ -94,6 +111,17 @@ class LoginStore:
             self._write(logins)
             found = True
         return found
+
+    def _give_keyring(self, server: str, kept: _Kept) -> bool:
+        """Return whether there is a keyring that takes it."""
+        if self._keyring is None:
+            return False
+        try:
+            self._keyring.set_password(SERVICE, server, msgspec.json.encode(kept).decode())
+        except Exception as error:  # each desktop's keyring has errors of its own
+            log.info("the keyring takes no login: %s", type(error).__name__)
+            return False
+        return True
 
     def _in_keyring(self, server: str) -> _Kept | None:
         if self._keyring is None:

@@ -1,9 +1,13 @@
 """Where a login is kept: in a keyring or a private file, never where others can read it, never shown."""
 
+import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,19 +95,78 @@ def test_each_server_has_its_own(file: Path) -> None:
     assert not file.exists()
 
 
-def test_with_a_keyring_it_is_there_and_not_in_a_file(file: Path, desktop: Desktop) -> None:
+def test_with_a_keyring_the_token_is_there_and_not_in_the_file(file: Path, desktop: Desktop) -> None:
     LoginStore(file).keep(SERVER, ADA)
-    store = LoginStore(file, keyring)
+    store = LoginStore(file, lambda: keyring)
     assert store.keep(SERVER, ADA) == "the keyring"
-    assert not file.exists()
-    assert store.find(SERVER) == ADA
+    assert json.loads(file.read_bytes()) == {SERVER: {"user": "ada", "refresh_token": None}}
+    assert store.find(SERVER) == LoginStore(file, lambda: keyring).find(SERVER) == ADA
     assert store.drop(SERVER)
     assert desktop.kept == {}
+    assert not file.exists()
+
+
+def test_the_file_is_not_written_again_for_a_token_that_the_keyring_takes(
+    file: Path, desktop: Desktop
+) -> None:
+    store = LoginStore(file, lambda: keyring)
+    store.keep(SERVER, ADA)
+    before = file.stat()
+    store.keep(SERVER, replace(ADA, refresh_token=Secret("renewed")))
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert store.find(SERVER) == replace(ADA, refresh_token=Secret("renewed"))
+
+
+@pytest.mark.parametrize("kept", ["nowhere", "for another server", "in the file"])
+def test_a_keyring_is_looked_for_only_where_a_login_is_said_to_be_in_it(file: Path, kept: str) -> None:
+    def find_keyring() -> None:
+        pytest.fail("the keyring was looked for")
+
+    if kept != "nowhere":
+        LoginStore(file).keep(SERVER if kept == "in the file" else "https://other.example/token", ADA)
+    assert LoginStore(file, find_keyring).find(SERVER) == (ADA if kept == "in the file" else None)
+
+
+def test_a_guest_does_not_wait_for_the_import_of_keyring(tmp_path: Path) -> None:
+    script = (
+        "import sys; from tciafs.credentials import LoginStore\n"
+        "assert LoginStore.of_user().find('https://archive.example/token') is None\n"
+        "assert 'keyring' not in sys.modules"
+    )
+    environment = os.environ | {"XDG_DATA_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+@pytest.mark.expect_log("the keyring does not give the login of ada here; run: tciafs login")
+@pytest.mark.parametrize("keyring_is", ["absent", "locked", "empty"])
+def test_a_login_in_a_keyring_that_does_not_give_it_leaves_a_guest(
+    file: Path, desktop: Desktop, keyring_is: str
+) -> None:
+    LoginStore(file, lambda: keyring).keep(SERVER, ADA)
+    desktop.locked = keyring_is == "locked"
+    if keyring_is == "empty":
+        desktop.kept.clear()
+    store = LoginStore(file, lambda: None if keyring_is == "absent" else keyring)
+    assert login_for(SERVER, None, None, store) is None
+    with pytest.raises(Misuse, match="nobody is logged in, not ada; run: tciafs login --user ada"):
+        login_for(SERVER, "ada", None, store)
+    assert store.drop(SERVER)
+    assert not file.exists()
+
+
+def test_to_log_out_looks_into_the_keyring_whatever_the_file_says(file: Path, desktop: Desktop) -> None:
+    LoginStore(file, lambda: keyring).keep(SERVER, ADA)
+    file.unlink()
+    store = LoginStore(file, lambda: keyring)
+    assert store.find(SERVER) is None
+    assert store.drop(SERVER)
+    assert desktop.kept == {}
+    assert not store.drop(SERVER)
 
 
 def test_where_the_keyring_is_locked_the_file_serves(file: Path, desktop: Desktop) -> None:
     desktop.locked = True
-    store = LoginStore(file, keyring)
+    store = LoginStore(file, lambda: keyring)
     assert store.keep(SERVER, ADA) == str(file)
     assert store.find(SERVER) == ADA
     assert store.drop(SERVER)

@@ -3,6 +3,7 @@
 import shlex
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,13 @@ from tciafs.cli.words import demo_options, mountpoint_in, setting_options, setti
 from tciafs.errors import Unusable
 from tciafs.settings import Settings
 
+if TYPE_CHECKING:
+    from tciafs.control.place import Daemon
+
 __all__ = ["demo", "mount", "umount"]
+
+END_TIMEOUT_S = 5.0
+"""How long a daemon whose mount is gone is waited for; it usually takes a tenth of a second."""
 
 
 @click.command(short_help="Mount the archive at MOUNTPOINT.")
@@ -86,14 +93,29 @@ def demo(
 def umount(mountpoint: str) -> None:
     """Unmount MOUNTPOINT; also clears a mount whose daemon died.
 
+    Returns once the daemon has ended too, so that its cache folder is free; says so if that takes long.
+
     \b
       tciafs umount /mnt/tcia
     """
-    from tciafs.control.place import clear
-    from tciafs.filesystem.mountpoint import unmount
+    from tciafs.control.place import clear, daemon_at
+    from tciafs.filesystem.mountpoint import mounted_at, place_of, remains, unmount
 
-    place = unmount(Path(mountpoint))
+    path = Path(mountpoint)
+    mounted = mounted_at(path)
+    # Now or never: a daemon that ends takes away the socket that it is known by.
+    with daemon_at(place_of(path)) as daemon:
+        place = unmount(path)
+        is_bound_elsewhere = mounted is not None and remains(mounted)
+        if daemon is not None and not is_bound_elsewhere:
+            _see_ended(daemon, place)
     clear(place)
+
+
+def _see_ended(daemon: "Daemon", place: Path) -> None:
+    if not daemon.has_ended(END_TIMEOUT_S):
+        said = f"its daemon (process {daemon.pid}) has not ended within {END_TIMEOUT_S:g} s"
+        click.echo(f"tciafs: {place} is unmounted, but {said}; it still has its cache folder", err=True)
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,13 +9,16 @@ import errno
 import hashlib
 import logging
 import os
+import select
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["clear", "listening", "sockets"]
+__all__ = ["Daemon", "clear", "daemon_at", "listening", "sockets"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,23 @@ RUNTIME_OF_SERVICES = Path("/run")
 
 LONGEST_ADDRESS_BYTES = 107
 """sun_path of unix(7), less its final NUL."""
+
+CREDENTIALS = struct.Struct("iII")
+"""ucred of unix(7): process, user, group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The process behind a mount; it is held, so that no other is meant should its number pass on."""
+
+    pid: int
+    _pidfd: int = field(repr=False)
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Return whether the process has ended, once it has or the time is over."""
+        ends = select.poll()
+        ends.register(self._pidfd, select.POLLIN)
+        return bool(ends.poll(timeout_s * 1000))
 
 
 def sockets(mountpoint: Path) -> list[Path]:
@@ -61,6 +81,21 @@ def listening(mountpoint: Path) -> Iterator[socket.socket | None]:
                 path.unlink()
 
 
+@contextmanager
+def daemon_at(mountpoint: Path) -> Iterator[Daemon | None]:
+    """Hold the daemon of a mount for the length of the block, be it frozen; None if there is none to be seen.
+
+    That is: one of this user that lives, and has a socket. Before Linux 5.3 and in a process namespace that
+    is not the daemon's no process can be held, so that it is None, too.
+    """
+    daemon = _daemon_at(mountpoint)
+    try:
+        yield daemon
+    finally:
+        if daemon is not None:
+            os.close(daemon._pidfd)
+
+
 def clear(mountpoint: Path) -> None:
     """Remove what a daemon that was killed has left at the place of a mount point; a live one's stays."""
     for path in sockets(mountpoint):
@@ -73,6 +108,44 @@ def clear(mountpoint: Path) -> None:
                     path.unlink()
             except OSError:
                 pass
+
+
+def _daemon_at(mountpoint: Path) -> Daemon | None:
+    # A daemon may outlive its mount, and be followed by one that has its socket in another folder.
+    latest = max(sockets(mountpoint), key=_made_ns, default=None)
+    if latest is None:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)  # the queue of a frozen daemon may be full
+        try:
+            caller.connect(os.fsencode(latest))
+            answer = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            pid: int = CREDENTIALS.unpack(answer)[0]
+            pidfd = os.pidfd_open(pid)
+        except (OSError, AttributeError):  # Python may have been built without pidfd_open
+            return None
+        if _hung_up(caller):  # the number may be another process's by now
+            os.close(pidfd)
+            return None
+    return Daemon(pid, pidfd)
+
+
+def _hung_up(caller: socket.socket) -> bool:
+    """Return whether nobody is at the other end any more; who is there says nothing before he is asked."""
+    try:
+        return not caller.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _made_ns(path: Path) -> int:
+    """Return when a file was made that is never written to, in ns; 0 if it is gone."""
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _listen(mountpoint: Path) -> tuple[socket.socket, Path]:

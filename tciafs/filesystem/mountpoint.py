@@ -29,7 +29,9 @@ __all__ = [
     "is_dead",
     "mounted_at",
     "ours_around",
+    "place_of",
     "prepare",
+    "remains",
     "require_fuse",
     "unmount",
 ]
@@ -172,6 +174,19 @@ def mounted_at(mountpoint: Path) -> Mounted | None:
     return found
 
 
+def place_of(mountpoint: Path) -> Path:
+    """Return a mount point as the kernel knows it, without touching what may be mounted there.
+
+    The path may be relative and lead through symbolic links. Raises Unusable where they go in a circle.
+    """
+    return _absolute(mountpoint)
+
+
+def remains(mounted: Mounted) -> bool:
+    """Return whether a mount is still there somewhere, as it is if it was bound to several places."""
+    return any(line.mounted == mounted for line in _lines())
+
+
 def is_automount(mountpoint: Path) -> bool:
     """Return whether somebody who looks into a folder waits for it to be mounted on."""
     mounted = mounted_at(mountpoint)
@@ -259,7 +274,8 @@ def _lines() -> Iterator[_Line]:
 def unmount(mountpoint: Path, *, lazily: bool = False) -> Path:
     """Unmount, and return where it was mounted; `lazily` also what is in use, as is done with a dead mount.
 
-    Raises Misuse if nothing of ours is mounted there, Unusable if it is alive and in use.
+    What is alive and in use stays as it is, also where its daemon is frozen. Raises Misuse if nothing of ours
+    is mounted there, Unusable if it is alive and in use.
     """
     mounted = mounted_at(mountpoint)
     if mounted is None:

@@ -1,16 +1,18 @@
 """Where the control socket is: private to its user, one for each mount point, replaced when it is stale."""
 
+import errno
 import os
 import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tciafs.control import place
-from tciafs.control.place import clear, listening, sockets
+from tciafs.control.place import clear, daemon_at, listening, sockets
 
 MOUNT = Path("/mnt/tcia")
 
@@ -179,3 +181,94 @@ def test_what_a_killed_daemon_left_is_cleared_and_what_a_live_one_has_is_not() -
         os.close(listener.detach())  # as a killed process leaves it
         clear(MOUNT)
         assert sockets(MOUNT) == []
+
+
+# Who is behind a mount
+
+
+def left_behind(path: Path) -> None:
+    """Leave a socket as a daemon does that is killed."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+
+
+def test_the_daemon_of_a_mount_is_who_listens_there_and_is_held_for_the_block() -> None:
+    with listening(MOUNT):
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is not None
+            assert daemon.pid == os.getpid()
+            assert not daemon.has_ended(0)
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(daemon._pidfd)
+        with daemon_at(Path("/mnt/another")) as another:
+            assert another is None
+
+
+def test_a_daemon_that_is_dead_already_is_none() -> None:
+    with listening(MOUNT):
+        (path,) = sockets(MOUNT)
+    left_behind(path)
+    with daemon_at(MOUNT) as daemon:
+        assert daemon is None
+
+
+def test_of_daemons_that_mounted_at_a_place_one_after_the_other_the_latest_is_meant(
+    short: Path,
+) -> None:
+    with listening(MOUNT):
+        (path,) = sockets(MOUNT)
+        later = short / f"tciafs-{os.geteuid()}" / path.name
+        left_behind(later)
+        for at, each in enumerate((path, later)):
+            os.utime(each, (at, at))
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is None
+        os.utime(path, (2, 2))
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is not None
+
+
+def test_a_daemon_that_ends_while_it_is_looked_for_is_none_whoever_has_its_number_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pidfd_open = os.pidfd_open
+    with listening(MOUNT) as listener:
+        assert listener is not None
+
+        def too_late(pid: int) -> int:
+            listener.close()
+            return pidfd_open(pid)
+
+        monkeypatch.setattr(os, "pidfd_open", too_late)
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is None
+
+
+def test_where_processes_cannot_be_held_there_is_no_daemon_to_be_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    with listening(MOUNT):
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is None
+        monkeypatch.delattr(os, "pidfd_open")
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is None
+
+
+def test_a_daemon_that_is_stuck_with_a_full_queue_holds_nobody_up() -> None:
+    with listening(MOUNT) as listener, ExitStack() as callers:
+        assert listener is not None
+        (path,) = sockets(MOUNT)
+        listener.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(str(path))
+        with daemon_at(MOUNT) as daemon:
+            assert daemon is None

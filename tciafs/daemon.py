@@ -156,6 +156,9 @@ def _serve(
     handed: int | None = None,
 ) -> None:
     with starting.without_collector():
+        from tciafs.archives.http.asking import read_certificates_ahead
+
+        read_certificates_ahead()
         import trio
 
         from tciafs.filesystem.mount import run_mount

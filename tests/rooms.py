@@ -225,7 +225,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.sample": "errors",
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
         # The process and its commands.
-        "daemon": "errors settings logs starting systemd filesystem.mount filesystem.mountpoint",
+        "daemon": "errors settings logs starting systemd archives.http.asking filesystem.mount "
+        "filesystem.mountpoint",
         "starting": "",
         "systemd": "",
         "cli": "tciafs errors starting cli",

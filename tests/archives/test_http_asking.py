@@ -1,14 +1,20 @@
-"""What goes out to a server, as the log tells it, and clients that cannot be set up."""
+"""What goes out to a server, as the log tells it, and clients that cannot be set up; certificates."""
 
 import errno
 import logging
 import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tciafs.archives.http.asking import Asking, Span, open_client
+from tciafs.archives.http.asking import Asking, Span, open_client, read_certificates_ahead, tls
 from tciafs.archives.http.limits import HttpLimits
+from tciafs.errors import Misuse
+
+Certificates = Callable[[Callable[[], None]], list[int]]
 
 LOG = logging.getLogger("tciafs.archives.http.client")
 
@@ -65,3 +71,74 @@ def test_a_process_without_memory_for_certificates_is_not_told_to_look_at_its_se
     monkeypatch.setenv("SSL_CERT_DIR", f"/certificates/{failure}")  # there is one context for each
     with pytest.raises(MemoryError):
         open_client(httpx.URL("http://127.0.0.1"), HttpLimits(), "tests", None)
+
+
+# Certificates that are read while something else is done
+
+
+@pytest.fixture
+def certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Certificates:
+    """Have something else done where certificates are read; what it returns has an entry for each reading."""
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # there is one context for each
+
+    def replaced(reading: Callable[[], None]) -> list[int]:
+        readings: list[int] = []
+
+        def create() -> ssl.SSLContext:
+            readings.append(threading.get_ident())
+            reading()
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+        monkeypatch.setattr(httpx, "create_ssl_context", create)
+        return readings
+
+    return replaced
+
+
+def test_who_needs_the_certificates_waits_for_the_thread_that_reads_them(
+    certificates: Certificates,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def read() -> None:
+        begun.set()
+        assert may_end.wait(60)
+
+    readings = certificates(read)
+    ahead = read_certificates_ahead()
+    assert begun.wait(60)
+    contexts: list[ssl.SSLContext] = []
+    asker = threading.Thread(target=lambda: contexts.append(tls()))
+    asker.start()
+    may_end.set()
+    asker.join()
+    ahead.join()
+    assert contexts == [tls()]
+    assert readings == [ahead.ident]
+
+
+def test_what_is_wrong_with_certificates_is_said_to_who_needs_them(
+    certificates: Certificates,
+) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    readings = certificates(fail)
+    read_certificates_ahead().join()
+    with pytest.raises(Misuse, match="SSL_CERT_FILE or SSL_CERT_DIR cannot be used as certificates"):
+        open_client(httpx.URL("http://127.0.0.1"), HttpLimits(), "tests", None)
+    assert len(readings) == 2
+
+
+def test_without_a_thread_to_be_had_they_are_read_when_they_are_needed(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    readings = certificates(lambda: None)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    read_certificates_ahead()
+    assert readings == []
+    assert tls() is tls()
+    assert len(readings) == 1

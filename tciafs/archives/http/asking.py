@@ -1,13 +1,15 @@
 """What goes out to a server: addresses that can work, clients that are set up alike, and what is asked.
 
-No I/O: a client is made here and used by `http`.
+No I/O but the certificates: a client is made here and used by `http`.
 """
 
 import errno
 import logging
 import os
 import ssl
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -18,7 +20,7 @@ import httpx
 from tciafs.archives.http.limits import HttpLimits
 from tciafs.errors import Misuse
 
-__all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client", "tls"]
+__all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client", "read_certificates_ahead", "tls"]
 
 NO_MEMORY = (errno.ENOMEM, 256 | 0xC0000, 0)
 """How it is said that there is no memory: by the system, by OpenSSL (ERR_R_MALLOC_FAILURE, err.h), and by an
@@ -139,9 +141,31 @@ def checked_url(url: str) -> httpx.URL:
 def tls() -> ssl.SSLContext:
     """Return what verifies servers, by SSL_CERT_FILE and SSL_CERT_DIR; one for all that ask under the same.
 
-    To read the certificates takes 30 ms. Raises OSError where they cannot be used, MemoryError.
+    To read the certificates takes 30 to 100 ms; who comes while another thread does so waits for it. Raises
+    OSError where they cannot be used, MemoryError.
     """
-    return _tls_by(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    with _READING:
+        return _tls_by(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+_READING = threading.Lock()
+
+
+def read_certificates_ahead() -> threading.Thread:
+    """Have a thread read the certificates while this one goes on: OpenSSL holds no lock of Python.
+
+    What is wrong with them is not said here but to whoever needs them, who tries once more. Returns the
+    thread, which need not be waited for.
+    """
+
+    def read() -> None:
+        with suppress(OSError, MemoryError):
+            tls()
+
+    reading = threading.Thread(target=read, name="certificates", daemon=True)
+    with suppress(RuntimeError):  # no more threads can be had, so they are read when they are needed
+        reading.start()
+    return reading
 
 
 @lru_cache(maxsize=4)

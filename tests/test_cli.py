@@ -376,6 +376,10 @@ def test_the_commands_of_the_contract_are_there() -> None:
     assert set(contract.split()) <= cli.commands.commands.keys()
 
 
+def test_each_command_has_the_name_that_it_is_found_by() -> None:
+    assert [each.name for each in cli.commands.commands.values()] == list(cli.commands.commands)
+
+
 # Help
 
 

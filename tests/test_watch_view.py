@@ -57,7 +57,7 @@ def test_everything_that_happens_is_shown() -> None:
     for said in (
         "opened     images 10 times since the start, 90% of them from the cache",
         "requests   17 for listings; series: 6 fetched, 7 failed",
-        "line       0B/s now, 9.5M since midnight UTC",
+        "received   0B/s now, 9.5M since midnight UTC",
         "downloads: 1 coming, 1 waiting",
         "Lung/P1  CT Thorax 1mm 1.2.3",
         "12/133 images 6.1M/70M 1.4M/s 0:21 left",

@@ -85,7 +85,7 @@ def _summary_rows(status: "Status", speeds: Speeds) -> Iterator[tuple[str, Rende
     )
     speed = speeds.total()
     now = "" if speed is None else f"{size_text(speed)}/s now, "
-    yield "line", Text(f"{now}{size_text(status.received_today_bytes)} since midnight UTC")
+    yield "received", Text(f"{now}{size_text(status.received_today_bytes)} since midnight UTC")
 
 
 def _downloads(status: "Status", speeds: Speeds, width: int) -> Iterator[RenderableType]:

@@ -48,7 +48,11 @@ GAUGES = (
     _Row("inodes", "Names that the kernel knows.", lambda each: each.inodes),
 )
 COUNTERS = (
-    _Row("received_bytes", "Bytes of images over the line.", lambda each: each.since_start.received_bytes),
+    _Row(
+        "received_bytes",
+        "Bytes of images that came in, inflated.",
+        lambda each: each.since_start.received_bytes,
+    ),
     _Row("series_fetched", "Series that came whole.", lambda each: each.since_start.series_fetched),
     _Row("downloads_failed", "Downloads that failed.", lambda each: each.since_start.series_failed),
     _Row("downloads_refused", "Downloads not allowed to programs.", lambda each: each.since_start.refused),

@@ -20,7 +20,7 @@ SHORTEST_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What had come at a time: in all over the line, and of each series over the line and as images."""
+    """Bytes of images that had come in at a time: in all, and of each series in all and whole."""
 
     at: float
     pid: int
@@ -44,14 +44,14 @@ class Speeds:
             self._seen.popleft()
 
     def total(self) -> float | None:
-        """Return how many bytes a second come over the line for all series, None if that is not known."""
+        """Return how many bytes of images, inflated, come in a second, None if that is not known."""
         if not self._seen:
             return None
         first, last = self._seen[0], self._seen[-1]
         return _rate(last.received_bytes - first.received_bytes, last.at - first.at)
 
     def of(self, download: DownloadStatus) -> float | None:
-        """Return how many bytes a second come over the line for a series, None if that is not known."""
+        """Return how many bytes of a series, inflated, come in a second, None if that is not known."""
         return self._rate_of(download, 0)
 
     def left_s(self, download: DownloadStatus) -> float | None:

@@ -61,7 +61,8 @@ class DownloadStatus(msgspec.Struct, frozen=True):
     """A series under way: `state` is "queued", "arriving" or "verified" (complete, not yet in its place).
 
     Of the images `images` are in and checked, `arrived_bytes` together, to be compared with `image_count`
-    and `listed_bytes`, which the archive lists. `received_bytes` came over the line, compressed.
+    and `listed_bytes`, which the archive lists. `received_bytes` came in by this try,
+    inflated as those are, with what is not checked yet.
     """
 
     series_uid: str
@@ -144,8 +145,8 @@ class SinceStart(msgspec.Struct, frozen=True):
     """What a daemon has counted since it began.
 
     Images that programs opened: those whose bytes were here, and those that were waited for, in vain too.
-    Bytes of images that came over the line; series that came whole, and downloads that failed; and how often
-    a program was not allowed to cause one.
+    Bytes of images that came in, inflated; series that came whole, and downloads that failed; and how often a
+    program was not allowed to cause one.
     """
 
     opened_cached: int = 0

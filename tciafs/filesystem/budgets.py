@@ -81,7 +81,7 @@ class Budgets:
 
     @property
     def received_today_bytes(self) -> int:
-        """How many bytes of images have come over the line on this day."""
+        """How many bytes of images have come in on this day, inflated."""
         self._turn_the_day()
         return self._received_today_bytes
 

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from tests.mounting import PROGRAM, Mount, mounted, program, run, status_of, unt
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
+
+CONTROL = Path(__file__).parents[2] / "docs/control.md"
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,26 @@ def test_a_download_under_way_is_shown(sample: RunningSample, series: ExpectedSe
             "series_failed": 0,
             "refused": 0,
         }
+
+
+def test_bytes_that_came_in_are_counted_inflated_as_help_and_documentation_say(
+    sample: RunningSample, series: ExpectedSeries
+) -> None:
+    zipped_bytes = len(sample.get("v4/getImage", SeriesInstanceUID=series.uid).content)
+    with mounted(sample.url) as mount:
+        assert os.listdir(mount.path / series.path)
+        until(lambda: not status_of(mount)["downloads"], "the end of the download")
+        status, metrics = status_of(mount), program("metrics", mount.path).stdout
+    inflated_bytes = sum(map(len, images_of(sample, series.uid).values()))
+    assert zipped_bytes < 0.9 * inflated_bytes
+    assert status["received_today_bytes"] == inflated_bytes == series.size_bytes
+    assert status["since_start"]["received_bytes"] == inflated_bytes
+    (said,) = (line for line in metrics.splitlines() if line.startswith("tciafs_received_bytes_total{"))
+    assert float(said.split()[-1]) == inflated_bytes
+    (helped,) = (line for line in metrics.splitlines() if "HELP tciafs_received_bytes" in line)
+    documented = re.findall(r"^\|.*received_(?:today_)?bytes.*", CONTROL.read_text(), re.MULTILINE)
+    assert len(documented) == 3
+    assert all("inflated" in line for line in (helped, *documented))
 
 
 def test_a_failure_is_shown_with_its_sentence(sample: RunningSample, series: ExpectedSeries) -> None:

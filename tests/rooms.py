@@ -103,13 +103,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.freshness": "catalogue.changes catalogue.table",
         "catalogue.changes": "model catalogue.table",
         "catalogue.walks": "",
-        "catalogue.wholes": "errors catalogue.answers catalogue.asking catalogue.remembered catalogue.table "
-        "catalogue.walks",
-        "catalogue.remembered": "errors catalogue.sums catalogue.table",
+        "catalogue.wholes": "errors catalogue.answers catalogue.asking catalogue.lately catalogue.remembered "
+        "catalogue.table catalogue.walks",
+        "catalogue.remembered": "errors catalogue.lately catalogue.sums catalogue.table",
+        "catalogue.lately": "catalogue.table",
         "catalogue.sums": "model",
         "catalogue.summing": "model catalogue.remembered catalogue.sums",
         "catalogue.table": "errors model catalogue.sums",
-        "catalogue.answers": "model catalogue.sums catalogue.table",
+        "catalogue.answers": "model catalogue.lately catalogue.sums catalogue.table",
         # What of a catalogue is shown; it is handed one.
         "selection.manifests": "errors",
         "selection.criteria": "model",

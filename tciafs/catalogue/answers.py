@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from tciafs.catalogue.lately import PatientRow
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Question
 from tciafs.model import Change, Collection, Patient, Series, Study, Value
@@ -62,12 +63,13 @@ class Lister(Protocol):
         folder: Path,
         asked_at: float,
         replaced: Callable[[Question, bytes, bytes], None],
-        written: Callable[[], None],
+        written: Callable[[Sequence[PatientRow]], None],
     ) -> None:
         """Ask for all "studies" or "series" of a collection and write a row a patient into the table.
 
         Calls `replaced` with the old row and the new one where they differ, and `written` whenever there are
-        more rows. Raises TciafsError; what was written by then is true.
+        more rows: with some of these, and once all that may be kept in memory were told, with none. Raises
+        TciafsError; what was written by then is true.
         """
         ...
 

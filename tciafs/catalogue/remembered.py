@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from tciafs.catalogue.lately import Lately, PatientRow
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, said, unpack
 from tciafs.errors import Unusable
@@ -75,6 +76,7 @@ class Remembered:
         self._without_waiting = Table.opened(folder, patience_s=0.0)
         self._slow_until = -math.inf
         self._memory: OrderedDict[Question, Listing[Any]] = OrderedDict()
+        self._lately = Lately()
         self._weight = 0
         self._series_written = 0
 
@@ -124,6 +126,7 @@ class Remembered:
     def hold(self, question: Question, listing: Listing[Any]) -> None:
         """Keep a listing in memory."""
         self._drop(question)
+        self._lately.take(question)
         self._memory[question] = listing
         self._weight += _weight(question, listing)
         while self._weight > WEIGHT_IN_MEMORY and len(self._memory) > 1:
@@ -207,6 +210,14 @@ class Remembered:
         """Drop a listing from memory: another process has written it anew on disk."""
         self._drop(question)
 
+    def begin_to_write(self, kind: str, collection: str) -> None:
+        """Note that another process begins to write the rows of a kind and a collection."""
+        self._lately.begin(kind, collection)
+
+    def written(self, kind: str, collection: str, rows: Sequence[PatientRow]) -> None:
+        """Keep rows of it in memory, which are on disk by now."""
+        self._lately.add(kind, collection, rows)
+
     def forget_collection(self, kind: str, collection: str) -> None:
         """Drop the listings of a kind and a collection from memory: another process has written them."""
         self._series_written += kind == "series"
@@ -263,6 +274,8 @@ class Remembered:
 
     def _row_at_once(self, question: Question) -> bytes | None:
         """Return a row without waiting for anybody, None where there is none. Raises TABLE_ERRORS."""
+        if (just_written := self._lately.take(question)) is not None:
+            return just_written
         started_at = trio.current_time()
         if started_at < self._slow_until:
             raise TimeoutError("the disk was slow a moment ago")

@@ -6,7 +6,7 @@ patient. Used from the daemon's one thread.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import trio
 
 from tciafs.catalogue.answers import Lister, Replaced
 from tciafs.catalogue.asking import Asked, Questions
+from tciafs.catalogue.lately import PatientRow
 from tciafs.catalogue.remembered import Remembered
 from tciafs.catalogue.table import Listing, Question, unpack
 from tciafs.catalogue.walks import Walks
@@ -119,11 +120,16 @@ class Wholes:
         whole = whole_of(kind, collection)
         self.requests += 1
         asked_at = time.time()
-        moved = partial(self._questions.has_moved, whole)
+
+        def written(rows: Sequence[PatientRow]) -> None:
+            self._remembered.written(kind, collection, rows)
+            self._questions.has_moved(whole)
+
         try:
             async with self._turns:
+                self._remembered.begin_to_write(kind, collection)
                 await self._lister.list_collection(
-                    kind, collection, self._folder, asked_at, self._take_over, moved
+                    kind, collection, self._folder, asked_at, self._take_over, written
                 )
         except TciafsError as error:
             self._tell(f"{error}; {collection} is listed patient by patient")

@@ -33,6 +33,12 @@ BUCKETS = 64
 ROWS_AT_ONCE = 500
 """Written in one transaction, for whose end the daemon may have to wait."""
 
+TOLD_BYTES = 4 << 20
+"""Of all that is written so much is told to the daemon: some 13,000 patients of one study."""
+
+ROW_IN_MEMORY_BYTES = 200
+"""What a row takes there besides its own bytes."""
+
 LENGTH = struct.Struct("<I")
 
 Record: TypeAlias = Study | Series
@@ -82,12 +88,13 @@ def _write_all(
 ) -> None:
     """Write all rows, and behind those of series what they come to: to read them for that takes seconds."""
     is_summed = kind == "series"
-    total = Sum()
+    total, left_bytes = Sum(), TOLD_BYTES
     if is_summed:
         table.drop_sum(collection)
     while some := list(islice(listings, ROWS_AT_ONCE)):
-        _write(table, some, tell)
-        tell(RowsWritten())
+        rows = _write(table, some, tell)
+        left_bytes -= sum(len(row) + ROW_IN_MEMORY_BYTES for _patient, row in rows)
+        tell(RowsWritten(rows if left_bytes >= 0 else []))
         for _question, listing in some if is_summed else ():
             total.add_patient(listing.records)
     if is_summed:
@@ -96,13 +103,14 @@ def _write_all(
 
 def _write(
     table: Table, listings: Sequence[tuple[Question, Listing[Any]]], tell: Callable[[Report], None]
-) -> None:
-    """Write some rows at once, and tell of those that were there and are others now."""
+) -> list[tuple[str, bytes]]:
+    """Write some rows at once, tell of those that were there and are others now, return them by patient."""
     rows = [(question, pack(question, listing)) for question, listing in listings]
     before = table.put_rows(rows)
     for (question, listing), old, (_, new) in zip(listings, before, rows, strict=True):
         if old is not None and _differs(question, old, listing):
             tell(RowReplaced(question, old, new))
+    return [(patient, row) for (_kind, _collection, patient), row in rows]
 
 
 def _differs(question: Question, before: bytes, listing: Listing[Any]) -> bool:

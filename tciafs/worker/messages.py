@@ -164,7 +164,9 @@ class RowReplaced(msgspec.Struct, frozen=True, tag=True):
 
 
 class RowsWritten(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: some more rows are in the table of listings."""
+    """Worker to daemon: more rows are in the table of listings; the first of them come along, by patient."""
+
+    rows: list[tuple[str, bytes]]
 
 
 class TokenWanted(msgspec.Struct, frozen=True, tag=True):

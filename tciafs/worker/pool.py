@@ -152,7 +152,7 @@ class WorkerPool:
         folder: Path,
         asked_at: float,
         replaced: TellReplaced,
-        written: Callable[[], None],
+        written: Callable[[Sequence[tuple[str, bytes]]], None],
     ) -> None:
         """See `catalogue.Lister.list_collection`."""
 
@@ -160,8 +160,8 @@ class WorkerPool:
             match report:
                 case RowReplaced():
                     replaced(report.question, report.before, report.after)
-                case RowsWritten():
-                    written()
+                case RowsWritten(rows):
+                    written(rows)
                 case _:
                     pass
 

@@ -46,7 +46,7 @@ class InProcessLister:
             if isinstance(report, RowReplaced):
                 replaced(report.question, report.before, report.after)
             elif isinstance(report, RowsWritten):
-                written()
+                written(report.rows)
 
         await list_collection(self.archive, kind, collection, folder, asked_at, tell)
 
@@ -141,7 +141,7 @@ class WritesAsTold:
         table = Table.opened(folder)
         async for patient in self._receive:
             table.put((kind, collection, patient), Listing((Study("Lung", patient, "1.2"),), asked_at))
-            written()
+            written([])
         table.close()
 
 

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 
 from tciafs.catalogue import remembered as remembered_module
 from tciafs.catalogue.remembered import Remembered
-from tciafs.catalogue.table import Listing, Question, Table
-from tciafs.model import Patient
+from tciafs.catalogue.table import Listing, Question, Table, pack
+from tciafs.model import Patient, Study
 
 SLOW_S = 2 * remembered_module.SLOW_READ_S
 
@@ -159,3 +159,48 @@ async def test_a_folder_that_is_read_to_its_end_has_nothing_open_in_it_when_clos
     with closing(Remembered(tmp_path)) as remembered:
         await remembered.write(("patients", "A"), patients("A", 1))
     assert [file.name for file in tmp_path.iterdir()] == ["cache.db"]
+
+
+WRITTEN = ("studies", "Lung", "P1")
+
+
+def studies(uid: str) -> Listing[Study]:
+    return Listing((Study("Lung", "P1", uid),), 1.0)
+
+
+def row_of_p1(uid: str) -> list[tuple[str, bytes]]:
+    return [("P1", pack(WRITTEN, studies(uid)))]
+
+
+async def test_a_row_that_was_just_written_takes_no_look_at_the_disk(remembered: Remembered) -> None:
+    remembered.begin_to_write("studies", "Lung")
+    remembered.written("studies", "Lung", row_of_p1("1.2"))
+    assert remembered.at_hand(WRITTEN) == studies("1.2")
+    remembered.forget(WRITTEN)
+    assert await remembered.get(WRITTEN) is None, "the row was given away, and is on no disk here"
+
+
+@pytest.mark.parametrize("newer", ["held", "written", "begun"])
+async def test_an_older_row_never_comes_back(remembered: Remembered, newer: str) -> None:
+    remembered.begin_to_write("studies", "Lung")
+    remembered.written("studies", "Lung", row_of_p1("1.2"))
+    expected: Listing[Study] | None = studies("1.3")
+    if newer == "held":
+        remembered.hold(WRITTEN, studies("1.3"))
+        await remembered.write(WRITTEN, studies("1.3"))
+        remembered.forget(WRITTEN)
+    elif newer == "written":
+        remembered.written("studies", "Lung", row_of_p1("1.3"))
+    else:
+        remembered.begin_to_write("studies", "Lung")
+        expected = None
+    assert await remembered.get(WRITTEN) == expected
+
+
+async def test_rows_of_the_last_two_collections_wait_to_be_read(remembered: Remembered) -> None:
+    for collection in ("Lung", "Breast", "Head"):
+        remembered.begin_to_write("studies", collection)
+        remembered.written("studies", collection, row_of_p1("1.2"))
+    remembered.written("studies", "Lung", row_of_p1("1.2"))  # which comes late
+    here = [name for name in ("Lung", "Breast", "Head") if remembered.at_hand(("studies", name, "P1"))]
+    assert here == ["Breast", "Head"]

@@ -47,18 +47,40 @@ def rows(folder: Path, kind: str = "series") -> Iterator[tuple[str, Listing[Seri
                 yield patient, found
 
 
+def unpacked(told: Sequence[Report]) -> dict[str, Listing[Series]]:
+    """Return the listings in rows that were told of, by patient; nothing else may have been told."""
+    assert all(isinstance(each, RowsWritten) for each in told)
+    rows = [row for each in told if isinstance(each, RowsWritten) for row in each.rows]
+    return {patient: unpack(("series", "Lung", patient), row) for patient, row in rows}
+
+
 @pytest.mark.parametrize("in_memory", [20_000, 7, 300])
 async def test_each_patient_gets_all_of_his_series_and_no_others(
     archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
     monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
-    assert await listed(archive, tmp_path) == [RowsWritten(), Finished()]
+    *told, end = await listed(archive, tmp_path)
+    assert end == Finished()
     found = dict(rows(tmp_path))
+    assert unpacked(told) == found
     assert list(found) == PATIENTS
     for patient, listing in found.items():
         assert listing.asked_at == 5.0
         assert len(listing.records) == 5
         assert set(listing.records) == {each for each in archive.holdings if each.patient_id == patient}
+
+
+async def test_rows_are_told_up_to_a_bound_and_that_there_are_more_behind_it(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_module, "ROWS_AT_ONCE", 50)
+    first, *_others = await listed(archive, tmp_path / "all")
+    assert isinstance(first, RowsWritten)
+    size_bytes = sum(len(row) + listing_module.ROW_IN_MEMORY_BYTES for _patient, row in first.rows)
+    monkeypatch.setattr(listing_module, "TOLD_BYTES", size_bytes)
+    told = await listed(archive, tmp_path / "bounded")
+    assert told == [first, *[RowsWritten([])] * 4, Finished()]
+    assert dict(rows(tmp_path / "bounded")) == dict(rows(tmp_path / "all"))
 
 
 @pytest.mark.parametrize("in_memory", [20_000, 7])
@@ -97,7 +119,7 @@ async def test_what_changed_is_told_with_both_rows_and_what_came_in_another_orde
     old = next(each for each in archive.holdings if each.patient_id == "P2")
     archive.holdings = [each for each in archive.holdings[::-1] if each is not old]
     (changed, *end) = await listed(archive, tmp_path, asked_at=6.0)
-    assert end == [RowsWritten(), Finished()]
+    assert unpacked(end[:-1]) == dict(rows(tmp_path))
     assert isinstance(changed, RowReplaced)
     assert changed.question == ("series", "Lung", "P2")
     before = unpack(changed.question, changed.before).records
@@ -157,5 +179,6 @@ async def test_an_old_row_that_nobody_can_read_is_replaced_without_a_word(
 ) -> None:
     with closing(Table.opened(tmp_path)) as table:
         table.put_rows([(("series", "Lung", "P1"), b"\xc1")])
-    assert await listed(archive, tmp_path) == [RowsWritten(), Finished()]
+    *told, _end = await listed(archive, tmp_path)
+    assert unpacked(told) == dict(rows(tmp_path))
     assert len(dict(rows(tmp_path))["P1"].records) == 5

@@ -12,15 +12,11 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from tciafs.errors import Unusable
-from tciafs.naming import DATA_USAGE_POLICY_URL
+from tciafs.policy import DATA_USAGE_POLICY_URL
 
-__all__ = ["POLICY_IN_SHORT", "agree", "has_agreed", "must_agree"]
+__all__ = ["agree", "has_agreed", "must_agree"]
 
 POLICY_DOMAIN = "cancerimagingarchive.net"
-POLICY_IN_SHORT = (
-    "In short: do not try to identify or to contact participants, obey the licence of each data set, cite "
-    "what you use, and acknowledge TCIA."
-)
 FILE_NAME = "policy.json"
 
 

@@ -16,16 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-import platformdirs
-
 from tciafs import request_ids
-from tciafs.control.report import printable
-from tciafs.errors import Unusable
+from tciafs.log_files import ONLY_US, log_file_of, open_log
+from tciafs.printable import printable
 from tciafs.settings import Settings
 
 __all__ = [
-    "log_file_of",
-    "open_log",
     "reopen",
     "set_level",
     "stacks_on_signal",
@@ -34,7 +30,6 @@ __all__ = [
 ]
 
 OURS = "tciafs"
-ONLY_US = 0o600
 
 
 class LogFile(logging.StreamHandler[TextIO]):
@@ -96,21 +91,6 @@ class LogFile(logging.StreamHandler[TextIO]):
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         self.reopen()
-
-
-def log_file_of(settings: Settings) -> Path:
-    """Return where a daemon in the background logs."""
-    return settings.log_file or platformdirs.user_log_path("tciafs") / "tciafs.log"
-
-
-def open_log(file: Path) -> TextIO:
-    """Return a log file, opened to be written behind its end. Raises Unusable."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, ONLY_US)
-        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise Unusable(f"the log file {file} cannot be written: {error.strerror}") from error
 
 
 def start_logging(settings: Settings, *, in_background: bool) -> None:

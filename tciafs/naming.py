@@ -16,9 +16,9 @@ from typing import TypeVar, overload
 
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import Collection, ImageKey, Patient, Series, Study
+from tciafs.policy import DATA_USAGE_POLICY_URL
 
 __all__ = [
-    "DATA_USAGE_POLICY_URL",
     "NAME_LIMIT_BYTES",
     "ImageKey",
     "Naming",
@@ -37,7 +37,6 @@ __all__ = [
     "study_names",
 ]
 
-DATA_USAGE_POLICY_URL = "https://www.cancerimagingarchive.net/data-usage-policies-and-restrictions/"
 NAME_LIMIT_BYTES = 255
 
 _Record = TypeVar("_Record")

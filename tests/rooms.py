@@ -13,14 +13,17 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # The ground floor.
         "errors": "",
         "model": "",
-        "naming": "errors model",
+        "policy": "",
+        "printable": "",
+        "naming": "errors model policy",
         "headers": "plain_headers",
         "plain_headers": "",
         "setting_kinds": "",
         "settings": "setting_kinds",
         "setting_sources": "errors setting_kinds settings",
         "request_ids": "",
-        "logs": "errors settings control.report request_ids",
+        "log_files": "errors settings",
+        "logs": "log_files printable settings request_ids",
         # Both ends of the control socket; what stands behind a command is handed to the server.
         "control": "",
         "control.known_values": "",
@@ -32,7 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "control.series_values "
         "control.values",
         "control.place": "",
-        "control.report": "control.values",
+        "control.report": "control.values printable",
         "control.speeds": "control.values",
         "control.failed_table": "control.report control.values",
         "control.client": "errors control.usage_values control.known_values control.place "
@@ -121,7 +124,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.table selection",
         "selection.kept": "errors hidden naming selection.manifests",
         "selection.views": "errors hidden model catalogue.answers catalogue.table selection",
-        "agreement": "errors naming",
+        "agreement": "errors policy",
         "metadata": "naming",
         # Plain copies: an ordinary reader of a mount.
         "citations": "",
@@ -215,8 +218,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.handles filesystem.identities filesystem.images filesystem.listings filesystem.nodes "
         "filesystem.part_or_whole filesystem.reading filesystem.tree",
         "filesystem.choosing": "selection settings",
-        "filesystem.mount": "errors hidden model naming settings archives catalogue control selection store "
-        "systemd worker filesystem",
+        "filesystem.mount": "errors hidden model naming policy settings archives catalogue control selection "
+        "store systemd worker filesystem",
         "filesystem.configs": "errors settings archives.either.config archives.http.limits "
         "archives.idc.config archives.idc.index archives.idc.making "
         "archives.nbia.login archives.nbia.archive archives.opening "
@@ -226,15 +229,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.sample": "errors",
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
         # The process and its commands.
-        "daemon": "errors settings logs starting systemd archives.http.asking filesystem.mount "
-        "filesystem.mountpoint",
+        "launching": "errors settings daemon logs log_files systemd filesystem.mountpoint",
+        "daemon": "errors settings logs starting archives.http.asking filesystem.mount",
         "starting": "",
         "systemd": "",
         "cli": "tciafs errors starting cli",
         "cli.words": "cli.completing errors setting_kinds setting_sources settings",
         "cli.output": "errors",
         "cli.completing": "errors control.report filesystem.mountpoint",
-        "cli.agreeing": "errors naming settings agreement cli.output",
+        "cli.agreeing": "errors policy settings agreement cli.output",
         "cli.citing": "errors naming cli.completing citations control.client control.report cli.daemons "
         "cli.exporting cli.output",
         "cli.measuring": "cli.completing hidden control.report cli.daemons cli.exporting cli.output",
@@ -244,11 +247,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cli.exporting": "cli.completing errors export.folders export.mounted export.tars cli.daemons "
         "cli.output "
         "control.report",
-        "cli.mounting": "cli.completing errors settings systemd daemon filesystem.mountpoint control.place "
-        "cli.agreeing cli.output cli.words",
+        "cli.mounting": "cli.completing errors settings systemd launching filesystem.mountpoint "
+        "control.place cli.agreeing cli.output cli.words",
         "cli.serving": "errors systemd filesystem.attaching filesystem.configs filesystem.mountpoint "
         "cli.words",
-        "cli.mount_helper": "errors setting_sources settings daemon filesystem.mountpoint cli.agreeing "
+        "cli.mount_helper": "errors setting_sources settings launching filesystem.mountpoint cli.agreeing "
         "cli.output",
         "doctor": "errors settings credentials archives.http.limits archives.idc.index archives.nbia.login "
         "archives.http.probe archives.opening filesystem.mountpoint",
@@ -305,14 +308,14 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "prometheus_client": "control.metrics",
         "isal": "archives.unzip catalogue.table store.pack worker.fetching store.checking",
         "stamina": "archives.http.client worker.fetching",
-        "click": "cli daemon",
+        "click": "cli launching",
         "rich": "cli.bars cli.prefetching cli.watching cli.watch_view",
     }.items()
 }
 """Libraries that could be replaced in one place."""
 
 WITHOUT_TRIO = names(
-    "errors hidden request_ids logs "
+    "errors hidden request_ids log_files logs policy printable launching "
     "model naming headers plain_headers setting_kinds setting_sources settings agreement citations "
     "metadata export "
     "archives.unzip "

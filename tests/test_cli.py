@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tciafs import __version__, agreement, cli, daemon
+from tciafs import __version__, agreement, cli, launching
 from tciafs.errors import AccessDenied, Misuse, TciafsError, Unreachable, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.settings import Settings, declarations
@@ -41,8 +41,8 @@ class Mounts:
         self.has_agreed = True
         monkeypatch.setattr(mountpoints, "prepare", lambda path: path)
         monkeypatch.setattr(agreement, "has_agreed", lambda: self.has_agreed)
-        monkeypatch.setattr(daemon, "start", self._start)
-        monkeypatch.setattr(daemon, "run_in_foreground", self._run)
+        monkeypatch.setattr(launching, "start", self._start)
+        monkeypatch.setattr(launching, "run_in_foreground", self._run)
 
     def _note(self, settings: Settings, mountpoint: Path, is_foreground: bool) -> None:
         if self.failure is not None:

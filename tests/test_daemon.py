@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tciafs import daemon
+from tciafs import daemon, launching
 from tciafs.errors import AccessDenied, Misuse, TciafsError, Unreachable, Unusable
 from tciafs.settings import Settings
 
@@ -29,7 +29,7 @@ Daemons = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
-    """Let the collector look again through what `_serve` hides from it."""
+    """Let the collector look again through what `serve` hides from it."""
     yield
     gc.unfreeze()
 
@@ -83,7 +83,7 @@ READ = "settings = sys.stdin.buffer.read()\n"
 
 def test_the_first_message_of_a_daemon_is_given_back(replaced: Daemons, tmp_path: Path) -> None:
     replaced(READ + """answer('{"message": "/mnt: 6 collections."}'); time.sleep(60)""")
-    assert daemon.start(settings_in(tmp_path), Path("/mnt")) == "/mnt: 6 collections."
+    assert launching.start(settings_in(tmp_path), Path("/mnt")) == "/mnt: 6 collections."
 
 
 def test_what_a_daemon_says_while_it_takes_long_is_passed_on(
@@ -93,7 +93,7 @@ def test_what_a_daemon_says_while_it_takes_long_is_passed_on(
         READ + """answer('{"waiting": "making a table"}'); answer('{"waiting": "still"}')\n"""
         """answer('{"message": "/mnt: 6 collections."}'); time.sleep(60)"""
     )
-    assert daemon.start(settings_in(tmp_path), Path("/mnt")) == "/mnt: 6 collections."
+    assert launching.start(settings_in(tmp_path), Path("/mnt")) == "/mnt: 6 collections."
     assert capsys.readouterr().err == "tciafs: making a table\ntciafs: still\n"
 
 
@@ -102,7 +102,7 @@ def test_a_daemon_that_ends_while_it_takes_long_has_ended_without_a_word(
 ) -> None:
     replaced(READ + """answer('{"waiting": "making a table"}')""")
     with pytest.raises(TciafsError, match="ended without a word"):
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
 
 
 def test_settings_travel_by_stdin_where_no_process_list_shows_them(replaced: Daemons, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_settings_travel_by_stdin_where_no_process_list_shows_them(replaced: Dae
         READ + "open(folder + '/settings', 'wb').write(settings)\nanswer('{\"message\": \"ready\"}')"
     )
     settings = settings_in(tmp_path, url="https://secret.example", cache_size=1 << 40, offline=True)
-    daemon.start(settings, Path("/mnt/tcia"))
+    launching.start(settings, Path("/mnt/tcia"))
     words = (folder / "command").read_bytes().split(b"\0")
     assert words[1:] == [b"-P", b"-m", b"tciafs.daemon", b"/mnt/tcia"]
     sent = (folder / "settings").read_bytes()
@@ -122,13 +122,13 @@ def test_all_settings_arrive_as_they_were_sent() -> None:
         Settings(),
         Settings(cache_dir=Path("/var/cache/größe"), log_file=Path("/log"), uid=0, gid=65534, umask=0o077),
     ):
-        sent = daemon._encode(settings)
+        sent = launching._encode(settings)
         assert msgspec.json.decode(sent, type=Settings, dec_hook=daemon._decode_path) == settings
 
 
 def test_a_mount_point_that_is_no_unicode_is_passed_on_as_it_is(replaced: Daemons, tmp_path: Path) -> None:
     folder = replaced(READ + """answer('{"message": "ready"}')""")
-    daemon.start(settings_in(tmp_path), Path("/mnt/\udcff"))
+    launching.start(settings_in(tmp_path), Path("/mnt/\udcff"))
     assert (folder / "command").read_bytes().endswith(b"\0/mnt/\xff")
 
 
@@ -139,7 +139,7 @@ def test_an_error_of_the_daemon_is_raised_as_what_it_is(
     word = json.dumps({"error": kind.__name__, "message": "the reason"})
     replaced(READ + f"answer({word!r}); sys.exit({kind.exit_code})")
     with pytest.raises(kind, match=r"^the reason$") as raised:
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
     assert type(raised.value) is kind
 
 
@@ -160,30 +160,30 @@ def test_a_daemon_that_ends_without_a_word_is_told_with_its_log(
     replaced(script)
     log = tmp_path / "logs" / "log"
     with pytest.raises(TciafsError, match=f"the daemon ended without a word; see {log}"):
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
 
 
 def test_a_daemon_that_ends_before_it_reads_its_settings_is_told_too(
     replaced: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replaced("os.close(0); open(folder + '/closed', 'w').close(); sys.exit(1)")
-    encode = daemon._encode
+    encode = launching._encode
 
     def late(settings: Settings) -> bytes:
         while not (tmp_path / "closed").exists():
             pass
         return encode(settings)
 
-    monkeypatch.setattr(daemon, "_encode", late)
+    monkeypatch.setattr(launching, "_encode", late)
     with pytest.raises(TciafsError, match="without a word"):
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
 
 
 def test_what_a_daemon_complains_of_is_in_its_log(replaced: Daemons, tmp_path: Path) -> None:
     replaced(READ + "sys.stderr.write('ImportError: no module\\n'); sys.exit(1)")
     for _ in range(2):
         with pytest.raises(TciafsError, match="without a word"):
-            daemon.start(settings_in(tmp_path), Path("/mnt"))
+            launching.start(settings_in(tmp_path), Path("/mnt"))
     assert (tmp_path / "logs" / "log").read_text() == "ImportError: no module\n" * 2
 
 
@@ -193,7 +193,7 @@ def test_without_a_log_file_the_log_is_in_the_users_folder_for_logs(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     replaced(READ + "sys.exit(1)")
     with pytest.raises(TciafsError, match="tciafs") as raised:
-        daemon.start(Settings(), Path("/mnt"))
+        launching.start(Settings(), Path("/mnt"))
     log = Path(str(raised.value).rpartition(" ")[2])
     assert log.is_relative_to(tmp_path / "state")
     assert log.exists()
@@ -206,9 +206,9 @@ def test_a_log_that_cannot_be_written_is_told_before_anything_starts(
     folder = replaced("")
     (tmp_path / "logs").touch()
     with pytest.raises(Unusable, match=r"the log file .*/logs/log cannot be written: "):
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
     with pytest.raises(Unusable, match="cannot be written: Is a directory"):
-        daemon.start(Settings(log_file=tmp_path), Path("/mnt"))
+        launching.start(Settings(log_file=tmp_path), Path("/mnt"))
     assert not (folder / "command").exists()
 
 
@@ -216,13 +216,13 @@ def test_a_log_that_cannot_be_written_is_told_before_anything_starts(
 def ended(monkeypatch: pytest.MonkeyPatch) -> "list[subprocess.Popen[bytes]]":
     """The daemons that were told to end, and have ended."""
     ended: list[subprocess.Popen[bytes]] = []
-    real = daemon._end
+    real = launching._end
 
     def end(process: "subprocess.Popen[bytes]") -> None:
         real(process)
         ended.append(process)
 
-    monkeypatch.setattr(daemon, "_end", end)
+    monkeypatch.setattr(launching, "_end", end)
     return ended
 
 
@@ -233,9 +233,9 @@ def test_a_daemon_that_says_nothing_is_told_to_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     replaced(READ + "time.sleep(60)")
-    monkeypatch.setattr(daemon, "START_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(launching, "START_TIMEOUT_S", 0.0)
     with pytest.raises(TciafsError, match=r"the daemon did not answer within 0 s; see .*/log"):
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
     assert [process.returncode for process in ended] == [-signal.SIGTERM]
 
 
@@ -251,19 +251,19 @@ def test_ctrl_c_while_the_daemon_starts_ends_the_daemon(
     replaced(READ + "time.sleep(60)")
     monkeypatch.setattr(select, "select", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        daemon.start(settings_in(tmp_path), Path("/mnt"))
+        launching.start(settings_in(tmp_path), Path("/mnt"))
     assert [process.returncode for process in ended] == [-signal.SIGTERM]
 
 
 def test_a_daemon_that_does_not_end_when_told_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import signal; signal.signal(15, signal.SIG_IGN); print(flush=True); input()"
-    monkeypatch.setattr(daemon, "END_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(launching, "END_TIMEOUT_S", 0.1)
     with subprocess.Popen(
         [sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        daemon._end(process)
+        launching._end(process)
         assert process.returncode == -signal.SIGKILL
 
 
@@ -273,16 +273,16 @@ def test_a_daemon_that_does_not_end_when_told_is_killed(monkeypatch: pytest.Monk
 def be_the_daemon(
     serve: str, settings: Settings | None = None, mountpoint: str = "/mnt"
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run the real daemon with `_serve` replaced by a script that finds its parameters."""
+    """Run the real daemon with `serve` replaced by a script that finds its parameters."""
     program = (
         "import sys, logging, tciafs.daemon as daemon\n"
         "from tciafs.errors import *\n"
-        f"def _serve(settings, mountpoint, ready, waiting):\n    {serve}\n"
-        f"daemon._serve = _serve\nsys.argv = ['daemon', {mountpoint!r}]\ndaemon.main()"
+        f"def serve(settings, mountpoint, ready, waiting):\n    {serve}\n"
+        f"daemon.serve = serve\nsys.argv = ['daemon', {mountpoint!r}]\ndaemon.main()"
     )
     return subprocess.run(
         [sys.executable, "-c", program],
-        input=daemon._encode(settings or Settings()),
+        input=launching._encode(settings or Settings()),
         capture_output=True,
         check=False,
         timeout=60,
@@ -337,7 +337,7 @@ def test_a_surprise_is_logged_with_its_traceback_and_not_said() -> None:
 def test_a_daemon_whose_starter_was_killed_serves_all_the_same() -> None:
     program = (
         "import sys, os, tciafs.daemon as daemon\n"
-        "daemon._serve = lambda settings, mountpoint, ready, waiting: (ready('x'), os.write(2, b'served'))\n"
+        "daemon.serve = lambda settings, mountpoint, ready, waiting: (ready('x'), os.write(2, b'served'))\n"
         "sys.argv = ['daemon', '/mnt']\ndaemon.main()"
     )
     reading, writing = os.pipe()
@@ -345,7 +345,7 @@ def test_a_daemon_whose_starter_was_killed_serves_all_the_same() -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
-            input=daemon._encode(Settings()),
+            input=launching._encode(Settings()),
             stdout=writing,
             stderr=subprocess.PIPE,
             check=False,
@@ -375,7 +375,7 @@ def test_the_mistake_inside_nested_groups_is_what_is_raised(monkeypatch: pytest.
 
     monkeypatch.setattr(mount, "run_mount", run_mount)
     with pytest.raises(Unusable, match="the mistake"):
-        daemon._serve(Settings(), Path("/mnt"), print, print)
+        daemon.serve(Settings(), Path("/mnt"), print, print)
 
 
 def test_the_collector_need_not_look_through_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +385,7 @@ def test_the_collector_need_not_look_through_what_was_imported(monkeypatch: pyte
         assert gc.get_freeze_count() > 10_000
 
     monkeypatch.setattr(mount, "run_mount", run_mount)
-    daemon._serve(Settings(), Path("/mnt"), print, print)
+    daemon.serve(Settings(), Path("/mnt"), print, print)
 
 
 def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +396,7 @@ def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: 
 
     monkeypatch.setattr(mount, "run_mount", run_mount)
     with pytest.raises(ExceptionGroup, match="a"):
-        daemon._serve(Settings(), Path("/mnt"), print, print)
+        daemon.serve(Settings(), Path("/mnt"), print, print)
 
 
 # In the foreground
@@ -411,7 +411,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         mounted.append(mountpoint)
         ready(f"{mountpoint}: ready")
 
-    monkeypatch.setattr(daemon, "_serve", serve)
+    monkeypatch.setattr(daemon, "serve", serve)
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     return mounted
 
@@ -420,7 +420,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_in_the_foreground_the_message_is_on_stdout(
     served: list[Path], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    daemon.run_in_foreground(Settings(), Path("/mnt/\udcff"))
+    launching.run_in_foreground(Settings(), Path("/mnt/\udcff"))
     assert capfdbinary.readouterr().out == b"/mnt/\xff: ready\n"
 
 
@@ -430,11 +430,11 @@ def test_in_the_foreground_the_log_is_where_it_is_wanted(
 ) -> None:
     expect_log("something is odd")
     log = tmp_path / "logs" / "log"
-    daemon.run_in_foreground(Settings(log_file=log), Path("/mnt"))
+    launching.run_in_foreground(Settings(log_file=log), Path("/mnt"))
     logging.getLogger("tciafs.x").warning("something is odd: \udcff")
     assert "WARNING tciafs.x: something is odd: \\udcff\n" in log.read_text()
     with pytest.raises(Unusable, match="cannot be written"):
-        daemon.run_in_foreground(Settings(log_file=tmp_path), Path("/mnt"))
+        launching.run_in_foreground(Settings(log_file=tmp_path), Path("/mnt"))
 
 
 @pytest.mark.usefixtures("quiet_logging", "served")
@@ -447,7 +447,7 @@ def test_systemd_is_told_when_the_mount_is_ready(
         systemd.bind(name.replace("@", "\0", 1))
         systemd.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
-        daemon.run_in_foreground(Settings(), Path("/mnt/a\nREADY=0"))
+        launching.run_in_foreground(Settings(), Path("/mnt/a\nREADY=0"))
         assert systemd.recv(1000) == b"READY=1\nSTATUS=/mnt/a READY=0: ready"
 
 
@@ -462,7 +462,7 @@ def test_a_systemd_that_cannot_be_told_ends_no_mount(
 ) -> None:
     expect_log("systemd could not be told: ")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / name))
-    daemon.run_in_foreground(Settings(), Path("/mnt"))
+    launching.run_in_foreground(Settings(), Path("/mnt"))
     assert served == [Path("/mnt")]
 
 
@@ -473,11 +473,11 @@ def test_a_cache_folder_that_cannot_be_used_is_the_answer_of_the_real_daemon(tmp
     (tmp_path / "file").touch()
     settings = settings_in(tmp_path, cache_dir=tmp_path / "file")
     with pytest.raises(Unusable, match=r"the cache folder .*/file cannot be used"):
-        daemon.start(settings, tmp_path)
+        launching.start(settings, tmp_path)
     assert "ERROR tciafs: the cache folder" in (tmp_path / "logs" / "log").read_text()
 
 
 def test_an_address_that_cannot_work_is_the_answer_of_the_real_daemon(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, cache_dir=tmp_path / "cache", url="not an address")
     with pytest.raises(Misuse, match="not an address"):
-        daemon.start(settings, tmp_path)
+        launching.start(settings, tmp_path)

@@ -13,7 +13,8 @@ import pytest
 
 from tciafs import logs, request_ids
 from tciafs.errors import Unusable
-from tciafs.logs import LogFile, open_log
+from tciafs.log_files import open_log
+from tciafs.logs import LogFile
 from tciafs.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("quiet_logging")

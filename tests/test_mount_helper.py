@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tciafs import daemon
+from tciafs import launching
 from tciafs.cli import mount_helper
 from tciafs.errors import Misuse
 from tciafs.filesystem import mountpoint as mountpoints
@@ -31,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Setti
         calls.append((settings, mountpoint))
         return f"{mountpoint}: ready"
 
-    monkeypatch.setattr(daemon, "start", start)
+    monkeypatch.setattr(launching, "start", start)
     monkeypatch.setattr(mountpoints, "prepare", lambda place: place)
     monkeypatch.setattr(mount_helper, "CONFIGURATION", tmp_path / "config.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

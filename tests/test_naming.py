@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tciafs.errors import UnreadableAnswer
 from tciafs.model import Collection, Patient, Series, Study
 from tciafs.naming import (
-    DATA_USAGE_POLICY_URL,
     NAME_LIMIT_BYTES,
     ImageKey,
     Naming,
@@ -30,6 +29,7 @@ from tciafs.naming import (
     series_names,
     study_names,
 )
+from tciafs.policy import DATA_USAGE_POLICY_URL
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -15,11 +15,26 @@ NOT_NEEDED = {"rich", "pygments", "httpx._main"}
     "process", ["import tciafs.cli.mounting, tciafs.filesystem.mount", "import tciafs.worker.__main__"]
 )
 def test_a_process_starts_without_what_only_the_command_of_httpx_takes(process: str) -> None:
-    script = f"{process}, sys; print(*(name for name, module in sys.modules.items() if module))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    loaded = set(done.stdout.split())
+    loaded = loaded_by(process)
     assert "httpx" in loaded
     assert loaded & NOT_NEEDED == set()
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the modules that a new process has behind an import."""
+    script = f"{statement}, sys; print(*(name for name, module in sys.modules.items() if module))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_a_daemon_imports_no_command_line() -> None:
+    loaded = loaded_by("import tciafs.daemon, tciafs.filesystem.mount")
+    assert loaded & {"click", "keyring", "tciafs.launching", "tciafs.control.report"} == set()
+
+
+def test_a_daemon_is_begun_before_its_command_imports_what_comes_behind() -> None:
+    loaded = loaded_by("import tciafs.cli.mounting, tciafs.agreement, tciafs.launching")
+    assert loaded & {"msgspec", "logging", "tciafs.daemon", "tciafs.logs", "tciafs.naming"} == set()
 
 
 def test_the_collector_is_at_work_again_whatever_an_import_ends_with() -> None:

@@ -6,6 +6,7 @@ import click
 
 from tciafs.cli.output import say
 from tciafs.errors import NotAgreed
+from tciafs.policy import DATA_USAGE_POLICY_URL, POLICY_IN_SHORT
 from tciafs.settings import Settings
 
 __all__ = ["agree", "ensure_agreed"]
@@ -19,11 +20,10 @@ def agree() -> None:
       tciafs agree
     """
     from tciafs import agreement
-    from tciafs.naming import DATA_USAGE_POLICY_URL
 
     agreement.agree()
     say(f"You have agreed to the data usage policy of TCIA: {DATA_USAGE_POLICY_URL}")
-    say(agreement.POLICY_IN_SHORT)
+    say(POLICY_IN_SHORT)
 
 
 def ensure_agreed(settings: Settings) -> None:
@@ -32,7 +32,6 @@ def ensure_agreed(settings: Settings) -> None:
     Raises NotAgreed.
     """
     from tciafs import agreement
-    from tciafs.naming import DATA_USAGE_POLICY_URL
 
     if settings.archive == "sample" or settings.agree_to_policy or not agreement.must_agree(settings.url):
         return
@@ -41,7 +40,7 @@ def ensure_agreed(settings: Settings) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise NotAgreed(f"the data usage policy of TCIA has not been agreed to: {DATA_USAGE_POLICY_URL}")
     click.echo(f"TCIA has a data usage policy: {DATA_USAGE_POLICY_URL}", err=True)
-    click.echo(agreement.POLICY_IN_SHORT, err=True)
+    click.echo(POLICY_IN_SHORT, err=True)
     if not click.confirm("Do you agree to it?", err=True):
         raise NotAgreed("who does not agree to the data usage policy of TCIA cannot mount it")
     agreement.agree()

@@ -49,11 +49,11 @@ def run(words: Sequence[str]) -> None:
     settings = _settings(_options(flags), mountpoint, os.environ)
     if ("-f", "") in flags:
         return
-    from tciafs import daemon
+    from tciafs import launching
     from tciafs.filesystem.mountpoint import prepare
 
     ensure_agreed(settings)
-    message = daemon.start(settings, prepare(mountpoint))
+    message = launching.start(settings, prepare(mountpoint))
     if ("-v", "") in flags:
         say(message)
 

@@ -128,21 +128,27 @@ def _make_folder(folder: Path) -> None:
 
 
 def _mount(mountpoint: Path, settings: Settings, foreground: bool) -> None:
-    from tciafs import daemon, systemd
+    from tciafs import launching
     from tciafs.filesystem.mountpoint import prepare
 
     try:
-        handed = systemd.take_mount() if foreground else None
+        handed = _mount_of_service() if foreground else None
         if handed is None:
             mountpoint = prepare(mountpoint)
         ensure_agreed(settings)
         if foreground:
-            daemon.run_in_foreground(settings, mountpoint, handed)
+            launching.run_in_foreground(settings, mountpoint, handed)
         else:
-            say(daemon.start(settings, mountpoint))
+            say(launching.start(settings, mountpoint))
     except Exception:
         if settings.log_level == "debug":
             import traceback
 
             traceback.print_exc()
         raise
+
+
+def _mount_of_service() -> int | None:
+    from tciafs import systemd
+
+    return systemd.take_mount()

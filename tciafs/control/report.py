@@ -17,6 +17,7 @@ from tciafs.control.values import (
     RefusalStatus,
     Status,
 )
+from tciafs.printable import printable
 
 __all__ = [
     "json_line",
@@ -35,13 +36,6 @@ MOST_LISTED = 10
 
 UNITS = "BKMGT"
 FAILED_HINT = "asked for again later, or at once: tciafs retry"
-
-
-def printable(text: str) -> str:
-    """Return a text in which all that a terminal could obey is written as an escape such as \\x1b."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def json_line(status: Status) -> str:

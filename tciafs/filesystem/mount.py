@@ -61,7 +61,8 @@ from tciafs.filesystem.usage import Usage
 from tciafs.filesystem.walk_ahead import WalkAhead
 from tciafs.hidden import View
 from tciafs.model import Series
-from tciafs.naming import DATA_USAGE_POLICY_URL, Naming
+from tciafs.naming import Naming
+from tciafs.policy import DATA_USAGE_POLICY_URL
 from tciafs.selection.kept import KeptManifests
 from tciafs.selection.selection import Selection
 from tciafs.selection.table import Tables

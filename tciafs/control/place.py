@@ -35,6 +35,9 @@ LONGEST_ADDRESS_BYTES = 107
 CREDENTIALS = struct.Struct("iII")
 """ucred of unix(7): process, user, group."""
 
+PIDFD_OPEN = 434
+"""The number of the system call, which is the same on all machines but Alphas."""
+
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
@@ -121,13 +124,26 @@ def _daemon_at(mountpoint: Path) -> Daemon | None:
             caller.connect(os.fsencode(latest))
             answer = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
             pid: int = CREDENTIALS.unpack(answer)[0]
-            pidfd = os.pidfd_open(pid)
-        except (OSError, AttributeError):  # Python may have been built without pidfd_open
+            pidfd = _pidfd_of(pid)
+        except OSError:
             return None
         if _hung_up(caller):  # the number may be another process's by now
             os.close(pidfd)
             return None
     return Daemon(pid, pidfd)
+
+
+def _pidfd_of(pid: int) -> int:
+    """Return a descriptor that holds a process. Raises OSError."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    # Conda's Python lacks it, and uv's did until 2026: their headers are older than the kernels they run on.
+    import ctypes
+
+    pidfd: int = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_OPEN, pid, 0)
+    if pidfd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return pidfd
 
 
 def _hung_up(caller: socket.socket) -> bool:

@@ -255,9 +255,20 @@ def test_where_processes_cannot_be_held_there_is_no_daemon_to_be_seen(
         monkeypatch.setattr(os, "pidfd_open", refuse)
         with daemon_at(MOUNT) as daemon:
             assert daemon is None
-        monkeypatch.delattr(os, "pidfd_open")
-        with daemon_at(MOUNT) as daemon:
-            assert daemon is None
+
+
+def test_a_python_that_knows_of_no_pidfds_can_wait_for_a_daemon_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    with listening(MOUNT), daemon_at(MOUNT) as daemon:
+        assert daemon is not None
+        assert daemon.pid == os.getpid()
+        assert not daemon.has_ended(0)
+        assert not os.get_inheritable(daemon._pidfd)
+        monkeypatch.setattr(place, "PIDFD_OPEN", -1)  # as before Linux 5.3
+        with daemon_at(MOUNT) as unseen:
+            assert unseen is None
 
 
 def test_a_daemon_that_is_stuck_with_a_full_queue_holds_nobody_up() -> None:

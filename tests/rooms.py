@@ -218,8 +218,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.handles filesystem.identities filesystem.images filesystem.listings filesystem.nodes "
         "filesystem.part_or_whole filesystem.reading filesystem.tree",
         "filesystem.choosing": "selection settings",
-        "filesystem.mount": "errors hidden model naming policy settings archives catalogue control selection "
+        "filesystem.mount": "errors hidden naming policy settings archives catalogue control.place selection "
         "store systemd worker filesystem",
+        "filesystem.obeying": "naming settings control.commands control.server filesystem.choosing "
+        "filesystem.commands filesystem.known filesystem.manifests filesystem.prefetching filesystem.status",
         "filesystem.configs": "errors settings archives.either.config archives.http.limits "
         "archives.idc.config archives.idc.index archives.idc.making "
         "archives.nbia.login archives.nbia.archive archives.opening "

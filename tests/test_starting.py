@@ -30,6 +30,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_a_daemon_imports_no_command_line() -> None:
     loaded = loaded_by("import tciafs.daemon, tciafs.filesystem.mount")
     assert loaded & {"click", "keyring", "tciafs.launching", "tciafs.control.report"} == set()
+    assert {each for each in loaded if each.startswith("tciafs.control.")} == {"tciafs.control.place"}
 
 
 def test_a_daemon_is_begun_before_its_command_imports_what_comes_behind() -> None:

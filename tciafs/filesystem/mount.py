@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pyfuse3
 import trio
 
@@ -22,13 +23,11 @@ from tciafs.archives.opening import AnyArchive, ArchiveConfig, asking_once, open
 from tciafs.catalogue.answers import Listings
 from tciafs.catalogue.catalogue import Catalogue
 from tciafs.catalogue.table import Question
-from tciafs.control.commands import Commands
 from tciafs.control.place import listening
 from tciafs.errors import Misuse, NoSuchName, TciafsError, Unusable
 from tciafs.filesystem import mountpoint as mountpoints
 from tciafs.filesystem.budgets import Budgets, MeteredFetcher, MeteredRanges, MeteredSurveyor
-from tciafs.filesystem.choosing import choice_in_words, chosen_by
-from tciafs.filesystem.commands import commands_of
+from tciafs.filesystem.choosing import chosen_by
 from tciafs.filesystem.configs import (
     address_of,
     ahead_config,
@@ -45,22 +44,17 @@ from tciafs.filesystem.images import Images
 from tciafs.filesystem.index_table import IndexTable
 from tciafs.filesystem.interrupts import Interrupts
 from tciafs.filesystem.kernel_view import KernelView
-from tciafs.filesystem.known import Known
-from tciafs.filesystem.manifests import Manifests
 from tciafs.filesystem.operations import Operations
-from tciafs.filesystem.prefetching import Prefetching
 from tciafs.filesystem.sample import sample_archive
 from tciafs.filesystem.session import open_session
 from tciafs.filesystem.signals import Signals
 from tciafs.filesystem.sources import Sources
-from tciafs.filesystem.status import About, Rooms, in_a_line
 from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tciafs.filesystem.tuning import tune
 from tciafs.filesystem.usage import Usage
 from tciafs.filesystem.walk_ahead import WalkAhead
 from tciafs.hidden import View
-from tciafs.model import Series
 from tciafs.naming import Naming
 from tciafs.policy import DATA_USAGE_POLICY_URL
 from tciafs.selection.kept import KeptManifests
@@ -72,7 +66,7 @@ from tciafs.store.store import Store
 from tciafs.systemd import keep_alive
 from tciafs.worker.pool import WorkerPool
 
-__all__ = ["run_mount"]
+__all__ = ["FileSystem", "Mounted", "Supply", "run_mount"]
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +79,6 @@ SECOND_LOOK_S = 2.0
 CLOSING_S = 3.0
 """How long requests may take to end when the mount goes away, before they are cut off."""
 
-COMMAND_MARGIN_S = 5.0
-"""How much longer than one listing a command may take that asks the archive."""
-
 MANIFESTS_FOLDER = "manifests"
 """In the cache folder: manifests of which there are views."""
 
@@ -95,8 +86,16 @@ MAX_REQUESTS = 1024
 """Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
 
 
+class Mounted(msgspec.Struct, frozen=True):
+    """Where a mount is, which archive it was begun with, and when (Unix seconds)."""
+
+    place: Path
+    archive_url: str
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
-class _Sources:
+class Supply:
     """Where names and bytes come from, and who may have them."""
 
     archive: AnyArchive
@@ -136,22 +135,23 @@ async def run_mount(
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(Signals.received())
         stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url), handed))
+        mounted = Mounted(mountpoint, sources.archive.config.url, time.time())
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
-        commands = _commands(settings, mountpoint, sources, files)
         for task in (files.interrupts.run, files.view.run, files.ahead.run, sources.table.run):
             nursery.start_soon(task)
-        nursery.start_soon(keep_alive, partial(in_a_line, sources.store))
+        nursery.start_soon(keep_alive, partial(_in_a_line, sources.store))
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
         announce = partial(_announce, sources, mountpoint, ready)
-        nursery.start_soon(_announce_and_obey, announce, listener, commands)
+        obey = partial(_obey, settings, mounted, sources, files)
+        nursery.start_soon(_announce_and_obey, announce, listener, obey)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
 
 
 async def _sources(
     stack: AsyncExitStack, settings: Settings, url: str, waiting: Callable[[str], None]
-) -> _Sources:
+) -> Supply:
     """Open all that is below the file system; the stack closes it."""
     session = await open_session(settings, http_limits(settings))
     meant = await trio.to_thread.run_sync(archive_meant, settings, url, session)
@@ -181,7 +181,7 @@ async def _sources(
         usage = await stack.enter_async_context(Usage.running(store_config(settings).folder / "usage"))
     mode = cast(ListingMode, settings.listing)
     guard = Guard(mode, settings.crawlers, budgets, paused=lambda: store.pausing.refusal)
-    return _Sources(
+    return Supply(
         archive, table, session, store, catalogue, selection, chosen, never, views, usage, budgets, guard
     )
 
@@ -202,29 +202,8 @@ async def _store(
     return store
 
 
-def _commands(settings: Settings, mountpoint: Path, sources: _Sources, files: "_FileSystem") -> Commands:
-    """Return what this mount does when a command asks for it."""
-    about = About(
-        mountpoint=str(mountpoint),
-        archive=sources.archive.config.url,
-        mounted_at=time.time(),
-        patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
-        login=sources.session,
-    )
-    store, tree = sources.store, files.tree
-    chosen = partial(_said_of, choice_in_words(settings), sources.selection)
-    rooms = Rooms(
-        *(store, tree, sources.catalogue, sources.guard, sources.budgets, chosen, files.images),
-        remark=lambda: "; ".join(filter(None, (sources.table.remark, sources.archive.remark))),
-    )
-    prefetching = Prefetching(tree, store, partial(_named, sources.catalogue), settings.downloads)
-    known = Known(sources.never_asking, Naming(settings.naming), store.holdings, store.state)
-    manifests = Manifests(sources.views, tree, files.view, about.patience_s)
-    return commands_of(about, rooms, tree, prefetching, known, manifests, sources.usage)
-
-
 @dataclass(frozen=True, slots=True)
-class _FileSystem:
+class FileSystem:
     """What the kernel is answered with."""
 
     tree: Tree
@@ -235,7 +214,7 @@ class _FileSystem:
     operations: Operations
 
 
-def _file_system(settings: Settings, sources: _Sources) -> _FileSystem:
+def _file_system(settings: Settings, sources: Supply) -> FileSystem:
     store, listings, guard = sources.store, sources.listings, sources.guard
     images, interrupts, naming = Images(store), Interrupts(), Naming(settings.naming)
     tables = Tables(naming)
@@ -247,10 +226,10 @@ def _file_system(settings: Settings, sources: _Sources) -> _FileSystem:
     operations = Operations(
         tree, images, store, guard, ahead, interrupts, presentation_of(settings), sources.usage
     )
-    return _FileSystem(tree, images, view, interrupts, ahead, operations)
+    return FileSystem(tree, images, view, interrupts, ahead, operations)
 
 
-def _pass_on_changes(sources: _Sources, tables: Tables, view: KernelView) -> None:
+def _pass_on_changes(sources: Supply, tables: Tables, view: KernelView) -> None:
     """Have tables, views and the kernel told of what has changed in the archive."""
     listings, views = sources.listings, sources.views
     to_selection = view.note if listings is sources.catalogue else sources.selection.note
@@ -314,15 +293,7 @@ async def _check_words(selection: Selection) -> None:
             log.info("what was chosen could not be looked up: %s", error)
 
 
-def _said_of(words: str, selection: Selection) -> tuple[str, ...]:
-    return (words, *selection.remarks) if words else ()
-
-
-async def _named(catalogue: Catalogue, series_uids: Sequence[str]) -> Sequence[Series]:
-    return (await catalogue.answer(("named", *series_uids))).records
-
-
-async def _announce(sources: _Sources, mountpoint: Path, ready: Callable[[str], None]) -> None:
+async def _announce(sources: Supply, mountpoint: Path, ready: Callable[[str], None]) -> None:
     """Tune the kernel's side of the mount, and say that it is there and what is behind it."""
     if mounted := mountpoints.mounted_at(mountpoint):
         await trio.to_thread.run_sync(tune, mounted.device)
@@ -343,25 +314,42 @@ async def _announce(sources: _Sources, mountpoint: Path, ready: Callable[[str], 
 
 
 async def _announce_and_obey(
-    announce: Callable[[], Awaitable[None]], listener: socket.socket | None, commands: Commands
+    announce: Callable[[], Awaitable[None]],
+    listener: socket.socket | None,
+    obey: Callable[[socket.socket], Awaitable[None]],
 ) -> None:
     """Announce the mount, then serve commands: those that come earlier wait in the socket's queue.
 
-    What serves them is loaded when the first one comes: who looks around right after mounting should not
-    have to share the processor with that.
+    What obeys them is loaded when the first one comes: who looks around right after mounting should not have
+    to share the processor with that.
     """
     await announce()
     if listener is not None:
         await trio.lowlevel.wait_readable(listener)
-        serve = await trio.to_thread.run_sync(_load_server)
-        await serve(listener, commands)
+        await obey(listener)
 
 
-def _load_server() -> Callable[[socket.socket, Commands], Awaitable[None]]:
-    """Return what serves commands: 5 MB and a tenth of a second that no mount needs to begin with."""
-    from tciafs.control.server import serve
+async def _obey(
+    settings: Settings, mounted: Mounted, supply: Supply, files: FileSystem, listener: socket.socket
+) -> None:
+    obey = await trio.to_thread.run_sync(_load_obey)
+    await obey(listener, settings, mounted, supply, files)
 
-    return serve
+
+def _load_obey() -> "Callable[[socket.socket, Settings, Mounted, Supply, FileSystem], Awaitable[None]]":
+    """Return what obeys commands: 5 MB and an eighth of a second that no mount needs to begin with."""
+    from tciafs.filesystem.obeying import obey
+
+    return obey
+
+
+def _in_a_line(store: Store) -> str:
+    """Return what a mount does in half a line, as systemctl shows it."""
+    usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
+    paused = "paused; " if store.pausing.refusal is not None else ""
+    used, limit = (size_bytes / 2**30 for size_bytes in (usage.used_bytes, usage.limit_bytes))
+    under_way = f"{paused}{len(downloads)} series coming in, {len(failures)} failed"
+    return f"{under_way}; cache {used:.1f} of {limit:.1f} GiB"
 
 
 async def _why_silent(config: ArchiveConfig) -> str:

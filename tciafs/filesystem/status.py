@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tciafs.store.failures import FailedSeries
     from tciafs.store.store import Store, Usage
 
-__all__ = ["About", "Rooms", "brief", "failures_after", "in_a_line", "snapshot"]
+__all__ = ["About", "Rooms", "brief", "failures_after", "snapshot"]
 
 MOST_DOWNLOADS = 50
 MOST_FAILURES = 10
@@ -103,15 +103,6 @@ class Rooms:
     chosen: Callable[[], Sequence[str]] = tuple
     images: "Images | None" = None
     remark: Callable[[], str] = str
-
-
-def in_a_line(store: "Store") -> str:
-    """Return what a mount does in half a line, as systemctl shows it."""
-    usage, downloads, failures = store.usage(), store.downloads(), store.failures.every()
-    paused = "paused; " if store.pausing.refusal is not None else ""
-    used, limit = (size_bytes / 2**30 for size_bytes in (usage.used_bytes, usage.limit_bytes))
-    under_way = f"{paused}{len(downloads)} series coming in, {len(failures)} failed"
-    return f"{under_way}; cache {used:.1f} of {limit:.1f} GiB"
 
 
 def snapshot(about: About, rooms: Rooms) -> Status:

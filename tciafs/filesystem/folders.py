@@ -9,7 +9,6 @@ long folder is made in another.
 import datetime as dt
 import functools
 import time
-from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from tciafs.errors import TciafsError
-from tciafs.filesystem.identities import Level, Siblings, Whose
+from tciafs.filesystem.identities import Level, Numbers, Siblings, Whose
 from tciafs.model import Collection, Patient, Series, Study, Value
 from tciafs.naming import Naming, collection_names, legal_name, patient_names, series_names, study_names
 
@@ -50,7 +49,10 @@ SHORTEST_FOLDER_TIMEOUT_S = 1.0
 """Zero would make the kernel look up each entry again that a listing just gave it."""
 
 LONG_FOLDER = 2000
-"""To name and number so many records takes 10 ms, for which readers should not have to wait."""
+"""To name so many records takes milliseconds, for which readers should not have to wait."""
+
+NUMBERED_AHEAD = 1000
+"""More than an answer to the kernel takes; a millisecond."""
 
 WEIGHT_KEPT = 120_000
 """Folders are kept up to this weight, some 20 MB, and the newest one whatever it weighs."""
@@ -154,7 +156,7 @@ class Folder:
     encoded: Sequence[bytes]
     days: Sequence[int | None] | None
     children: Sequence[Any]
-    inodes: "array[int]"
+    inodes: Sequence[int]
     key: Callable[[Any], str]
     weight: int
     fresh_until: float = 0.0
@@ -165,6 +167,11 @@ class Folder:
         """How long the kernel may believe it."""
         left_s = self.fresh_until - time.time()
         return min(LONGEST_FOLDER_TIMEOUT_S, max(SHORTEST_FOLDER_TIMEOUT_S, left_s))
+
+    def number_ahead(self) -> None:
+        """Make more inode numbers of a long folder, as many as its reader will soon ask for."""
+        if isinstance(self.inodes, Numbers):
+            self.inodes.make_more(NUMBERED_AHEAD)
 
     def place(self, name: str) -> int | None:
         """Return where a name stands, None if it does not."""
@@ -185,6 +192,7 @@ def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming, pr
     named = below.name(records, naming)
     numbers = Siblings(below.level, prefix + whose)
     children = list(named.values())
+    keys = list(map(below.key, children))
     return Folder(
         level=below.level,
         records=records,
@@ -192,7 +200,7 @@ def made(parent: Level, whose: Whose, records: Sequence[Any], naming: Naming, pr
         encoded=[name.encode() for name in named],
         days=[unix_day(record) for record in children] if below.has_days else None,
         children=children,
-        inodes=numbers.inodes(map(below.key, children)),
+        inodes=numbers.inodes(keys) if len(keys) < LONG_FOLDER else Numbers(numbers, keys),
         key=below.key,
         weight=1 + below.weight * len(named),
     )

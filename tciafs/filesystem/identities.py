@@ -9,10 +9,10 @@ import enum
 import hashlib
 import sys
 from array import array
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias, overload
 
-__all__ = ["LONG", "MADE", "ROOT_INODE", "TOPS", "Level", "Siblings", "Whose", "inode_of"]
+__all__ = ["LONG", "MADE", "ROOT_INODE", "TOPS", "Level", "Numbers", "Siblings", "Whose", "inode_of"]
 
 ROOT_INODE = 1
 
@@ -75,6 +75,46 @@ class Siblings:
         # 63 bits, for programs that keep an inode in a signed number; 0 and 1 are taken. Two of all 58
         # million images of TCIA share one with a probability of 1 in 5,000.
         return array("Q", [number >> 1 if number > 3 else 2 for number in numbers])
+
+
+class Numbers(Sequence[int]):
+    """The inode numbers of many siblings in their order, which are made as they are asked for.
+
+    To number 26,000 patients takes 30 ms, for which the first name should not have to wait. Slices are taken
+    without gaps, from the front.
+    """
+
+    def __init__(self, siblings: Siblings, keys: Sequence[str]) -> None:
+        self._siblings = siblings
+        self._keys = keys
+        self._made = array("Q")
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[int]: ...
+    def __getitem__(self, at: int | slice) -> int | Sequence[int]:
+        wanted = range(len(self))[at]
+        self._make(wanted + 1 if isinstance(wanted, int) else wanted.stop)
+        return self._made[wanted] if isinstance(wanted, int) else self._made[wanted.start : wanted.stop]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self[:])
+
+    def index(self, number: int, start: int = 0, stop: int = sys.maxsize) -> int:
+        """Return the place of a number. Raises ValueError where it has none."""
+        return self[:].index(number, start, stop)
+
+    def make_more(self, count: int) -> None:
+        """Make some more of them: there is time."""
+        self._make(len(self._made) + count)
+
+    def _make(self, end: int) -> None:
+        if end > (first := len(self._made)):
+            self._made += self._siblings.inodes(self._keys[first:end])
 
 
 def inode_of(level: Level, whose: Whose) -> int:

@@ -54,7 +54,14 @@ class FolderListing(Protocol):
         ...
 
     def remember(self, place: int, end: int) -> None:
-        """Count one lookup of each child of the last run, from its place to before another."""
+        """Count one lookup of each child of the last run, from its place to before another.
+
+        Of many as soon as there is time, or somebody asks for one of them: see `catch_up`.
+        """
+        ...
+
+    def catch_up(self) -> None:
+        """Do what can wait until the kernel has its answer, while it takes that in."""
         ...
 
 
@@ -110,6 +117,10 @@ class Snapshot:
         if end > listed and (made := self.at(end - 1)) is not None:
             self._tree.remember(self.node, made)
 
+    def catch_up(self) -> None:
+        self._tree.catch_up()
+        self._folder.number_ahead()
+
     def _attributes(self, day: int | None) -> Attributes:
         attributes = self._by_day.get(day)
         if attributes is None:
@@ -160,3 +171,6 @@ class ImageFolder:
     def remember(self, place: int, end: int) -> None:
         for child in self._told[: end - place]:
             self._tree.remember(self.node, child)
+
+    def catch_up(self) -> None:
+        pass

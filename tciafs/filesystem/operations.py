@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 
 from tciafs import request_ids
 from tciafs.errors import NoSuchName, ReadOnly, TciafsError
@@ -28,7 +29,7 @@ from tciafs.filesystem.nodes import Attributes, Node
 from tciafs.filesystem.part_or_whole import PartOrWhole
 from tciafs.filesystem.reading import Reader
 from tciafs.filesystem.requests import Requests
-from tciafs.filesystem.tree import Tree
+from tciafs.filesystem.tree import MANY_TOLD, Tree
 
 if TYPE_CHECKING:
     from tciafs.filesystem.guard import Guard
@@ -241,6 +242,8 @@ class Operations(pyfuse3.Operations):
                     break
                 place += 1
             folder.listing.remember(first, place)
+        if place - start >= MANY_TOLD:
+            trio.lowlevel.current_trio_token().run_sync_soon(folder.listing.catch_up)
 
     @answered
     async def releasedir(self, handle: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pyfuse3
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from tciafs import errors
@@ -356,6 +357,23 @@ async def test_an_entry_that_is_refused_at_once_is_not_known_to_the_kernel(
     await core.operations.readdir(handle, 0, replies.begin())
     assert replies.refused == ["Lung"]
     assert len(core.tree) == before
+
+
+async def test_entries_of_a_long_folder_are_counted_once_the_kernel_has_them_and_nobody_asks(
+    tmp_path: Path, replies: Replies
+) -> None:
+    many = [replace(SERIES, patient_id=f"P{number:03}", series_uid=f"1.{number}") for number in range(300)]
+    async with running_core(tmp_path, *many) as core:
+        handle = await opened_folder(core, "Lung")
+        replies.room = 200
+        await core.operations.readdir(handle, 0, replies.begin())
+        first, last = replies.taken[0][1], replies.taken[-1][1]
+        assert first not in core.tree.nodes, "it is not left for later"
+        await wait_all_tasks_blocked()
+        assert (core.tree.nodes[first].lookups, core.tree.nodes[last].lookups) == (1, 1)
+        await read_folder(core.operations, handle, replies, 200)
+        assert len(core.tree) == 3 + 300, "the root, the collection, its licence, and its patients"
+        assert sum(node.lookups for node in core.tree.nodes.values()) == 3 + 300
 
 
 async def test_reading_a_folder_names_neither_itself_nor_the_one_above(core: Core, replies: Replies) -> None:

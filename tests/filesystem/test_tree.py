@@ -17,7 +17,7 @@ from tciafs.filesystem.images import FoundImage
 from tciafs.filesystem.listings import FolderListing
 from tciafs.filesystem.nodes import Child
 from tciafs.filesystem.sources import Sources
-from tciafs.filesystem.tree import Tree
+from tciafs.filesystem.tree import MANY_TOLD, Tree
 from tciafs.model import Series
 from tciafs.naming import Naming, patient_names
 from tests.fakes import FakeArchive
@@ -229,6 +229,41 @@ async def test_memory_of_ten_thousand_patients_is_given_back() -> None:
     for node in nodes:
         world.tree.forget(node.inode, 1)
     assert len(world.tree) == 2
+
+
+@pytest.mark.parametrize("asker", ["node", "forget", "knows", "date", "count", "nobody"])
+async def test_lookups_of_many_are_counted_before_anybody_can_tell(asker: str) -> None:
+    world = World(*(changed(CT, patient_id=f"P{number:03}") for number in range(2 * MANY_TOLD)))
+    tree = world.tree
+    collection = await descend(tree, "Lung")
+    listing = await tree.listing(collection)
+    run = listing.run(0)
+    assert run is not None
+    listing.remember(0, MANY_TOLD)
+    assert list(tree.nodes) == [ROOT_INODE, collection.inode], "it is not left for later"
+    first, last = run.inodes[0], run.inodes[MANY_TOLD - 1]
+    match asker:
+        case "node":
+            assert tree.node(last).key == f"P{MANY_TOLD - 1:03}"
+            assert tree.path(tree.node(last)) == f"/Lung/P{MANY_TOLD - 1:03}"
+        case "forget":
+            tree.forget(first, 1)
+            assert not tree.knows(first)
+            assert tree.node(last).lookups == 1
+        case "knows":
+            assert tree.knows(first)
+        case "date":
+            tree.date(first, 7)
+            assert tree.node(first).day == 7
+        case "count":
+            assert len(tree) == 2 + MANY_TOLD
+        case _:
+            listing.catch_up()
+            assert len(tree.nodes) == 2 + MANY_TOLD
+    assert not tree.knows(run.inodes[MANY_TOLD]), "the kernel has not heard of this one"
+    listing.remember(0, MANY_TOLD)
+    listing.catch_up()
+    assert tree.node(last).lookups == 2
 
 
 async def test_a_folder_keeps_its_children_nodes_apart_from_its_own() -> None:

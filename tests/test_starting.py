@@ -8,15 +8,15 @@ import pytest
 
 from tciafs.starting import without_collector
 
-NOT_NEEDED = {"rich", "pygments", "httpx._main"}
+NOT_NEEDED = {"rich", "pygments", "httpx._main", "h2", "hpack", "httpcore._async.http2"}
 
 
 @pytest.mark.parametrize(
     "process", ["import tciafs.cli.mounting, tciafs.filesystem.mount", "import tciafs.worker.__main__"]
 )
-def test_a_process_starts_without_what_only_the_command_of_httpx_takes(process: str) -> None:
-    loaded = loaded_by(process)
-    assert "httpx" in loaded
+def test_a_process_starts_without_what_httpx_can_do_and_we_do_not_ask_for(process: str) -> None:
+    loaded = loaded_by(f"{process}, httpcore")  # which the first client imports
+    assert {"httpx", "httpcore._async.http11"} <= loaded
     assert loaded & NOT_NEEDED == set()
 
 

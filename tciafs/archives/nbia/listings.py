@@ -7,8 +7,9 @@ raise UnreadableAnswer for a body that is no listing. NBIA says nothing by an em
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -79,11 +80,11 @@ class Records(Generic[Record]):
 
     def feed(self, piece: bytes) -> list[Record]:
         """Return the records that are complete with the next piece."""
-        return list(self._built(self._rows.feed(piece)))
+        return self._built(self._rows.feed(piece))
 
     def finish(self) -> list[Record]:
         """Return the records that are left, and warn of all rows that were of no use."""
-        records = list(self._built(self._rows.finish()))
+        records = self._built(self._rows.finish())
         if self._unusable_count:
             log.warning(
                 "%d of %d rows of %s left out: their identifiers are missing or malformed",
@@ -93,14 +94,11 @@ class Records(Generic[Record]):
             )
         return records
 
-    def _built(self, rows: list[Any]) -> Iterator[Record]:
+    def _built(self, rows: list[Any]) -> list[Record]:
         self._row_count += len(rows)
-        for row in rows:
-            record = self._build(row)
-            if record is None:
-                self._unusable_count += 1
-            elif self._is_asked(record):
-                yield record
+        records = [record for record in map(self._build, rows) if record is not None]
+        self._unusable_count += len(rows) - len(records)
+        return list(filter(self._is_asked, records))
 
 
 class Listing(Generic[Record]):
@@ -121,8 +119,8 @@ class Listing(Generic[Record]):
         return tuple(self._found.values())
 
     def _take(self, records: list[Record]) -> None:
-        for record in records:
-            self._found.setdefault(self._identity(record), record)
+        for identity, record in zip(map(self._identity, records), records, strict=True):
+            self._found.setdefault(identity, record)
 
 
 class Changes:
@@ -150,7 +148,7 @@ class Changes:
 
 def collections_listing() -> Listing[Collection]:
     """Read an answer of getCollectionValues."""
-    return Listing(Records("collections", CollectionRow, collection_of), lambda record: record.name)
+    return Listing(Records("collections", CollectionRow, collection_of), attrgetter("name"))
 
 
 def annotation_bytes_listing() -> Listing[int]:
@@ -172,17 +170,17 @@ def patients_listing(collection: str) -> Listing[Patient]:
     """Read the patients of exactly `collection` in an answer of getPatient."""
     build = partial(patient_of, collection=collection)
     records = Records("patients", PatientRow, build, lambda record: record.collection == collection)
-    return Listing(records, lambda record: record.patient_id)
+    return Listing(records, attrgetter("patient_id"))
 
 
 def studies_listing(collection: str, patient: str) -> Listing[Study]:
     """Read the studies of exactly this patient in an answer of getPatientStudy."""
-    return Listing(_studies(collection, patient), lambda record: record.study_uid)
+    return Listing(_studies(collection, patient), attrgetter("study_uid"))
 
 
 def series_listing(collection: str, patient: str) -> Listing[Series]:
     """Read the series of exactly this patient in an answer of getSeries."""
-    return Listing(_series(collection, patient), lambda record: (record.study_uid, record.series_uid))
+    return Listing(_series(collection, patient), attrgetter("study_uid", "series_uid"))
 
 
 def named_listing(series_uids: frozenset[str] | None) -> Listing[Series]:
@@ -191,14 +189,14 @@ def named_listing(series_uids: frozenset[str] | None) -> Listing[Series]:
     records = Records(
         "series", SeriesRow, build, lambda record: series_uids is None or record.series_uid in series_uids
     )
-    return Listing(records, lambda record: record.series_uid)
+    return Listing(records, attrgetter("series_uid"))
 
 
 def values_listing(field: str) -> Listing[Value]:
     """Read an answer of getModalityValues and its like; an empty text says as little as no row does."""
     build = partial(value_of, field=field)
     records = Records("values", ValueRow, build, lambda record: record.text != "")
-    return Listing(records, lambda record: record.text)
+    return Listing(records, attrgetter("text"))
 
 
 def every_study(collection: str) -> Records[Study]:

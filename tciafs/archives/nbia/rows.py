@@ -307,7 +307,9 @@ def _text(value: object) -> str | None:
 
 
 def _key(value: object) -> str | None:
-    return _text(value) or None
+    if isinstance(value, str):
+        return value or None
+    return _text(value)
 
 
 def _uid(value: object) -> str | None:

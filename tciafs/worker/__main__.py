@@ -17,13 +17,11 @@ import msgspec
 import trio
 
 from tciafs import starting  # noqa: F401, before all that imports httpx
+from tciafs.archives.http.asking import read_certificates_ahead
 from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
-from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
-from tciafs.store.download import Grant
-from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import (
     Command,
     Failed,
@@ -85,25 +83,33 @@ class Worker:
                 self._report(TciafsError(f"the worker failed: {error!r}"))
 
     async def _carry_out(self, command: Command) -> None:
-        archive = await self._archive_for(command.archive)
+        # What a command takes is imported only for it, and before the archive is opened: that waits for the
+        # certificates, which a thread reads meanwhile.
         match command:
             case Fetch():
-                await fetch_series(
-                    archive,
-                    command.series,
-                    Path(command.pack),
-                    self._tell,
-                    Grant(command.granted_bytes, self._grow_to, _path(command.earlier), command.held),
-                    retries=command.retries,
-                    first_wait_s=command.first_wait_s,
-                    strict=command.strict,
-                )
+                await self._fetch(command)
             case ListCollection():
-                await self._list(archive, command)
-            case Survey(series):
-                await self._survey(archive, series)
+                await self._list(command)
+            case Survey():
+                await self._survey(command)
 
-    async def _survey(self, archive: AnyArchive, series: Series) -> None:
+    async def _fetch(self, command: Fetch) -> None:
+        from tciafs.store.download import Grant
+        from tciafs.worker.fetching import fetch_series
+
+        await fetch_series(
+            await self._archive_for(command.archive),
+            command.series,
+            Path(command.pack),
+            self._tell,
+            Grant(command.granted_bytes, self._grow_to, _path(command.earlier), command.held),
+            retries=command.retries,
+            first_wait_s=command.first_wait_s,
+            strict=command.strict,
+        )
+
+    async def _survey(self, command: Survey) -> None:
+        archive = await self._archive_for(command.archive)
         if archive.layouts is None:
             raise TciafsError("this archive names no images in advance")
         received_bytes = 0
@@ -113,15 +119,14 @@ class Worker:
             received_bytes += size_bytes
             self._tell(Progress(received_bytes))
 
-        images = await archive.layouts.layout(series, received)
+        images = await archive.layouts.layout(command.series, received)
         self._tell(Surveyed(None if images is None else list(images)))
         self._tell(Finished())
 
-    async def _list(self, archive: AnyArchive, command: ListCollection) -> None:
-        # diskcache takes a while to import, which only a worker that lists should pay.
+    async def _list(self, command: ListCollection) -> None:
         from tciafs.worker.listing import list_collection
 
-        folder = Path(command.folder)
+        archive, folder = await self._archive_for(command.archive), Path(command.folder)
         await list_collection(archive, command.kind, command.collection, folder, command.asked_at, self._tell)
 
     def _report(self, failure: TciafsError) -> None:
@@ -271,6 +276,7 @@ def bound_memory() -> None:
 def main() -> None:
     """Run the worker process."""
     bound_memory()
+    read_certificates_ahead()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which then ends us
     logging.getLogger("stamina").setLevel(logging.ERROR)
     commands, reports = os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno())

@@ -237,7 +237,10 @@ def _twin_names(raw: str, uid: str) -> Iterator[str]:
 
 
 def _in_order(named: Mapping[str, _Record]) -> dict[str, _Record]:
-    return {name: named[name] for name in sorted(named)}
+    names = sorted(named)
+    if names == list(named):  # as archives list patients
+        return dict(named)
+    return {name: named[name] for name in names}
 
 
 # Images

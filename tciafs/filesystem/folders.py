@@ -51,8 +51,8 @@ SHORTEST_FOLDER_TIMEOUT_S = 1.0
 LONG_FOLDER = 2000
 """To name so many records takes milliseconds, for which readers should not have to wait."""
 
-NUMBERED_AHEAD = 1000
-"""More than an answer to the kernel takes; a millisecond."""
+NUMBERED_AHEAD = 2000
+"""More than an answer to the kernel takes; two milliseconds."""
 
 WEIGHT_KEPT = 120_000
 """Folders are kept up to this weight, some 20 MB, and the newest one whatever it weighs."""

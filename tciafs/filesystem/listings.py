@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderListing", "ImageFolder", "Run", "Snapshot"]
 
 LONGEST_RUN = 256
-"""An answer to the kernel takes some 200 entries, or 800 where a program reads more at once."""
+"""An answer to the kernel takes some 200 entries, or 1,600 where a program reads more at once."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):

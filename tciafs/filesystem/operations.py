@@ -45,9 +45,9 @@ __all__ = ["Operations", "Presentation"]
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 4096
-LONG_FOLDER_BLOCK_BYTES = 128 << 10
+LONG_FOLDER_BLOCK_BYTES = 256 << 10
 """So much of a long folder a program takes at once: glibc's opendir goes by st_blksize, but not below 32 KiB.
-`ls` of 26,000 entries asks 33 times instead of 129, and takes a seventh less the second time.
+`ls` of 26,000 entries asks 17 times instead of 129, and takes a sixth less the second time.
 """
 
 LONGEST_NAME_BYTES = 255

@@ -17,7 +17,6 @@ import msgspec
 import trio
 
 from tciafs import starting  # noqa: F401, before all that imports httpx
-from tciafs.archives.http.asking import read_certificates_ahead
 from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
@@ -83,8 +82,8 @@ class Worker:
                 self._report(TciafsError(f"the worker failed: {error!r}"))
 
     async def _carry_out(self, command: Command) -> None:
-        # What a command takes is imported only for it, and before the archive is opened: that waits for the
-        # certificates, which a thread reads meanwhile.
+        # What a command takes is imported only for it. No thread reads the certificates meanwhile, as in the
+        # daemon: to start one that finds no memory waits for ever (threading.Thread.start).
         match command:
             case Fetch():
                 await self._fetch(command)
@@ -276,7 +275,6 @@ def bound_memory() -> None:
 def main() -> None:
     """Run the worker process."""
     bound_memory()
-    read_certificates_ahead()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which then ends us
     logging.getLogger("stamina").setLevel(logging.ERROR)
     commands, reports = os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno())

@@ -154,7 +154,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.holder": "",
         "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors starting archives.http.client archives.opening store.disk_errors "
+        "worker": "errors model starting archives.http.client archives.opening store.disk_errors "
         "store.download worker",
         "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages",
         "worker.messages": "model archives.opening store.layout",

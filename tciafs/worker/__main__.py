@@ -20,6 +20,7 @@ from tciafs import starting  # noqa: F401, before all that imports httpx
 from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
+from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.worker.messages import (
     Command,
@@ -84,20 +85,21 @@ class Worker:
     async def _carry_out(self, command: Command) -> None:
         # What a command takes is imported only for it. No thread reads the certificates meanwhile, as in the
         # daemon: to start one that finds no memory waits for ever (threading.Thread.start).
+        archive = await self._archive_for(command.archive)
         match command:
             case Fetch():
-                await self._fetch(command)
+                await self._fetch(archive, command)
             case ListCollection():
-                await self._list(command)
-            case Survey():
-                await self._survey(command)
+                await self._list(archive, command)
+            case Survey(series):
+                await self._survey(archive, series)
 
-    async def _fetch(self, command: Fetch) -> None:
+    async def _fetch(self, archive: AnyArchive, command: Fetch) -> None:
         from tciafs.store.download import Grant
         from tciafs.worker.fetching import fetch_series
 
         await fetch_series(
-            await self._archive_for(command.archive),
+            archive,
             command.series,
             Path(command.pack),
             self._tell,
@@ -107,8 +109,7 @@ class Worker:
             strict=command.strict,
         )
 
-    async def _survey(self, command: Survey) -> None:
-        archive = await self._archive_for(command.archive)
+    async def _survey(self, archive: AnyArchive, series: Series) -> None:
         if archive.layouts is None:
             raise TciafsError("this archive names no images in advance")
         received_bytes = 0
@@ -118,14 +119,14 @@ class Worker:
             received_bytes += size_bytes
             self._tell(Progress(received_bytes))
 
-        images = await archive.layouts.layout(command.series, received)
+        images = await archive.layouts.layout(series, received)
         self._tell(Surveyed(None if images is None else list(images)))
         self._tell(Finished())
 
-    async def _list(self, command: ListCollection) -> None:
+    async def _list(self, archive: AnyArchive, command: ListCollection) -> None:
         from tciafs.worker.listing import list_collection
 
-        archive, folder = await self._archive_for(command.archive), Path(command.folder)
+        folder = Path(command.folder)
         await list_collection(archive, command.kind, command.collection, folder, command.asked_at, self._tell)
 
     def _report(self, failure: TciafsError) -> None:

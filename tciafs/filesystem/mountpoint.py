@@ -91,7 +91,7 @@ def prepare(mountpoint: Path) -> Path:
     Raises Unusable with what is wrong and what to do.
     """
     require_fuse()
-    mountpoint = _absolute(mountpoint)
+    mountpoint = place_of(mountpoint)
     clear_dead_mount(mountpoint)
     quoted = shlex.quote(str(mountpoint))
     mounted = mounted_at(mountpoint)
@@ -135,7 +135,7 @@ def clear_dead_mount(mountpoint: Path) -> bool:
     Its sign is ENOTCONN, "Transport endpoint is not connected".
     """
     mounted = mounted_at(mountpoint)
-    if mounted is None or mounted.type != FUSE_TYPE or not is_dead(_absolute(mountpoint)):
+    if mounted is None or mounted.type != FUSE_TYPE or not is_dead(place_of(mountpoint)):
         return False
     unmount(mountpoint, lazily=True)
     return True
@@ -166,20 +166,12 @@ def mounted_at(mountpoint: Path) -> Mounted | None:
 
     The path may be relative, end in a slash, and lead through symbolic links.
     """
-    wanted = os.fsencode(_absolute(mountpoint))
+    wanted = os.fsencode(place_of(mountpoint))
     found = None
     for line in _lines():
         if line.place == wanted:
             found = line.mounted
     return found
-
-
-def place_of(mountpoint: Path) -> Path:
-    """Return a mount point as the kernel knows it, without touching what may be mounted there.
-
-    The path may be relative and lead through symbolic links. Raises Unusable where they go in a circle.
-    """
-    return _absolute(mountpoint)
 
 
 def remains(mounted: Mounted) -> bool:
@@ -282,7 +274,7 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> Path:
         raise Misuse(f"nothing is mounted at {mountpoint}")
     if mounted.type != FUSE_TYPE:
         raise Misuse(f"{mounted.type} is mounted at {mountpoint}, not tciafs")
-    path = _absolute(mountpoint)
+    path = place_of(mountpoint)
     command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", str(path)]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=HELPER_TIMEOUT_S)
@@ -299,10 +291,10 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> Path:
     return unmount(path, lazily=True)
 
 
-def _absolute(mountpoint: Path) -> Path:
-    """Return the path as the kernel knows it, without looking at what may be mounted there.
+def place_of(mountpoint: Path) -> Path:
+    """Return a mount point as the kernel knows it, without touching what may be mounted there.
 
-    Raises Unusable where symbolic links go in a circle.
+    The path may be relative and lead through symbolic links. Raises Unusable where they go in a circle.
     """
     path = mountpoint.absolute()
     for _link in range(MOST_LINKS):

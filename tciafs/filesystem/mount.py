@@ -66,7 +66,7 @@ from tciafs.store.store import Store
 from tciafs.systemd import keep_alive
 from tciafs.worker.pool import WorkerPool
 
-__all__ = ["FileSystem", "Mounted", "Supply", "run_mount"]
+__all__ = ["Begun", "FileSystem", "Supply", "run_mount"]
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ MAX_REQUESTS = 1024
 """Requests served at once: waiting ones are tasks of 9 kB, and others must get past them."""
 
 
-class Mounted(msgspec.Struct, frozen=True):
-    """Where a mount is, which archive it was begun with, and when (Unix seconds)."""
+class Begun(msgspec.Struct, frozen=True):
+    """Where a mount was begun, with which archive, and when (Unix seconds)."""
 
     place: Path
     archive_url: str
@@ -135,7 +135,7 @@ async def run_mount(
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
         signals = stack.enter_context(Signals.received())
         stack.enter_context(_mounted(files.operations, mountpoint, fuse_options(settings, url), handed))
-        mounted = Mounted(mountpoint, sources.archive.config.url, time.time())
+        begun = Begun(mountpoint, sources.archive.config.url, time.time())
         stack.callback(nursery.cancel_scope.cancel)
         listener = stack.enter_context(listening(mountpoint))
         for task in (files.interrupts.run, files.view.run, files.ahead.run, sources.table.run):
@@ -143,7 +143,7 @@ async def run_mount(
         nursery.start_soon(keep_alive, partial(_in_a_line, sources.store))
         nursery.start_soon(_end_on_signal, signals, files.interrupts, nursery.cancel_scope)
         announce = partial(_announce, sources, mountpoint, ready)
-        obey = partial(_obey, settings, mounted, sources, files)
+        obey = partial(_obey, settings, begun, sources, files)
         nursery.start_soon(_announce_and_obey, announce, listener, obey)
         await pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS)
         nursery.cancel_scope.cancel()
@@ -330,13 +330,13 @@ async def _announce_and_obey(
 
 
 async def _obey(
-    settings: Settings, mounted: Mounted, supply: Supply, files: FileSystem, listener: socket.socket
+    settings: Settings, begun: Begun, supply: Supply, files: FileSystem, listener: socket.socket
 ) -> None:
     obey = await trio.to_thread.run_sync(_load_obey)
-    await obey(listener, settings, mounted, supply, files)
+    await obey(listener, settings, begun, supply, files)
 
 
-def _load_obey() -> "Callable[[socket.socket, Settings, Mounted, Supply, FileSystem], Awaitable[None]]":
+def _load_obey() -> "Callable[[socket.socket, Settings, Begun, Supply, FileSystem], Awaitable[None]]":
     """Return what obeys commands: 5 MB and an eighth of a second that no mount needs to begin with."""
     from tciafs.filesystem.obeying import obey
 

@@ -22,7 +22,7 @@ from tciafs.settings import Settings
 
 if TYPE_CHECKING:
     from tciafs.catalogue.catalogue import Catalogue
-    from tciafs.filesystem.mount import FileSystem, Mounted, Supply
+    from tciafs.filesystem.mount import Begun, FileSystem, Supply
     from tciafs.model import Series
     from tciafs.selection.selection import Selection
 
@@ -33,18 +33,18 @@ COMMAND_MARGIN_S = 5.0
 
 
 async def obey(
-    listener: socket.socket, settings: Settings, mounted: "Mounted", supply: "Supply", files: "FileSystem"
+    listener: socket.socket, settings: Settings, begun: "Begun", supply: "Supply", files: "FileSystem"
 ) -> None:
     """Serve the commands that come to a socket, until cancelled."""
-    await serve(listener, _commands(settings, mounted, supply, files))
+    await serve(listener, _commands(settings, begun, supply, files))
 
 
-def _commands(settings: Settings, mounted: "Mounted", supply: "Supply", files: "FileSystem") -> Commands:
+def _commands(settings: Settings, begun: "Begun", supply: "Supply", files: "FileSystem") -> Commands:
     """Return what this mount does when a command asks for it."""
     about = About(
-        mountpoint=str(mounted.place),
-        archive=mounted.archive_url,
-        mounted_at=mounted.at,
+        mountpoint=str(begun.place),
+        archive=begun.archive_url,
+        mounted_at=begun.at,
         patience_s=settings.listing_timeout + COMMAND_MARGIN_S,
         login=supply.session,
     )

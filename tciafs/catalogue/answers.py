@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tciafs.catalogue.lately import PatientRow
+from tciafs.catalogue.lately import WrittenRow
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Question
 from tciafs.model import Change, Collection, Patient, Series, Study, Value
@@ -63,7 +63,7 @@ class Lister(Protocol):
         folder: Path,
         asked_at: float,
         replaced: Callable[[Question, bytes, bytes], None],
-        written: Callable[[Sequence[PatientRow]], None],
+        written: Callable[[Sequence[WrittenRow]], None],
     ) -> None:
         """Ask for all "studies" or "series" of a collection and write a row a patient into the table.
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 from tciafs.catalogue.table import Question
 
-__all__ = ["Lately", "PatientRow"]
+__all__ = ["Lately", "WrittenRow"]
 
 COLLECTIONS = 2
 """So many listings of whole collections are remembered: as many as are under way at once."""
 
-PatientRow = tuple[str, bytes]
+WrittenRow = tuple[str, bytes]
 """A patient, and the row that holds what was answered of him."""
 
 
@@ -31,7 +31,7 @@ class Lately:
         if len(self._rows) > COLLECTIONS:
             self._rows.popitem(last=False)
 
-    def add(self, kind: str, collection: str, rows: Iterable[PatientRow]) -> None:
+    def add(self, kind: str, collection: str, rows: Iterable[WrittenRow]) -> None:
         """Keep rows of a listing that has begun."""
         if (known := self._rows.get((kind, collection))) is not None:
             known.update(rows)

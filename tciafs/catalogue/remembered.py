@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-from tciafs.catalogue.lately import Lately, PatientRow
+from tciafs.catalogue.lately import Lately, WrittenRow
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, said, unpack
 from tciafs.errors import Unusable
@@ -214,7 +214,7 @@ class Remembered:
         """Note that another process begins to write the rows of a kind and a collection."""
         self._lately.begin(kind, collection)
 
-    def written(self, kind: str, collection: str, rows: Sequence[PatientRow]) -> None:
+    def written(self, kind: str, collection: str, rows: Sequence[WrittenRow]) -> None:
         """Keep rows of it in memory, which are on disk by now."""
         self._lately.add(kind, collection, rows)
 

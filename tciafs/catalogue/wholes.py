@@ -15,7 +15,7 @@ import trio
 
 from tciafs.catalogue.answers import Lister, Replaced
 from tciafs.catalogue.asking import Asked, Questions
-from tciafs.catalogue.lately import PatientRow
+from tciafs.catalogue.lately import WrittenRow
 from tciafs.catalogue.remembered import Remembered
 from tciafs.catalogue.table import Listing, Question, unpack
 from tciafs.catalogue.walks import Walks
@@ -121,7 +121,7 @@ class Wholes:
         self.requests += 1
         asked_at = time.time()
 
-        def written(rows: Sequence[PatientRow]) -> None:
+        def written(rows: Sequence[WrittenRow]) -> None:
             self._remembered.written(kind, collection, rows)
             self._questions.has_moved(whole)
 

@@ -6,9 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.sample.running import RunningSample
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -111,6 +115,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared material is absent: neither ../shared nor $TCIAFS_SHARED is a folder")
     return folder.resolve()
+
+
+@pytest.fixture(scope="module")
+def sample() -> Iterator["RunningSample"]:
+    """The sample archive as a server on loopback, with nothing added; who wants more has one of his own."""
+    from tests.sample.running import running_sample  # only the half of the tests that asks it needs a client
+
+    with running_sample() as sample:
+        yield sample
 
 
 @pytest.fixture

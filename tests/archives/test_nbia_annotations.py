@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -17,19 +16,13 @@ from tciafs.model import Checksums, Series
 from tests.archives.test_nbia import IMAGES, MD5, Body, Server, always, archive, md5_table, zipped
 from tests.archives.test_nbia_single_images import opened
 from tests.fakes import make_series
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 SERIES = replace(make_series("1.2.3", 3, 60_000), has_annotations=True)
 XML = {"086.xml": b"<a/>", "069.xml": b"<b/>"}
 names = st.text(min_size=1, max_size=60).filter(lambda name: "\0" not in name and not name.endswith("/"))
 CUT_OFF = zipped(IMAGES, XML)[:-9]
 COLLECTION, PATIENT = "Phantom-Lung-Marked", "LUNG-0001"
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 async def delivered(

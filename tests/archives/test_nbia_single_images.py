@@ -1,7 +1,7 @@
 """Images one by one: from the sample archive, and from servers that have no such thing or are odd."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -13,15 +13,9 @@ from tciafs.errors import SlowDown, TciafsError, Unreachable, UnreadableAnswer
 from tciafs.model import Checksums, Series
 from tests.archives.test_nbia import URL, Body, answer
 from tests.fakes import make_series
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 SERIES = make_series("1.2.3")
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @asynccontextmanager

@@ -4,22 +4,15 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series
 from tests.mounting import Mount, mounted, program, status_of, until
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = pytest.mark.mount
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,6 @@ pytestmark = pytest.mark.mount
 CONTROL = Path(__file__).parents[2] / "docs/control.md"
 
 
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
-
-
 @pytest.fixture
 def series(sample: RunningSample) -> Iterator[ExpectedSeries]:
     """The CT of 60 images, whose download a test may hold."""

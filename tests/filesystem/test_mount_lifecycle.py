@@ -19,12 +19,6 @@ END_S = 5.0
 """How long a mount may take to go away (behaviour of `systemctl stop` and of impatient users)."""
 
 
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
-
-
 @pytest.fixture
 def series(sample: RunningSample) -> Iterator[ExpectedSeries]:
     """The CT of 60 images, whose download a test may hold."""

@@ -10,17 +10,11 @@ import pytest
 
 from tests.behaviour.retriever import expected_series, images_of
 from tests.mounting import Mount, mounted, until
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = pytest.mark.mount
 
 PAGE_BYTES = 4096
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture(scope="module")

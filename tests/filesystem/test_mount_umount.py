@@ -12,15 +12,9 @@ from tciafs.cli import mounting
 from tciafs.control.place import Daemon
 from tests.command_line import Run, command_line, without_settings
 from tests.mounting import Mount, is_mounted, mounted, processes_marked, program, run
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = pytest.mark.mount
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture

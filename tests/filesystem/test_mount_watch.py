@@ -14,18 +14,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.mounting import PROGRAM, Mount, marked_environment, mounted, until
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = pytest.mark.mount
 
 PATIENCE_S = 30.0
 ALTERNATE_SCREEN, ORDINARY_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture

@@ -11,15 +11,9 @@ import pytest
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series, images_of
 from tests.mounting import Mount, mounted, processes_marked, until
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = pytest.mark.mount
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from tests.behaviour.retriever import expected_series, images_of
 from tests.mounting import Mount, mounted, run
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = [
     pytest.mark.mount,
@@ -16,12 +16,6 @@ pytestmark = [
 
 COLLECTION = "Numbering_Traps"
 """Of its 13 series most have names that cannot be guessed from the number of images."""
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture

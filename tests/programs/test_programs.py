@@ -15,7 +15,7 @@ import SimpleITK
 
 from tests.behaviour.retriever import expected_series, unzip_series
 from tests.mounting import Mount, mounted, run
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 pytestmark = pytest.mark.mount
 
@@ -37,12 +37,6 @@ class Twice:
     def both(self) -> tuple[Path, Path]:
         """The plain folder and the one on the mount."""
         return self.plain, self.shown
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture(scope="module")

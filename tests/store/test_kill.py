@@ -21,7 +21,7 @@ from tciafs.archives.nbia.archive import NbiaArchive, NbiaConfig
 from tciafs.model import Series
 from tciafs.store.disk import bytes_on_disk
 from tests.mounting import until
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 from tests.store.busy_process import Orders
 
 SERIES, LIMIT_BYTES = 12, 1_500_000
@@ -31,12 +31,6 @@ MOST_LINES = 100
 """The process is killed after as many things have happened at most: about all that three downloads do."""
 
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 async def series_of(config: NbiaConfig) -> list[Series]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.behaviour.retriever import ExpectedSeries, expected_series
 from tests.mounting import PROGRAM, Mount, marked_environment, mounted, run, status_of, until
-from tests.sample.running import RunningSample, running_sample
+from tests.sample.running import RunningSample
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -26,12 +26,6 @@ pytestmark = [
 
 BROWSER_TIMEOUT_S = 60.0
 DARK = "--blink-settings=preferredColorScheme=0"
-
-
-@pytest.fixture(scope="module")
-def sample() -> Iterator[RunningSample]:
-    with running_sample() as sample:
-        yield sample
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
 from tciafs.model import Series
 from tciafs.store.disk_errors import translate_disk_error
+from tciafs.store.download import Grant
+from tciafs.worker.fetching import fetch_series
 from tciafs.worker.messages import (
     Command,
     Failed,
@@ -83,31 +85,23 @@ class Worker:
                 self._report(TciafsError(f"the worker failed: {error!r}"))
 
     async def _carry_out(self, command: Command) -> None:
-        # What a command takes is imported only for it. No thread reads the certificates meanwhile, as in the
-        # daemon: to start one that finds no memory waits for ever (threading.Thread.start).
         archive = await self._archive_for(command.archive)
         match command:
             case Fetch():
-                await self._fetch(archive, command)
+                await fetch_series(
+                    archive,
+                    command.series,
+                    Path(command.pack),
+                    self._tell,
+                    Grant(command.granted_bytes, self._grow_to, _path(command.earlier), command.held),
+                    retries=command.retries,
+                    first_wait_s=command.first_wait_s,
+                    strict=command.strict,
+                )
             case ListCollection():
                 await self._list(archive, command)
             case Survey(series):
                 await self._survey(archive, series)
-
-    async def _fetch(self, archive: AnyArchive, command: Fetch) -> None:
-        from tciafs.store.download import Grant
-        from tciafs.worker.fetching import fetch_series
-
-        await fetch_series(
-            archive,
-            command.series,
-            Path(command.pack),
-            self._tell,
-            Grant(command.granted_bytes, self._grow_to, _path(command.earlier), command.held),
-            retries=command.retries,
-            first_wait_s=command.first_wait_s,
-            strict=command.strict,
-        )
 
     async def _survey(self, archive: AnyArchive, series: Series) -> None:
         if archive.layouts is None:
@@ -124,6 +118,7 @@ class Worker:
         self._tell(Finished())
 
     async def _list(self, archive: AnyArchive, command: ListCollection) -> None:
+        # diskcache takes a while to import, which only a worker that lists should pay.
         from tciafs.worker.listing import list_collection
 
         folder = Path(command.folder)

@@ -461,7 +461,7 @@ async def test_an_unexpected_error_is_reported_and_the_next_command_carried_out(
         """An error that only an archive knows."""
 
     errors: Iterator[Exception] = iter([ZeroDivisionError("by zero"), OfTheArchive("odd"), NoSpace("full")])
-    monkeypatch.setattr("tciafs.worker.fetching.fetch_series", fail)
+    monkeypatch.setattr("tciafs.worker.__main__.fetch_series", fail)
     command = Fetch(
         make_series(), str(tmp_path / "pack"), NbiaConfig("http://127.0.0.1:9/"), 0, 1.0, ROOM.size_bytes
     )

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ import msgspec
 from tciafs import logs, starting
 from tciafs.errors import TciafsError
 from tciafs.settings import Settings
+from tciafs.worker.process import process_for_a_mount
 
 __all__ = ["main", "serve"]
 
@@ -67,6 +69,19 @@ def serve(
     `ready` is called with a sentence once the mount answers, `waiting` while that takes long. `handed` is the
     descriptor of a mount that was made for this process.
     """
+    _be_private()
+    with process_for_a_mount() as worker:
+        _serve(settings, worker, mountpoint, ready, waiting, handed)
+
+
+def _serve(
+    settings: Settings,
+    worker: "subprocess.Popen[bytes]",
+    mountpoint: Path,
+    ready: Callable[[str], None],
+    waiting: Callable[[str], None],
+    handed: int | None,
+) -> None:
     with starting.without_collector():
         from tciafs.archives.http.asking import read_certificates_ahead
 
@@ -75,12 +90,11 @@ def serve(
 
         from tciafs.filesystem.mount import run_mount
 
-    _be_private()
     # All readers wait for the collector, and what was imported stays: to look through that takes it 9 ms.
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
     try:
-        trio.run(partial(run_mount, settings, mountpoint, ready, handed, waiting))
+        trio.run(partial(run_mount, settings, mountpoint, ready, handed, waiting, worker))
     except BaseExceptionGroup as group:
         # Nurseries wrap what ends them; the user's mistake is somewhere inside.
         if (known := _first_known(group)) is not None:

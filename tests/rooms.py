@@ -156,7 +156,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
         "worker": "errors model starting archives.http.client archives.opening store.disk_errors "
         "store.download worker",
-        "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages",
+        "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages "
+        "worker.process",
+        "worker.process": "errors",
         "worker.messages": "model archives.opening store.layout",
         "worker.listing": "errors model catalogue.sums catalogue.table worker.messages",
         "worker.annotations": "errors model naming store.pack worker.digests",
@@ -232,7 +234,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
         # The process and its commands.
         "launching": "errors settings daemon logs log_files systemd filesystem.mountpoint",
-        "daemon": "errors settings logs starting archives.http.asking filesystem.mount",
+        "daemon": "errors settings logs starting archives.http.asking filesystem.mount worker.process",
         "starting": "",
         "systemd": "",
         "cli": "tciafs errors starting cli",

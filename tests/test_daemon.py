@@ -388,6 +388,22 @@ def test_the_collector_need_not_look_through_what_was_imported(monkeypatch: pyte
     daemon.serve(Settings(), Path("/mnt"), print, print)
 
 
+def test_the_mount_is_given_a_worker_that_is_gone_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tciafs.filesystem import mount
+
+    given: list[subprocess.Popen[bytes]] = []
+
+    async def run_mount(*handed: object) -> None:
+        worker = handed[-1]
+        assert isinstance(worker, subprocess.Popen)
+        assert worker.poll() is None
+        given.append(worker)
+
+    monkeypatch.setattr(mount, "run_mount", run_mount)
+    daemon.serve(Settings(), Path("/mnt"), print, print)
+    assert [worker.returncode for worker in given] == [-signal.SIGKILL]
+
+
 def test_a_group_without_a_mistake_of_the_users_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from tciafs.filesystem import mount
 

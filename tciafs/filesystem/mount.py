@@ -6,6 +6,7 @@ mount; the command runs this in a process of its own, which never touches the mo
 
 import logging
 import socket
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -118,18 +119,20 @@ async def run_mount(
     ready: Callable[[str], None],
     handed: int | None = None,
     waiting: Callable[[str], None] = log.info,
+    worker: "subprocess.Popen[bytes] | None" = None,
 ) -> None:
     """Mount and serve until unmounted or told to end by a signal; see `signals`.
 
     `ready` is called with a sentence for the user once the mount answers, `waiting` while that takes long.
-    `handed` is the descriptor of a mount that was made for this process and that others unmount. Raises
-    Unusable where the mount point, FUSE or the cache folder cannot be used.
+    `handed` is the descriptor of a mount that was made for this process and that others unmount, `worker` a
+    worker process that was started already. Raises Unusable where the mount point, FUSE or the cache folder
+    cannot be used.
     """
     async with AsyncExitStack() as stack:
         url = address_of(settings)
         if settings.archive == "sample":
             url = await stack.enter_async_context(sample_archive())
-        sources = await _sources(stack, settings, url, waiting)
+        sources = await _sources(stack, settings, url, waiting, worker)
         files = _file_system(settings, sources)
         nursery = await stack.enter_async_context(trio.open_nursery())
         # Before there is a mount, since a signal that nobody handles would leave it behind, dead.
@@ -150,7 +153,11 @@ async def run_mount(
 
 
 async def _sources(
-    stack: AsyncExitStack, settings: Settings, url: str, waiting: Callable[[str], None]
+    stack: AsyncExitStack,
+    settings: Settings,
+    url: str,
+    waiting: Callable[[str], None],
+    worker: "subprocess.Popen[bytes] | None",
 ) -> Supply:
     """Open all that is below the file system; the stack closes it."""
     session = await open_session(settings, http_limits(settings))
@@ -162,7 +169,9 @@ async def _sources(
     stack.push_async_callback(archive.aclose)
     strict = settings.verify == "strict"
     pool = await stack.enter_async_context(
-        WorkerPool.running(lambda: archive.config, settings.retries, bearer=session, strict=strict)
+        WorkerPool.running(
+            lambda: archive.config, settings.retries, bearer=session, strict=strict, first=worker
+        )
     )
     budgets = budgets_of(settings)
     store = await _store(stack, settings, archive, pool, budgets)

@@ -5,13 +5,13 @@ or they say something unintelligible. Used from the daemon's one thread.
 """
 
 import logging
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import msgspec
 import trio
@@ -46,6 +46,7 @@ from tciafs.worker.messages import (
     Verified,
     framed,
 )
+from tciafs.worker.process import REAP_PATIENCE_S, start_process
 
 __all__ = ["WorkerPool"]
 
@@ -54,7 +55,6 @@ PassOn: TypeAlias = Callable[[Report], Awaitable[Answer | None]]
 """Takes what a worker reports, and returns what it waits for, if it does."""
 
 READ_BYTES = 64 * 1024
-REAP_PATIENCE_S = 2.0
 
 
 class WorkerPool:
@@ -85,16 +85,17 @@ class WorkerPool:
         first_wait_s: float = 1.0,
         bearer: Bearer | None = None,
         strict: bool = False,
+        first: "subprocess.Popen[bytes] | None" = None,
     ) -> AsyncIterator["WorkerPool"]:
-        """Start with one process warm, so that the first series does not wait for Python to start.
+        """Begin with one process warm, so that the first series does not wait for Python to start.
 
-        `archive` gives the configuration for each series: what was learnt of a server is in it. A series
-        that fails is tried `retries` times more, the first time after about `first_wait_s`. `bearer` has
-        the tokens that workers ask for (None: guests). If `strict`, no image is announced before all of its
-        series agrees.
+        `first` is that process, where it was started already; from then on it is the pool's. `archive` gives
+        the configuration for each series: what was learnt of a server is in it. A series that fails is tried
+        `retries` times more, the first time after about `first_wait_s`. `bearer` has the tokens that workers
+        ask for (None: guests). If `strict`, no image is announced before all of its series agrees.
         """
         pool = cls(archive, retries, first_wait_s, bearer, strict)
-        pool._idle.append(await _Worker.start())
+        pool._idle.append(await _Worker.start() if first is None else _Worker(first))
         try:
             yield pool
         finally:
@@ -247,32 +248,21 @@ async def _granted(grant: Grant, size_bytes: int) -> Granted | NotGranted:
 
 
 class _Worker:
-    """One worker process and the pipe to it."""
+    """One worker process and the pipes to it."""
 
-    def __init__(self, process: trio.Process, commands: SendStream, reports: ReceiveStream) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
         self._process = process
-        self._commands = commands
-        self._reports = reports
+        self._commands: SendStream = _taken_over(process.stdin)
+        self._reports: ReceiveStream = _taken_over(process.stdout)
         self._frames = Frames()
         self._decoder = msgspec.msgpack.Decoder(Report)
 
     @classmethod
     async def start(cls) -> "_Worker":
         """Return a new process. Raises TciafsError where the system has no room for one."""
-        try:
-            # In a session of its own: Ctrl-C in a terminal is for the daemon alone. -P: the folder in
-            # which somebody mounts may hold a file with the name of a library.
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "tciafs.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise TciafsError(f"a worker process could not be started: {error.strerror}") from error
-        assert process.stdin is not None
-        assert process.stdout is not None
-        return cls(process, process.stdin, process.stdout)
+        return cls(await trio.to_thread.run_sync(start_process))
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process is still there."""
@@ -308,15 +298,26 @@ class _Worker:
 
     async def _status(self) -> int | None:
         """Return how the process ended, None if it has only closed its pipe."""
-        with trio.move_on_after(REAP_PATIENCE_S):
-            await self._process.wait()
+        await self._wait()
         return self._process.returncode
+
+    async def _wait(self) -> None:
+        """Wait for the process to end, for a while."""
+        # Without room for a thread, it is left to whoever asks for its status.
+        with trio.move_on_after(REAP_PATIENCE_S), suppress(RuntimeError):
+            await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
 
     async def kill(self) -> None:
         """End the process at once and see that it is gone."""
         self._process.kill()
-        with trio.CancelScope(shield=True), trio.move_on_after(REAP_PATIENCE_S):
-            await self._process.wait()
+        with trio.CancelScope(shield=True):
+            await self._wait()
         for stream in (self._commands, self._reports):
             with trio.CancelScope(shield=True), trio.move_on_after(REAP_PATIENCE_S):
                 await stream.aclose()
+
+
+def _taken_over(pipe: IO[bytes]) -> trio.lowlevel.FdStream:
+    """Return a pipe for trio's use; it is closed for that of others."""
+    with pipe:
+        return trio.lowlevel.FdStream(os.dup(pipe.fileno()))

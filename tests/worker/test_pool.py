@@ -33,6 +33,7 @@ from tciafs.worker import pool as pool_module
 from tciafs.worker.__main__ import Worker
 from tciafs.worker.messages import Failed, Fetch, Report, framed
 from tciafs.worker.pool import WorkerPool
+from tciafs.worker.process import process_for_a_mount
 from tests.fakes import make_series, no_more_room
 from tests.sample.running import RunningSample, running_sample
 
@@ -119,12 +120,12 @@ def contents(pack: Path) -> dict[str, bytes]:
     return {each.name: data[each.offset : each.offset + each.size_bytes] for each in read_layout(pack).images}
 
 
-def process_of(pool: WorkerPool) -> trio.Process:
+def process_of(pool: WorkerPool) -> "subprocess.Popen[bytes]":
     """Return the process that waits for the next series."""
     return pool._idle[-1]._process
 
 
-def is_running(process: trio.Process) -> bool:
+def is_running(process: "subprocess.Popen[bytes]") -> bool:
     return Path(f"/proc/{process.pid}").exists()
 
 
@@ -298,14 +299,13 @@ async def test_a_cancelled_fetch_ends_its_process(tmp_path: Path, pool: WorkerPo
 async def test_a_process_that_died_while_idle_is_replaced(
     tmp_path: Path, pool: WorkerPool, series: Series
 ) -> None:
-    process = process_of(pool)
+    process, commands = process_of(pool), pool._idle[-1]._commands
     process.kill()
-    await process.wait()
+    process.wait()
     await pool.fetch(series, tmp_path / "pack", Heard().announcements, ROOM)
     assert process_of(pool) is not process
-    assert process.stdin is not None
     with pytest.raises(trio.ClosedResourceError):
-        await process.stdin.send_all(b"closed, not leaked")
+        await commands.send_all(b"closed, not leaked")
 
 
 async def test_closing_the_pool_ends_its_processes(config: NbiaConfig) -> None:
@@ -315,8 +315,25 @@ async def test_closing_the_pool_ends_its_processes(config: NbiaConfig) -> None:
     assert not is_running(process)
 
 
+async def test_a_process_that_was_started_already_is_used_and_gone_at_the_end(
+    tmp_path: Path, config: NbiaConfig, sample: RunningSample, series: Series
+) -> None:
+    with trio.fail_after(PATIENCE_S), process_for_a_mount() as process:
+        async with WorkerPool.running(lambda: config, RETRIES, first=process) as pool:
+            await pool.fetch(series, tmp_path / "pack", Heard().announcements, ROOM)
+            assert process_of(pool) is process
+        assert not is_running(process)
+    assert contents(tmp_path / "pack") == truth(sample, series)
+
+
+def test_a_process_for_a_mount_that_never_came_is_gone_at_the_end() -> None:
+    with process_for_a_mount() as process:
+        assert is_running(process)
+    assert not is_running(process)
+
+
 async def test_no_room_for_a_process_is_said_so(config: NbiaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tciafs.worker.pool.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("tciafs.worker.process.sys.executable", "/nowhere/python")
     with pytest.raises(TciafsError, match="could not be started: No such file"):
         async with WorkerPool.running(lambda: config, RETRIES):
             pass
@@ -369,7 +386,7 @@ async def fetch_from(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     stand_in = folder / "stand-in"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o700)
-    monkeypatch.setattr("tciafs.worker.pool.sys.executable", str(stand_in))
+    monkeypatch.setattr("tciafs.worker.process.sys.executable", str(stand_in))
     with trio.fail_after(PATIENCE_S):
         async with WorkerPool.running(NbiaConfig, RETRIES) as pool:
             await pool.fetch(make_series(), folder / "pack", Heard().announcements, ROOM)

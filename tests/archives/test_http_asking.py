@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tciafs.archives.http import asking as asking_module
 from tciafs.archives.http.asking import Asking, Span, open_client, read_certificates_ahead, tls
 from tciafs.archives.http.limits import HttpLimits
-from tciafs.errors import Misuse
+from tciafs.errors import Misuse, TciafsError
 
 Certificates = Callable[[Callable[[], None]], list[int]]
 
@@ -71,6 +72,20 @@ def test_a_process_without_memory_for_certificates_is_not_told_to_look_at_its_se
     monkeypatch.setenv("SSL_CERT_DIR", f"/certificates/{failure}")  # there is one context for each
     with pytest.raises(MemoryError):
         open_client(httpx.URL("http://127.0.0.1"), HttpLimits(), "tests", None)
+
+
+def test_nobody_who_has_set_nothing_is_told_to_look_at_his_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> ssl.SSLContext:
+        raise OSError(errno.EINVAL, "Invalid argument")  # as OpenSSL was seen to say, too, without memory
+
+    asking_module._tls_by.cache_clear()
+    monkeypatch.setattr(httpx, "create_ssl_context", fail)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TciafsError, match=r"come with Python's certifi .*: Invalid argument") as refused:
+        open_client(httpx.URL("http://127.0.0.1"), HttpLimits(), "tests", None)
+    assert type(refused.value) is TciafsError
+    assert "SSL_CERT" not in str(refused.value)
 
 
 # Certificates that are read while something else is done

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import httpx
 
 from tciafs.archives.http.limits import HttpLimits
-from tciafs.errors import Misuse
+from tciafs.errors import Misuse, TciafsError
 
 __all__ = ["AT_ONCE", "Asking", "Span", "checked_url", "open_client", "read_certificates_ahead", "tls"]
 
@@ -185,7 +185,10 @@ def open_client(
     transport: httpx.AsyncBaseTransport | None,
     mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
-    """Return a client of one server, without redirects. Raises Misuse for what the environment has wrong."""
+    """Return a client of one server, without redirects.
+
+    Raises Misuse for what the environment has wrong, TciafsError where certificates cannot be read at all.
+    """
     timeout = httpx.Timeout(
         connect=limits.connect_timeout_s,
         read=limits.stall_timeout_s,
@@ -207,4 +210,11 @@ def open_client(
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise Misuse("a proxy in the environment (HTTPS_PROXY ...) cannot be used") from error
     except OSError as error:
-        raise Misuse("SSL_CERT_FILE or SSL_CERT_DIR cannot be used as certificates") from error
+        raise _unusable_certificates(error) from error
+
+
+def _unusable_certificates(error: OSError) -> TciafsError:
+    """Return whose mistake it is; without memory OpenSSL says this and that, which is nobody's."""
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return Misuse("SSL_CERT_FILE or SSL_CERT_DIR cannot be used as certificates")
+    return TciafsError(f"the certificates that come with Python's certifi cannot be read: {error.strerror}")

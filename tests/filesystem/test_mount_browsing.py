@@ -11,6 +11,7 @@ import pytest
 from tciafs.filesystem.operations import LONG_FOLDER_BLOCK_BYTES
 from tests.behaviour.retriever import expected_series, images_of, md5, unzip_series
 from tests.mounting import Mount, mounted, run, until
+from tests.real_series import CRLM, NACT, unpacked
 from tests.sample.running import RunningSample, running_sample
 
 pytestmark = pytest.mark.mount
@@ -169,26 +170,17 @@ def test_a_crowd_of_26_000_patients_lists_completely() -> None:
         assert os.stat(mount.path / "MANY").st_blksize == LONG_FOLDER_BLOCK_BYTES
 
 
-def _taken_from(tar: Path, folder: Path) -> Path:
-    taken = run("tar", "-xJf", tar, "-C", folder)
-    assert taken.returncode == 0, taken.stderr
-    return folder
-
-
 @pytest.mark.parametrize(
     ("tar", "inside"),
     [
-        ("crlm-ct-1004-ct41.tar.xz", "crlm/CRLM-CT-1004/image"),
-        (
-            "breast-mri-nact-pilot-ucsf-br-08-two-acquisitions.tar.xz",
-            "nact/UCSF-BR-08/image_dce_3dfgre_orig",
-        ),
+        (CRLM, "crlm/CRLM-CT-1004/image"),
+        (NACT, "nact/UCSF-BR-08/image_dce_3dfgre_orig"),
     ],
 )
 def test_a_real_series_has_the_names_and_bytes_that_the_retriever_gave_it(
     tar: str, inside: str, shared: Path, tmp_path: Path
 ) -> None:
-    original = _taken_from(shared / "data" / "dicom" / tar, tmp_path) / inside
+    original = unpacked(shared, tar, tmp_path) / inside
     with running_sample("--sample-dir", str(original)) as sample, mounted(sample.url) as mount:
         (series,) = expected_series(sample, "SAMPLE")
         copied = run("cp", "-r", mount.path / series.path, tmp_path / "copy")

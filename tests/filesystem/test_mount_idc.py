@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from tciafs.sample.__main__ import main as sample_archive
 from tciafs.sample.as_idc import BUCKET
 from tests.dicom_files import small_dicom
 from tests.mounting import Mount, mounted, program, run, status_of, until
+from tests.real_series import CRLM, NACT, unpacked
 from tests.relay import Relay
 from tests.s3 import RunningS3, needs_s3, running_s3
 from tests.sample.running import RunningSample, running_sample
-from tests.sample.test_folder import CRLM, NACT, needs_shared
 
 pytest.importorskip("duckdb")
 pytestmark = [pytest.mark.mount, needs_s3]
@@ -70,11 +69,9 @@ def test_all_is_as_in_the_mount_of_nbia(mount: Mount, nbia: RunningSample) -> No
         assert numbers(mount.path) == numbers(other.path)
 
 
-@needs_shared
-def test_real_series_are_as_in_the_mount_of_nbia(tmp_path: Path) -> None:
+def test_real_series_are_as_in_the_mount_of_nbia(shared: Path, tmp_path: Path) -> None:
     for packed in (CRLM, NACT):
-        with tarfile.open(packed) as tar:
-            tar.extractall(tmp_path / "real", filter="data")
+        unpacked(shared, packed, tmp_path / "real")
     real = ("--sample-dir", str(tmp_path / "real"), "--sample-collection", "Real")
     sample_archive(["--write-idc", str(tmp_path / "idc"), *real])
     with (

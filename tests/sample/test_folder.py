@@ -2,23 +2,14 @@
 
 import hashlib
 import io
-import os
-import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tciafs.sample import content
+from tests.real_series import CRLM, NACT, unpacked
 from tests.sample.running import running_sample
-
-SHARED = Path(os.environ.get("TCIAFS_SHARED", Path(__file__).resolve().parents[2] / "../shared"))
-CRLM = SHARED / "data/dicom/crlm-ct-1004-ct41.tar.xz"
-NACT = SHARED / "data/dicom/breast-mri-nact-pilot-ucsf-br-08-two-acquisitions.tar.xz"
-
-needs_shared = pytest.mark.skipif(
-    not (CRLM.is_file() and NACT.is_file()), reason="the shared real series are not here"
-)
 
 
 def digest(data: bytes) -> str:
@@ -46,11 +37,9 @@ def test_a_folder_is_served_as_it_is(tmp_path: Path) -> None:
     assert served == files
 
 
-@needs_shared
 @pytest.mark.parametrize("packed", [CRLM, NACT], ids=["crlm", "nact"])
-def test_real_series_get_the_names_the_retriever_gave(packed: Path, tmp_path: Path) -> None:
-    with tarfile.open(packed) as tar:
-        tar.extractall(tmp_path, filter="data")
+def test_real_series_get_the_names_the_retriever_gave(packed: str, shared: Path, tmp_path: Path) -> None:
+    unpacked(shared, packed, tmp_path)
     expected = {}
     for folder in {path.parent for path in tmp_path.rglob("*.dcm")}:
         by_name = {path.name: digest(path.read_bytes()) for path in folder.iterdir()}

@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -75,6 +75,7 @@ class WorkerPool:
         self._first_wait_s = first_wait_s
         self._idle: list[_Worker] = []
         self._fetching: set[_Worker] = set()
+        self._paused = False
 
     @classmethod
     @asynccontextmanager
@@ -138,13 +139,29 @@ class WorkerPool:
 
     def pause(self) -> None:
         """See `store.Fetcher.pause`: the processes stop, and TCP has the server wait, as long as it will."""
+        self._paused = True
         for worker in self._fetching:
             worker.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """See `store.Fetcher.resume`; a server that has hung up meanwhile is asked for the rest."""
+        self._paused = False
         for worker in self._fetching:
             worker.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def _stopped_by_pauses(self, worker: "_Worker") -> Iterator[None]:
+        """Have a process stand still while there is a pause: one that began before the block, too."""
+        self._fetching.add(worker)
+        if self._paused:
+            worker.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._fetching.discard(worker)
+            if self._paused:
+                # It was done before it was stopped. Its next work may be a listing, or come after the pause.
+                worker.send_signal(signal.SIGCONT)
 
     async def list_collection(
         self,
@@ -199,15 +216,12 @@ class WorkerPool:
             return await (self._token_given(report) if isinstance(report, TokenWanted) else pass_on(report))
 
         worker = await self._take()
-        if isinstance(command, Fetch):
-            self._fetching.add(worker)
         try:
-            failure = await worker.carry_out(command, answer)
+            with self._stopped_by_pauses(worker) if isinstance(command, Fetch) else nullcontext():
+                failure = await worker.carry_out(command, answer)
         except BaseException:
             await worker.kill()
             raise
-        finally:
-            self._fetching.discard(worker)
         if type(failure) is TciafsError:
             # Unforeseen in the process: it may have no memory or no threads for the next series either.
             await worker.kill()

@@ -1,6 +1,7 @@
 """Worker processes as the store uses them: against the sample archive, and against what goes wrong."""
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from tciafs.store.pack import read_layout
 from tciafs.store.store import Store, StoreConfig
 from tciafs.worker import pool as pool_module
 from tciafs.worker.__main__ import Worker
-from tciafs.worker.messages import Failed, Fetch, Report, framed
+from tciafs.worker.messages import Failed, Fetch, Finished, Report, framed
 from tciafs.worker.pool import WorkerPool
 from tciafs.worker.process import process_for_a_mount
 from tests.fakes import make_series, no_more_room
@@ -127,6 +128,15 @@ def process_of(pool: WorkerPool) -> "subprocess.Popen[bytes]":
 
 def is_running(process: "subprocess.Popen[bytes]") -> bool:
     return Path(f"/proc/{process.pid}").exists()
+
+
+def is_stopped(process: "subprocess.Popen[bytes]") -> bool:
+    """Return whether a process stands still by a signal; see proc(5)."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def wait_until_stopped(process: "subprocess.Popen[bytes]") -> None:
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 async def test_a_series_is_byte_for_byte_what_the_archive_sends(
@@ -381,12 +391,17 @@ async def test_a_series_that_is_larger_than_it_was_listed_fails_with_no_byte_too
 # -- a process that is not ours --
 
 
-async def fetch_from(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
-    """Fetch a series from a process that runs a shell script instead of the worker."""
+def put_in_place_of_the_worker(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have processes run a shell script instead of the worker."""
     stand_in = folder / "stand-in"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o700)
     monkeypatch.setattr("tciafs.worker.process.sys.executable", str(stand_in))
+
+
+async def fetch_from(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
+    """Fetch a series from a process that runs a shell script instead of the worker."""
+    put_in_place_of_the_worker(script, folder, monkeypatch)
     with trio.fail_after(PATIENCE_S):
         async with WorkerPool.running(NbiaConfig, RETRIES) as pool:
             await pool.fetch(make_series(), folder / "pack", Heard().announcements, ROOM)
@@ -414,6 +429,58 @@ async def test_a_process_that_closes_its_ear_is_given_up(
     monkeypatch.setattr(pool_module, "REAP_PATIENCE_S", 0.01)
     with pytest.raises(TciafsError, match=r"ended unexpectedly \(status None\)"):
         await fetch_from("exec <&- >&-; while :; do sleep 1; done", tmp_path, monkeypatch)
+
+
+# -- standing still --
+
+
+async def test_a_download_under_way_stands_still_until_it_may_go_on(
+    tmp_path: Path, pool: WorkerPool, sample: RunningSample, paced: Series
+) -> None:
+    process, heard = process_of(pool), Heard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.fetch, paced, tmp_path / "pack", heard.announcements, ROOM)
+        await heard.some.wait()
+        pool.pause()
+        wait_until_stopped(process)
+        sample.pace(paced.series_uid, None)
+        pool.resume()
+    assert contents(tmp_path / "pack") == truth(sample, paced)
+
+
+async def test_a_download_that_begins_during_a_pause_stands_still_too(
+    tmp_path: Path, pool: WorkerPool, sample: RunningSample, series: Series
+) -> None:
+    process, heard = process_of(pool), Heard()
+    pool.pause()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.fetch, series, tmp_path / "pack", heard.announcements, ROOM)
+        while not is_stopped(process):
+            assert heard.checks is None, "it came in during the pause"
+            await trio.lowlevel.checkpoint()
+        pool.resume()
+    assert contents(tmp_path / "pack") == truth(sample, series)
+
+
+async def test_a_process_that_was_done_before_it_was_stopped_can_be_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = "".join(f"\\{byte:03o}" for byte in framed(Finished()))
+    put_in_place_of_the_worker(f"printf '{finished}'; exec cat >/dev/null", tmp_path, monkeypatch)
+    with trio.fail_after(PATIENCE_S):
+        async with WorkerPool.running(NbiaConfig, RETRIES) as pool, trio.open_nursery() as nursery:
+            process, reports = process_of(pool), pool._idle[-1]._reports
+            assert isinstance(reports, trio.lowlevel.FdStream)
+            await trio.lowlevel.wait_readable(reports.fileno())
+            nursery.start_soon(pool.fetch, make_series(), tmp_path / "pack", Heard().announcements, ROOM)
+            while not pool._fetching:
+                await trio.lowlevel.checkpoint()
+            pool.pause()
+            wait_until_stopped(process)  # and what it said is unread, as nothing else ran meanwhile
+            while pool._fetching:
+                await trio.lowlevel.checkpoint()
+            assert (process_of(pool), is_stopped(process)) == (process, False)
+            pool.resume()
 
 
 # -- the process itself --

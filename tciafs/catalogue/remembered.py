@@ -67,8 +67,8 @@ class Remembered:
     """Listings by question. Close it at the end."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the table in `folder`. Raises Unusable."""
-        self._table = Table.opened(folder)
+        """Open the table in `folder`, and make it anew where it has to be. Raises Unusable."""
+        self._table = Table.opened_or_made(folder)
         self._rows = len(self._table)
         self._facts = {name: self._read_fact(name) for name in FACTS}
         self._table.close()  # this thread's connection; that of the other thread is opened there

@@ -30,6 +30,9 @@ __all__ = ["TABLE_ERRORS", "Listing", "Question", "Table", "pack", "said", "unpa
 
 log = logging.getLogger(__name__)
 
+DATABASE = "cache.db"
+"""What diskcache calls its file; those of SQLite beside it begin with that."""
+
 SCHEMA_VERSION = b"5"
 SCHEMA_KEY = "schema"
 FACT = "fact"
@@ -64,11 +67,12 @@ WELL_AGAIN = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_READONLY,
     }
 )
-"""What SQLite says of a disk that may be well again tomorrow: no reason to throw listings away."""
+"""What SQLite says of a disk or a memory that may be well tomorrow: no reason to throw listings away."""
 
 R = TypeVar("R", Collection, Patient, Study, Series)
 
@@ -201,28 +205,34 @@ class Table:
 
     @classmethod
     def opened(cls, folder: Path, patience_s: float = DISK_TIMEOUT_S) -> "Table":
-        """Return the table in `folder`, made anew if it is damaged or of another version.
+        """Return the table that is in `folder`, where somebody else may have it open.
 
         Its methods wait for `patience_s` while somebody else holds it, and then raise an error.
-        Raises Unusable where the folder or its disk does not let it be.
+        Raises Unusable where there is none, where it is damaged or of another version, or where the disk does
+        not let it be; MemoryError where there is none left. None of these changes what is there.
+        """
+        try:
+            return cls(_rows_of(folder, patience_s))
+        except _NotOurs as error:
+            raise Unusable(
+                f"the listings cache {folder} is {error}; mounting again starts it anew"
+            ) from error
+
+    @classmethod
+    def opened_or_made(cls, folder: Path, patience_s: float = DISK_TIMEOUT_S) -> "Table":
+        """Return the table in `folder`, made anew if it is not there, damaged, or of another version.
+
+        For the first who opens it only: who has it open by then would read a file that is gone.
+        Raises Unusable where the folder or its disk does not let it be; MemoryError as `opened` does.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            rows = _open(folder, patience_s)
-            if _is_ours(rows):
-                return cls(rows)
-            rows.close()
-            log.warning("the listings cache is of another version of tciafs and starts anew")
+            if (folder / DATABASE).exists():
+                return cls(_rows_of(folder, patience_s))
         except OSError as error:
-            raise Unusable(f"the listings cache {folder} cannot be used: {error.strerror}") from error
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in WELL_AGAIN:
-                raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error
-            log.warning("the listings cache is damaged (%s) and starts anew", error)
-        except (
-            Exception
-        ) as error:  # diskcache believes its file: what a damaged one makes it raise is anything
-            log.warning("the listings cache is damaged (%s) and starts anew", error)
+            raise _unusable(folder, error) from error
+        except _NotOurs as error:
+            log.warning("the listings cache is %s and starts anew", error)
         return cls(_made_anew(folder, patience_s))
 
     def get(self, question: Question) -> Listing[Any] | None:
@@ -311,19 +321,41 @@ def _open(folder: Path, patience_s: float) -> Any:
     )
 
 
-def _is_ours(rows: Any) -> bool:
-    """Return whether the table is of this version; one that is empty becomes so."""
-    if len(rows) == 0:
-        rows.set(SCHEMA_KEY, SCHEMA_VERSION)
-    return bool(rows.get(SCHEMA_KEY) == SCHEMA_VERSION)
+class _NotOurs(Exception):
+    """What is there is no table of this version; the text says what it is instead."""
+
+
+def _rows_of(folder: Path, patience_s: float) -> Any:
+    """Return the rows of the table that is there. Raises Unusable, MemoryError and _NotOurs."""
+    try:
+        if not (folder / DATABASE).exists():
+            raise _NotOurs("not there")
+        rows = _open(folder, patience_s)
+        if rows.get(SCHEMA_KEY) == SCHEMA_VERSION:
+            return rows
+        rows.close()
+    except (OSError, diskcache.Timeout) as error:
+        raise _unusable(folder, error) from error
+    except (MemoryError, _NotOurs):
+        raise
+    except Exception as error:  # diskcache believes its file: what a damaged one makes it raise is anything
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in WELL_AGAIN:
+            raise _unusable(folder, error) from error
+        raise _NotOurs(f"damaged ({error})") from error
+    raise _NotOurs("of another version of tciafs")
 
 
 def _made_anew(folder: Path, patience_s: float) -> Any:
     try:
-        for file in folder.glob("cache.db*"):
+        for file in folder.glob(f"{DATABASE}*"):
             file.unlink()
         rows = _open(folder, patience_s)
         rows.set(SCHEMA_KEY, SCHEMA_VERSION)
-    except (OSError, sqlite3.Error) as error:
-        raise Unusable(f"the listings cache {folder} cannot be used: {error}") from error
+    except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+        raise _unusable(folder, error) from error
     return rows
+
+
+def _unusable(folder: Path, error: Exception) -> Unusable:
+    why = error.strerror if isinstance(error, OSError) else str(error) or "somebody else holds it"
+    return Unusable(f"the listings cache {folder} cannot be used: {why}")

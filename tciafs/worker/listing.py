@@ -54,8 +54,9 @@ async def list_collection(
 ) -> None:
     """Write the rows of all patients of a collection, telling of them, of changes, and of the end.
 
-    `kind` is "studies" or "series". Raises TciafsError and writes nothing where the archive fails; raises
-    TABLE_ERRORS where the disk does.
+    `kind` is "studies" or "series", `folder` that of the daemon's table. Raises TciafsError and writes
+    nothing where the archive fails or the table is none of this version; raises TABLE_ERRORS where the disk
+    does.
     """
     table = Table.opened(folder)
     try:

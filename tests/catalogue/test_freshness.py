@@ -12,6 +12,7 @@ from msgspec.structs import replace as altered
 from trio.testing import MockClock
 
 from tciafs.catalogue import freshness as freshness_module
+from tciafs.catalogue import table as table_module
 from tciafs.catalogue import walks
 from tciafs.catalogue.catalogue import (
     REFRESHES_BEHIND,
@@ -207,6 +208,30 @@ async def test_nothing_in_answer_to_the_whole_is_not_believed(
         await catalogue.studies("Lung", "P001")
         archive.holdings = held
         assert len((await catalogue.studies("Lung", "P002")).records) == 2
+
+
+class OfTheNextVersion(InProcessLister):
+    """A worker that was started after tciafs had been replaced by another version."""
+
+    async def list_collection(self, *args: Any) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(table_module, "SCHEMA_VERSION", b"of another time")
+            await super().list_collection(*args)
+
+
+@pytest.mark.expect_log("is of another version of tciafs; .*; Lung is listed patient by patient")
+async def test_a_worker_of_another_version_leaves_the_table_of_the_daemon_alone(
+    archive: FakeArchive, config: CatalogueConfig
+) -> None:
+    async with opened(archive, config, OfTheNextVersion(archive)) as catalogue:
+        for patient in PATIENTS[:5]:
+            assert len((await catalogue.studies("Lung", patient)).records) == 2
+        assert "is of another version" in catalogue.events[-1].message
+    archive.asked.clear()
+    async with opened(archive, config) as catalogue:
+        for patient in PATIENTS[:5]:
+            assert len((await catalogue.studies("Lung", patient)).records) == 2
+    assert archive.asked == []
 
 
 class SlowLister:

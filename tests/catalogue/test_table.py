@@ -1,5 +1,6 @@
 """The table of listings on disk: bytes under text keys and never code, made anew where it is not ours."""
 
+import errno
 import os
 import pickle  # noqa: TID251 - to show that what it would do is not done
 import sqlite3
@@ -112,7 +113,7 @@ async def test_a_planted_key_is_never_unpickled(
 
 
 def test_the_table_takes_nothing_but_bytes(tmp_path: Path) -> None:
-    with closing(Table.opened(tmp_path)) as table:
+    with closing(Table.opened_or_made(tmp_path)) as table:
         rows = table._rows
         for value in ("text", 1, None, [b"bytes"]):
             with pytest.raises(ValueError, match="bytes only"):
@@ -228,19 +229,59 @@ async def test_a_folder_that_is_a_file_is_unusable(
             raise AssertionError("it was opened")
 
 
-@pytest.mark.parametrize("code", sorted(WELL_AGAIN))
-async def test_a_disk_in_trouble_is_no_reason_to_throw_listings_away(
-    written: Path, config: CatalogueConfig, monkeypatch: pytest.MonkeyPatch, code: int
+def sqlite_trouble(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("trouble")
+    error.sqlite_errorcode = code | 3 << 8
+    return error
+
+
+TROUBLES = [
+    *((sqlite_trouble(code), Unusable) for code in sorted(WELL_AGAIN)),
+    (OSError(errno.ENOMEM, "trouble"), Unusable),
+    (diskcache.Timeout("trouble"), Unusable),
+    (MemoryError("trouble"), MemoryError),
+]
+
+
+@pytest.mark.parametrize("open_table", [Table.opened, Table.opened_or_made])
+@pytest.mark.parametrize(("trouble", "raised"), TROUBLES, ids=range(len(TROUBLES)))
+async def test_a_disk_or_a_memory_in_trouble_is_no_reason_to_throw_listings_away(
+    written: Path,
+    config: CatalogueConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    open_table: Callable[[Path], Table],
+    trouble: Exception,
+    raised: type[Exception],
 ) -> None:
+    before = written.read_bytes()
+
     def fail(*_: object, **__: object) -> None:
-        error = sqlite3.OperationalError("trouble")
-        error.sqlite_errorcode = code | 3 << 8
-        raise error
+        raise trouble
 
     monkeypatch.setattr("tciafs.catalogue.table.diskcache.Cache", fail)
-    with pytest.raises(Unusable, match="trouble"):
+    with pytest.raises(raised, match="trouble"):
+        open_table(config.folder)
+    assert written.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (no_database, "is damaged"),
+        (other_settings, "is damaged"),
+        (lambda database: execute(database, "DELETE FROM Cache"), "is of another version"),
+        (Path.unlink, "is not there"),
+    ],
+    ids=["no database", "other settings", "emptied", "gone"],
+)
+async def test_only_the_first_who_opens_a_table_makes_it_anew(
+    written: Path, config: CatalogueConfig, spoil: Callable[[Path], None], why: str
+) -> None:
+    spoil(written)
+    before = [file.stat().st_ino for file in config.folder.glob("cache.db")]
+    with pytest.raises(Unusable, match=f"the listings cache .* {why}.*; mounting again starts it anew"):
         Table.opened(config.folder)
-    assert written.exists()
+    assert [file.stat().st_ino for file in config.folder.glob("cache.db")] == before
 
 
 @pytest.mark.expect_log("the listings cache is damaged")
@@ -250,9 +291,10 @@ def test_a_table_that_cannot_be_made_anew_is_unusable(
     def fail(*_: object, **__: object) -> None:
         raise sqlite3.DatabaseError("still damaged")
 
+    (tmp_path / "cache.db").touch()
     monkeypatch.setattr("tciafs.catalogue.table.diskcache.Cache", fail)
     with pytest.raises(Unusable, match="still damaged"):
-        Table.opened(tmp_path)
+        Table.opened_or_made(tmp_path)
 
 
 # -- rows --
@@ -332,7 +374,7 @@ def test_a_row_of_any_bytes_is_an_answer_or_a_clear_error(row: bytes) -> None:
 
 def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
     question: Question = ("collections",)
-    with closing(Table.opened(tmp_path)) as table:
+    with closing(Table.opened_or_made(tmp_path)) as table:
         with pytest.raises(ValueError, match="bytes only"):
             table.put_rows([(question, b"good"), (("patients", "x"), None)])  # type: ignore[list-item]
         assert table.row(question) is None
@@ -340,7 +382,7 @@ def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
 
 def test_who_writes_rows_is_told_what_was_there_before(tmp_path: Path) -> None:
     one, other = ("patients", "A"), ("patients", "B")
-    with closing(Table.opened(tmp_path)) as table:
+    with closing(Table.opened_or_made(tmp_path)) as table:
         assert table.put_rows([(one, b"old")]) == [None]
         assert table.put_rows([(other, b""), (one, b"new"), (one, b"newer")]) == [None, b"old", b"new"]
         assert (table.row(one), table.row(other)) == (b"newer", b"")
@@ -353,7 +395,7 @@ def test_no_archive_can_make_two_questions_one_row(tmp_path: Path) -> None:
         ("studies", "A", "1:B"),
         ("studies", "A1:B"),
     ]
-    with closing(Table.opened(tmp_path)) as table:
+    with closing(Table.opened_or_made(tmp_path)) as table:
         for number, question in enumerate(questions):
             table.put_rows([(question, b"%d" % number)])
         assert [table.row(question) for question in questions] == [b"0", b"1", b"2", b"3"]

@@ -31,6 +31,7 @@ class Asked:
     """A question that is on its way, shared by all who ask it, since `begun_at` (Unix seconds).
 
     `over` is set when it has been answered, `moved` when a part of the answer has come, and then is another.
+    `not_waited_for` are parts of the answer that somebody has waited for long enough.
     """
 
     over: trio.Event = field(default_factory=trio.Event)
@@ -38,6 +39,7 @@ class Asked:
     listing: Listing[Any] | None = None
     failure: TciafsError | None = None
     begun_at: float = field(default_factory=lambda: time.time())
+    not_waited_for: set[Question] = field(default_factory=set)
 
     def has_moved(self) -> None:
         """Wake who waits for a part of the answer."""
@@ -64,6 +66,10 @@ class Questions:
     def under_way(self, question: Question) -> bool:
         """Return whether a question is being asked."""
         return question in self._under_way
+
+    def asked(self, question: Question) -> Asked | None:
+        """Return a question that is being asked, None if it is not."""
+        return self._under_way.get(question)
 
     def has_moved(self, question: Question) -> None:
         """Wake who waits for a part of the answer to a question that is being asked."""

@@ -180,8 +180,6 @@ class Catalogue:
 
     def _fresh_answer(self, question: Question, known: Listing[Any]) -> Answer[Any] | None:
         """Return what is known as an answer, None where the archive should be asked again."""
-        if self._freshness.is_unwanted(question, known):
-            return None
         fresh_until = self._fresh_until(question, known)
         return None if fresh_until <= time.time() else Answer(known.records, fresh_until)
 
@@ -195,8 +193,7 @@ class Catalogue:
             asked_at = await self._remembered.whole_listed_at(question[0], question[1])
             if asked_at is not None:
                 nothing: Listing[Any] = Listing((), asked_at)
-                is_wanted = not self._freshness.is_unwanted(question, nothing)
-                if is_wanted and self._fresh_until(question, nothing) > time.time():
+                if self._fresh_until(question, nothing) > time.time():
                     return nothing
         return await self._ask(question)
 
@@ -204,8 +201,12 @@ class Catalogue:
         """Return a new answer if it comes soon, else what is known: it may lead to bytes that are here."""
         if self._questions.under_way(question) or self._questions.failed_within(question, REFRESH_AGAIN_S):
             return known
-        with suppress(TciafsError), trio.move_on_after(WISH_PATIENCE_S):
+        if self._wholes is not None and self._wholes.is_not_waited_for(question):
+            return known
+        with suppress(TciafsError), trio.move_on_after(WISH_PATIENCE_S) as patience:
             return await self._ask(question)
+        if self._wholes is not None and patience.cancelled_caught:
+            self._wholes.wait_no_more(question)
         return known
 
     async def _ask(self, question: Question) -> Listing[Any]:
@@ -298,10 +299,8 @@ class Catalogue:
         listed_at = await self._remembered.whole_listed_at(kind, collection)
         if listed_at is not None:
             question, listing = ("patients", collection), Listing((Collection(collection),), listed_at)
-            is_old = self._freshness.is_unwanted(question, listing) or (
-                self._fresh_until(question, listing) <= time.time()
-            )
-            if not is_old or self._config.offline or self._questions.failed_within(whole, REFRESH_AGAIN_S):
+            is_fresh = self._fresh_until(question, listing) > time.time()
+            if is_fresh or self._questions.failed_within(whole, REFRESH_AGAIN_S):
                 return
         if self._config.offline:
             raise Offline(f"the listing of {said(whole)} is not in the cache, and --offline is set")

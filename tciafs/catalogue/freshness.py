@@ -3,13 +3,13 @@
 Four things decide. The **time to live**, short for a listing of nothing and for a partial one. **Changes**:
 a listing that the archive, asked what it has released since, does not contradict stays fresh. **Doubt**: a
 listing that had records and comes back empty is believed only when a later answer agrees. **Wishes**: what
-a user wants to be asked again is old from that moment. Values only: the catalogue asks the archive and
-writes down.
+a user wants to be asked again is old from that moment, until the archive has answered. Values only: the
+catalogue asks the archive and writes down.
 """
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -31,6 +31,13 @@ PARTIAL_TTL_S = 300.0
 MOST_WISHES = 10_000
 
 
+class _Doubt(NamedTuple):
+    """Since when a question is answered with nothing (trio's clock), and when it was asked last (Unix)."""
+
+    since: float
+    asked_at: float
+
+
 class Freshness:
     """What is known of the age of listings. Unix seconds, but for doubts, which last by trio's clock."""
 
@@ -39,7 +46,7 @@ class Freshness:
         self._ttl_s = ttl_s
         self.changes = Changes(time.time())
         self._wishes: dict[Question, float] = {}
-        self._emptied_at: dict[Question, float] = {}
+        self._doubts: dict[Question, _Doubt] = {}
         try:
             if changes is not None:
                 self.changes = Changes.read(changes, time.time())
@@ -50,10 +57,13 @@ class Freshness:
             self._wishes[()] = time.time()
 
     def fresh_until(self, question: Question, listing: Listing[Any]) -> float:
-        """Return until when a listing is believed; in the past: the archive should be asked."""
-        if (emptied_at := self._emptied_at.get(question)) is not None:
-            return time.time() + EMPTY_CONFIRMED_S - (trio.current_time() - emptied_at)
-        if listing.asked_at > (now := time.time()):
+        """Return until when a listing is believed; now, or in the past: the archive should be asked."""
+        now = time.time()
+        if self.is_unwanted(question, listing):
+            return now
+        if (doubt := self._doubts.get(question)) is not None:
+            return now + EMPTY_CONFIRMED_S - (trio.current_time() - doubt.since)
+        if listing.asked_at > now:
             return now  # the clock was set back since, so its age is not known
         if not listing.records:
             return listing.asked_at + min(self._ttl_s, EMPTY_TTL_S)
@@ -64,7 +74,7 @@ class Freshness:
 
     def could_be_vouched_for(self, question: Question, listing: Listing[Any]) -> bool:
         """Return whether to ask for changes may make an old listing fresh again."""
-        if question in self._emptied_at or not listing.records or listing.is_partial:
+        if question in self._doubts or not listing.records or listing.is_partial:
             return False
         looked_lately = self.changes.looked_at + self._ttl_s > time.time()
         return not looked_lately and self.changes.may_vouch(question, listing.asked_at)
@@ -78,12 +88,14 @@ class Freshness:
         fails.
         """
         if now.records or before is None or not before.records:
-            self._emptied_at.pop(question, None)
+            self._doubts.pop(question, None)
             return False
-        since = self._emptied_at.setdefault(question, trio.current_time())
-        if trio.current_time() - since < EMPTY_CONFIRMED_S:
+        at = trio.current_time()
+        since = self._doubts[question].since if question in self._doubts else at
+        self._doubts[question] = _Doubt(since, now.asked_at)
+        if at - since < EMPTY_CONFIRMED_S:
             return True
-        del self._emptied_at[question]
+        del self._doubts[question]
         return False
 
     # -- wishes -----------------------------------------------------------------------------------
@@ -96,12 +108,14 @@ class Freshness:
         self._wishes[whose] = at
 
     def is_unwanted(self, question: Question, listing: Listing[Any]) -> bool:
-        """Return whether a user wished the archive to be asked since the listing was made."""
+        """Return whether a user wished the archive to be asked since it was, for a listing that is known."""
         if not self._wishes:
             return False
+        doubt = self._doubts.get(question)
+        asked_at = listing.asked_at if doubt is None else max(listing.asked_at, doubt.asked_at)
         whose = question[1:]
         wished_at = max(self._wishes.get(whose[:n], -math.inf) for n in range(len(whose[:2]) + 1))
-        return listing.asked_at < wished_at
+        return asked_at < wished_at
 
     def written_wishes(self) -> bytes:
         """Return the wishes as bytes."""

@@ -77,6 +77,16 @@ class Wholes:
         """Note that an answer about something in a collection came."""
         self._walks.answered(collection, trio.current_time())
 
+    def wait_no_more(self, question: Question) -> None:
+        """Note that who asks a question has lost patience with the listing of all siblings."""
+        if (asked := self._questions.asked(whole_of(*question[:2]))) is not None:
+            asked.not_waited_for.add(question)
+
+    def is_not_waited_for(self, question: Question) -> bool:
+        """Return whether that is so, of the listing that is under way."""
+        asked = self._questions.asked(whole_of(*question[:2]))
+        return asked is not None and question in asked.not_waited_for
+
     async def _is_walk(self, question: Question) -> bool:
         """Note that a question has to be asked; return whether it is part of a walk through a collection."""
         _kind, collection, patient = question

@@ -55,8 +55,8 @@ class Paths:
         node, rest = await self._walked(tree.root, _names(path), Level.PATIENT)
         whose = () if node.level is Level.KIND else node.whose
         collection, patient = (*whose, None, None)[:2]
-        tree.folders.clear()
         await tree.sources.main.listings.refresh(collection, patient)
+        tree.folders.clear()  # behind it: who looked meanwhile was given what was not yet to be asked again
         node, _rest = await self._walked(node, rest, Level.SERIES)
         return () if node.level in TOPS or node.level is Level.KIND else node.whose
 

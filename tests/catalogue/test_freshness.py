@@ -15,12 +15,14 @@ from tciafs.catalogue import freshness as freshness_module
 from tciafs.catalogue import table as table_module
 from tciafs.catalogue import walks
 from tciafs.catalogue.catalogue import (
+    REFRESH_AGAIN_S,
     REFRESHES_BEHIND,
     WISH_PATIENCE_S,
     Catalogue,
     CatalogueConfig,
 )
 from tciafs.catalogue.changes import VOUCHED_TTLS
+from tciafs.catalogue.freshness import EMPTY_CONFIRMED_S
 from tciafs.catalogue.table import Listing, Table
 from tciafs.catalogue.walks import PACE_OF_MANY_S, PACE_S
 from tciafs.catalogue.wholes import WHOLE_AGAIN_S, WHOLE_PATIENCE_S
@@ -561,6 +563,69 @@ async def test_a_failure_is_told_of_also_when_nobody_waits_for_it_any_more(
         assert [event.message for event in catalogue.events] == [
             "away; showing an older listing of studies/Lung/P001"
         ]
+
+
+@pytest.mark.expect_log("away; showing an older listing of studies/Lung/P001")
+async def test_what_could_not_be_asked_after_a_refresh_is_not_fresh_and_is_asked_again_a_while_later(
+    archive: FakeArchive, daily: CatalogueConfig, wall: WallClock, mock_clock: MockClock
+) -> None:
+    question = ("studies", "Lung", "P001")
+    async with opened(archive, daily) as catalogue:
+        before = await catalogue.answer(question)
+        wall.now += 1
+        await catalogue.refresh("Lung")
+        archive.fail("studies", Unreachable("away"))
+        archive.holdings = [altered(each, study_uid="9.9") for each in archive.holdings]
+        archive.asked.clear()
+        for _ in range(3):
+            old = await catalogue.answer(question)
+            assert (old.records, old.fresh_for_s) == (before.records, 0.0)
+            assert catalogue.at_hand(question) is None
+        assert archive.asked == [question]
+        mock_clock.jump(REFRESH_AGAIN_S)
+        wall.now += REFRESH_AGAIN_S
+        new = await catalogue.answer(question)
+        assert ({study.study_uid for study in new.records}, new.fresh_for_s) == ({"9.9"}, DAY_S)
+    assert archive.asked == [question] * 2
+
+
+async def test_what_is_slow_after_a_refresh_is_not_fresh_and_waited_for_once_also_with_all_siblings(
+    archive: FakeArchive, daily: CatalogueConfig, wall: WallClock, autojump_clock: MockClock
+) -> None:
+    lister = SlowLister()
+    async with opened(archive, daily) as catalogue:
+        await catalogue.studies("Lung", "P001")
+        before = await catalogue.studies("Lung", "P002")
+    wall.now += 1
+    async with opened(archive, daily, lister) as catalogue:
+        await catalogue.refresh("Lung")
+        await catalogue.studies("Lung", "P001")
+        start = trio.current_time()
+        for _ in range(3):
+            old = await catalogue.studies("Lung", "P002")
+            assert (old.records, old.fresh_for_s) == (before.records, 0.0)
+        assert trio.current_time() - start == WISH_PATIENCE_S
+        lister.go_on.set()
+
+
+@pytest.mark.expect_log("the archive lists nothing under studies/Lung/P001")
+async def test_an_empty_answer_after_a_refresh_is_doubted_and_not_asked_for_at_each_look(
+    archive: FakeArchive, daily: CatalogueConfig, wall: WallClock, mock_clock: MockClock
+) -> None:
+    async with opened(archive, daily) as catalogue:
+        before = await catalogue.studies("Lung", "P001")
+        wall.now += 1
+        await catalogue.refresh("Lung")
+        archive.asked.clear()
+        archive.holdings = [each for each in archive.holdings if each.patient_id != "P001"]
+        for _ in range(3):
+            old = await catalogue.studies("Lung", "P001")
+            assert (old.records, old.fresh_for_s) == (before.records, EMPTY_CONFIRMED_S)
+        assert archive.asked == [("studies", "Lung", "P001")]
+        mock_clock.jump(EMPTY_CONFIRMED_S)
+        wall.now += EMPTY_CONFIRMED_S
+        await catalogue.refresh("Lung")
+        assert (await catalogue.studies("Lung", "P001")).records == ()
 
 
 @pytest.mark.expect_log("away; showing an older listing of patients/Lung")

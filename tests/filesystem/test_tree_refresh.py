@@ -1,10 +1,12 @@
 """Asking again: which question a path of the tree stands for, and that the tree believes the answer."""
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+import trio
 
 from tciafs.errors import NoSuchName, Unreachable
 from tciafs.filesystem.paths import Paths
@@ -19,13 +21,15 @@ Asked = list[tuple[str | None, str | None]]
 
 @dataclass
 class Refreshed(FakeCatalogue):
-    """Notes what was to be asked again, and fails by plan."""
+    """Notes what was to be asked again, lets somebody look `meanwhile`, and fails by plan."""
 
     refreshed: Asked = field(default_factory=list)
     failure: Exception | None = None
+    meanwhile: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     async def refresh(self, collection: str | None, patient: str | None) -> None:
         self.refreshed.append((collection, patient))
+        await self.meanwhile()
         if self.failure is not None:
             raise self.failure
 
@@ -98,6 +102,19 @@ async def test_the_tree_asks_the_catalogue_again_after_a_refresh(tree: Tree, cat
     await Paths(tree).refresh("/")
     await descend(tree, "Lung", "P1", "1.2", "1.2.3")
     assert len(catalogue.archive.asked) == 2 * asked
+
+
+async def test_who_looks_while_the_archive_is_asked_again_does_not_make_an_old_folder_fresh(
+    tree: Tree, catalogue: Refreshed
+) -> None:
+    async def looks() -> None:
+        await descend(tree, "Lung", "P1", "1.2")
+
+    catalogue.meanwhile = looks
+    await Paths(tree).refresh("/Lung")
+    catalogue.archive.asked.clear()
+    await descend(tree, "Lung", "P1")
+    assert catalogue.archive.asked == [("collections",), ("patients", "Lung")]
 
 
 async def test_what_the_archive_answers_is_raised(tree: Tree, catalogue: Refreshed) -> None:

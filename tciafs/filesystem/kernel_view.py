@@ -30,6 +30,9 @@ __all__ = ["KernelView"]
 
 log = logging.getLogger(__name__)
 
+FOLDER_QUESTIONS = frozenset({"collections", "patients", "studies", "series"})
+"""What the folders of a source are made of; other questions (a cart, UIDs, a day) serve to choose."""
+
 ForgetEntry = Callable[[int, str], None]
 ForgetAttributes = Callable[[int], None]
 
@@ -151,8 +154,10 @@ def _add_described_anew(stale: _Stale, inode: int, old: Any, new: Any) -> None:
 def _by_folder(
     question: tuple[str, ...], before: Sequence[Any], after: Sequence[Any]
 ) -> Iterator[tuple[Level, Whose, list[Any], list[Any]]]:
-    """Yield the folders that an answer is about, with the old records and the new ones in each."""
+    """Yield the folders that an answer is about, if any, with the old records and the new ones in each."""
     kind, *whose = question
+    if kind not in FOLDER_QUESTIONS:
+        return
     if kind != "series":
         level = Level(len(whose))  # of collections the root, of patients their collection ...
         yield level, tuple(whose), list(before), list(after)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tciafs.catalogue.answers import Answer
 from tciafs.errors import NoSuchName
-from tciafs.filesystem.identities import ROOT_INODE
+from tciafs.filesystem.identities import ROOT_INODE, Level
 from tciafs.filesystem.kernel_view import KernelView
 from tciafs.filesystem.sources import Sources
 from tciafs.filesystem.tree import Tree
@@ -89,6 +89,26 @@ async def test_only_the_studies_whose_series_changed_are_worked_out(kernel: Kern
     study = await descend(kernel.tree, *STUDY)
     await kernel.told(("series", "Lung", "P1"), [CT, other], [other])
     assert kernel.entries == [(study.inode, SERIES[-1])]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("named", *(f"1.2.3.{number}" for number in range(14))),
+        ("cart", "Lung"),  # as a collection is called, too
+        ("values", "", "modality", "", ""),
+        ("changes",),
+    ],
+    ids=lambda question: f"{question[0]}-{len(question)}",
+)
+async def test_what_was_asked_of_no_folder_concerns_none(kernel: Kernel, question: tuple[str, ...]) -> None:
+    await descend(kernel.tree, *STUDY)
+    folders = [ROOT_INODE, kernel.tree.sources.main.inode(Level.COLLECTION, ("Lung",))]
+    kept = [kernel.tree.folders.peek(inode) for inode in folders]
+    assert None not in kept
+    await kernel.told(question, [CT], [])
+    assert kernel.entries == []
+    assert [kernel.tree.folders.peek(inode) for inode in folders] == kept
 
 
 async def test_a_twin_that_takes_over_a_name_makes_it_stale(kernel: Kernel) -> None:

@@ -108,18 +108,25 @@ class KernelView:
             await self.tell_next()
 
     async def tell_next(self) -> None:
-        """Tell the kernel of the next folder that is noted, once there is one."""
+        """Tell the kernel of the next folder that is noted, once there is one; a failure is logged."""
         noted = await self._notes.receive()
+        try:
+            await self._tell_of(noted)
+        except Exception:
+            # A machine may have no more threads for a while. No mount should end for what the kernel will ask
+            # again anyway, nor should what was noted behind it wait.
+            log.exception("the kernel is not told of %s", _named(noted))
+
+    async def _tell_of(self, noted: _Change | _Stale) -> None:
         if isinstance(noted, _Change):
             stale = await trio.to_thread.run_sync(_stale, noted, self._naming)
-            where = "/".join(noted.prefix + noted.whose) or "collections"
         else:
-            stale, where = noted, "views"
+            stale = noted
         for inode, series in stale.revised:
             stale.entries += ((inode, name) for name in self._images.names_once_shown(series))
         for changed, day in stale.dated:
             self._tree.date(changed, day)
-        log.info("%s: %d names have changed", where, len(stale.entries))
+        log.info("%s: %d names have changed", _named(noted), len(stale.entries))
         await trio.to_thread.run_sync(self._tell, stale, abandon_on_cancel=True)
 
     def _tell(self, stale: _Stale) -> None:
@@ -127,6 +134,13 @@ class KernelView:
             self._forget_entry(inode, name)
         for inode, _day in stale.dated:
             self._forget_attributes(inode)
+
+
+def _named(noted: _Change | _Stale) -> str:
+    """Return what a log should call it."""
+    if isinstance(noted, _Change):
+        return "/".join(noted.prefix + noted.whose) or "collections"
+    return "views"
 
 
 def _stale(change: _Change, naming: Naming) -> _Stale:

@@ -170,3 +170,26 @@ async def test_hundreds_of_changes_are_noted_without_waiting_and_told_in_order(k
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert kernel.entries == [(ROOT_INODE, str(number)) for number in range(300)]
+
+
+@pytest.mark.expect_log(r"ERROR tciafs\.filesystem\.kernel_view: the kernel is not told of views")
+async def test_a_change_of_which_the_kernel_cannot_be_told_does_not_keep_others_from_it(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_entry = kernel.forget_entry
+
+    def forget_all_but_brains(folder: int, name: str) -> None:
+        if name == "Brain":
+            raise RuntimeError("can't start new thread")
+        forget_entry(folder, name)
+
+    monkeypatch.setattr(kernel.view, "_forget_entry", forget_all_but_brains)
+    kernel.view.note_name(ROOT_INODE, "Brain")
+    kernel.view.note_name(ROOT_INODE, "Lung")
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kernel.view.run)
+            while not kernel.entries:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert kernel.entries == [(ROOT_INODE, "Lung")]

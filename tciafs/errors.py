@@ -22,8 +22,9 @@ errno and `cli` into one sentence and an exit code. Defined here and only here.
         └── NotAgreed           (exit 2)       the data usage policy has not been agreed to
 """
 
+import copy
 import errno
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "AccessDenied",
@@ -60,6 +61,10 @@ class TciafsError(Exception):
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = "See tciafs status, and the log."
     retryable: bool = False
+
+    def bare(self) -> Self:
+        """Return the same error without traceback and causes, which one that is remembered would hold."""
+        return copy.copy(self)
 
 
 class NoSuchName(TciafsError):

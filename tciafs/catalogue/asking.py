@@ -7,6 +7,7 @@ one thread; times are trio's.
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ FAILURE_MEMORY_S = 5.0
 """A failed question is not asked again at once: a viewer that probes ten names waits once."""
 
 FAILURES_KEPT_S = 3600.0
+MOST_FAILURES = 5_000
+"""Some 7 MB. An archive that is away while somebody walks through it fails more often in an hour."""
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class Questions:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._under_way: dict[Question, Asked] = {}
-        self._failed: dict[Question, tuple[float, TciafsError]] = {}
+        self._failed: OrderedDict[Question, tuple[float, TciafsError]] = OrderedDict()  # by their time
 
     def under_way(self, question: Question) -> bool:
         """Return whether a question is being asked."""
@@ -84,7 +87,7 @@ class Questions:
             return asked
         failed_at, failure = self._failed.get(question, (-math.inf, None))
         if failure is not None and trio.current_time() - failed_at < FAILURE_MEMORY_S:
-            raise failure.with_traceback(None)
+            raise failure.bare()
         asked = self._under_way[question] = Asked()
         self._nursery.start_soon(self._run, question, asked, answer)
         return asked
@@ -117,10 +120,19 @@ class Questions:
 
     def _conclude(self, question: Question, asked: Asked) -> None:
         """Wake all who asked, and remember a failure for a while."""
-        now = trio.current_time()
-        self._failed = {q: entry for q, entry in self._failed.items() if now - entry[0] < FAILURES_KEPT_S}
         if asked.failure is not None:
-            self._failed[question] = (now, asked.failure)
+            self._failed[question] = (trio.current_time(), asked.failure.bare())
+            self._failed.move_to_end(question)
+        self._forget_old_failures()
         del self._under_way[question]
         asked.over.set()
         asked.has_moved()
+
+    def _forget_old_failures(self) -> None:
+        """Drop those that are too old, or too many, and look at no others: this is done for each question."""
+        before = trio.current_time() - FAILURES_KEPT_S
+        while self._failed:
+            oldest, (failed_at, _failure) = next(iter(self._failed.items()))
+            if failed_at > before and len(self._failed) <= MOST_FAILURES:
+                return
+            del self._failed[oldest]

@@ -278,7 +278,7 @@ class Folders:
         try:
             return await BELOW[level].ask(source.listings, whose)
         except TciafsError as failure:
-            self._failed[inode] = failure.with_traceback(None)
+            self._failed[inode] = failure.bare()
             if len(self._failed) > FAILURES_KEPT:
                 self._failed.popitem(last=False)
             raise

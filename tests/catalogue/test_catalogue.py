@@ -9,10 +9,11 @@ import trio
 from msgspec.structs import replace as altered
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tciafs.catalogue import asking
 from tciafs.catalogue.asking import FAILURE_MEMORY_S, FAILURES_KEPT_S
 from tciafs.catalogue.catalogue import REFRESH_AGAIN_S, Answer, Catalogue, CatalogueConfig
 from tciafs.catalogue.freshness import EMPTY_CONFIRMED_S, EMPTY_TTL_S, PARTIAL_TTL_S
-from tciafs.errors import Offline, TciafsError, Unreachable
+from tciafs.errors import Offline, SlowDown, TciafsError, Unreachable
 from tciafs.model import Collection, Partial, Patient, Study
 from tests.catalogue.conftest import LUNG, SERIES, TTL_S, WallClock, opened, refreshed
 from tests.fakes import FakeArchive
@@ -285,7 +286,39 @@ async def test_failures_are_not_kept_for_ever(
             await catalogue.patients(collection)
         mock_clock.jump(FAILURES_KEPT_S)
     await catalogue.collections()
-    assert catalogue._questions._failed == {}
+    assert list(catalogue._questions._failed) == []
+
+
+async def test_of_too_many_failures_the_latest_are_remembered(
+    catalogue: Catalogue, archive: FakeArchive, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MOST_FAILURES", 2)
+    archive.fail("patients", *(Unreachable("away") for _ in range(5)))
+    for collection in ("Lung", "Brain", "Lung", "Breast"):
+        mock_clock.jump(FAILURE_MEMORY_S)
+        with pytest.raises(Unreachable):
+            await catalogue.patients(collection)
+    questions = catalogue._questions
+    within = {
+        each: questions.failed_within(("patients", each), REFRESH_AGAIN_S)
+        for each in ("Lung", "Brain", "Breast")
+    }
+    assert within == {"Lung": True, "Brain": False, "Breast": True}
+
+
+async def test_a_failure_that_is_remembered_holds_nothing_of_what_led_to_it(
+    catalogue: Catalogue, archive: FakeArchive
+) -> None:
+    caused = SlowDown("too much", 7.0)
+    caused.__cause__, caused.retryable = OSError("reset"), False
+    archive.fail("collections", caused)
+    for _ in range(3):
+        with pytest.raises(SlowDown, match="too much") as raised:
+            await catalogue.collections()
+        assert (raised.value.retry_after_s, raised.value.retryable) == (7.0, False)
+    assert len(archive.asked) == 1
+    ((_at, kept),) = catalogue._questions._failed.values()
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
 
 
 @pytest.mark.expect_log("away; showing an older listing of collections")

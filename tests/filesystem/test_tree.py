@@ -319,6 +319,8 @@ async def test_a_failure_of_the_archive_comes_through_and_is_not_remembered() ->
     collection = await descend(world.tree, "Lung")
     with pytest.raises(Unreachable):
         await world.tree.listing(collection)
+    failure = world.tree.folders.failure_of(collection.inode)
+    assert (str(failure), failure and failure.__traceback__) == ("gone", None)
     assert (await world.tree.child(collection, "P1")).name == "P1"
 
 

@@ -8,9 +8,10 @@ Records are structs and not dataclasses, since listings have thousands: to make 
 """
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -33,6 +34,8 @@ __all__ = [
     "SingleImages",
     "Study",
     "Value",
+    "series_identity",
+    "study_identity",
 ]
 
 
@@ -109,6 +112,13 @@ class Series(msgspec.Struct, frozen=True, gc=False):
         """What changes when the archive changes the series: count, bytes, release day, and the flag."""
         annotated = ":annotated" if self.has_annotations else ""
         return f"{self.image_count}:{self.size_bytes}:{self.released}{annotated}"
+
+
+study_identity: Callable[[Study], Hashable] = attrgetter("study_uid")
+"""What tells a study from the others of its patient; of those that are the same the first one counts."""
+
+series_identity: Callable[[Series], Hashable] = attrgetter("study_uid", "series_uid")
+"""The same of a series."""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ import struct
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ import msgspec
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Question, Table, pack, unpack
 from tciafs.errors import UnreadableAnswer
-from tciafs.model import Archive, Partial, Series, Study
+from tciafs.model import Archive, Partial, Series, Study, series_identity, study_identity
 from tciafs.worker.messages import Finished, Report, RowReplaced, RowsWritten
 
 __all__ = ["list_collection"]
@@ -42,6 +42,8 @@ ROW_IN_MEMORY_BYTES = 200
 LENGTH = struct.Struct("<I")
 
 Record: TypeAlias = Study | Series
+
+IDENTITY: Mapping[str, Callable[[Any], Hashable]] = {"studies": study_identity, "series": series_identity}
 
 
 async def list_collection(
@@ -126,6 +128,7 @@ class _Gathered:
 
     def __init__(self, kind: str, collection: str, folder: Path) -> None:
         self._kind = kind
+        self._identity = IDENTITY[kind]
         self._collection = collection
         self._folder = folder
         self._files = ExitStack()
@@ -152,7 +155,10 @@ class _Gathered:
             self._spill()
 
     def listings(self, asked_at: float) -> Iterator[tuple[Question, Listing[Any]]]:
-        """Yield the listing of each patient, every record once; `add` nothing from then on."""
+        """Yield the listing of each patient, of records of one identity the first; `add` nothing any more.
+
+        An archive that is asked for one patient answers so too.
+        """
         if not self._buckets:
             yield from self._as_listings(self._by_patient, asked_at)
             return
@@ -164,7 +170,10 @@ class _Gathered:
         self, by_patient: dict[str, list[Record]], asked_at: float
     ) -> Iterator[tuple[Question, Listing[Any]]]:
         for patient, records in by_patient.items():
-            listing: Listing[Any] = Listing(tuple(dict.fromkeys(records)), asked_at, self._is_partial)
+            found: dict[Hashable, Record] = {}
+            for record in records:
+                found.setdefault(self._identity(record), record)
+            listing: Listing[Any] = Listing(tuple(found.values()), asked_at, self._is_partial)
             yield (self._kind, self._collection, patient), listing
 
     def _spill(self) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import Listing, Table, unpack
 from tciafs.errors import Unreachable, UnreadableAnswer
-from tciafs.model import Partial, Series
+from tciafs.model import Partial, Series, Study
 from tciafs.worker import listing as listing_module
 from tciafs.worker.listing import list_collection
 from tciafs.worker.messages import Finished, Report, RowReplaced, RowsWritten
@@ -109,6 +109,47 @@ async def test_studies_are_listed_once_though_they_come_twice(archive: FakeArchi
     assert all(len(listing.records) == 1 for _, listing in rows(tmp_path, "studies"))
     await listed(archive, tmp_path)
     assert all(len(listing.records) == 5 for _, listing in rows(tmp_path))
+
+
+@pytest.mark.parametrize("in_memory", [20_000, 7])
+async def test_of_what_comes_twice_and_differs_the_first_is_listed_and_added_up(
+    archive: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
+    first = [replace(each, model="first", image_count=3) for each in archive.holdings]
+    elsewhere = [replace(each, study_uid="2", model="first") for each in first[:1]]
+    archive.holdings = [*first, *elsewhere, *(replace(each, model="other") for each in first)]
+    await listed(archive, tmp_path)
+    found = [record for _patient, listing in rows(tmp_path) for record in listing.records]
+    assert sorted(found, key=lambda each: each.path) == sorted(
+        [*first, *elsewhere], key=lambda each: each.path
+    )
+    with closing(Table.opened(tmp_path)) as table:
+        total = table.sum("Lung")
+    assert total is not None
+    assert (total.series, total.images) == (len(first) + 1, 3 * (len(first) + 1))
+
+
+@pytest.mark.parametrize("in_memory", [20_000, 7])
+async def test_studies_that_come_twice_and_differ_are_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(listing_module, "RECORDS_IN_MEMORY", in_memory)
+    studies = [Study("Lung", patient, "1.2", description=text) for text in "ab" for patient in PATIENTS]
+    archive = FakeArchive()
+
+    @asynccontextmanager
+    async def every_study(collection: str) -> AsyncIterator[AsyncIterator[Sequence[Study]]]:
+        async def batches() -> AsyncIterator[Sequence[Study]]:
+            for each in studies:
+                yield [each]
+
+        yield batches()
+
+    monkeypatch.setattr(archive, "every_study", every_study)
+    await listed(archive, tmp_path, "studies")
+    found: list[Any] = [listing.records for _patient, listing in rows(tmp_path, "studies")]
+    assert found == [(each,) for each in studies[: len(PATIENTS)]]
 
 
 @pytest.mark.parametrize("in_memory", [20_000, 7])

@@ -33,7 +33,7 @@ from tciafs.archives.nbia.rows import (
     study_of,
     value_of,
 )
-from tciafs.model import Change, Collection, Patient, Series, Study, Value
+from tciafs.model import Change, Collection, Patient, Series, Study, Value, series_identity, study_identity
 
 __all__ = [
     "Changes",
@@ -175,12 +175,12 @@ def patients_listing(collection: str) -> Listing[Patient]:
 
 def studies_listing(collection: str, patient: str) -> Listing[Study]:
     """Read the studies of exactly this patient in an answer of getPatientStudy."""
-    return Listing(_studies(collection, patient), attrgetter("study_uid"))
+    return Listing(_studies(collection, patient), study_identity)
 
 
 def series_listing(collection: str, patient: str) -> Listing[Series]:
     """Read the series of exactly this patient in an answer of getSeries."""
-    return Listing(_series(collection, patient), attrgetter("study_uid", "series_uid"))
+    return Listing(_series(collection, patient), series_identity)
 
 
 def named_listing(series_uids: frozenset[str] | None) -> Listing[Series]:

@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 __all__ = [
+    "MOST_IMAGES",
     "Annotations",
     "Archive",
     "Change",
@@ -40,6 +41,9 @@ __all__ = [
 
 
 T_co = TypeVar("T_co", covariant=True)
+
+MOST_IMAGES = 10_000_000
+"""No series has more images: the largest of TCIA has 91,980. A larger number is not believed."""
 
 
 class Collection(msgspec.Struct, frozen=True, gc=False):

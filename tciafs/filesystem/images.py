@@ -9,8 +9,9 @@ and only here: that choice, and what a provisional name stands for.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
@@ -246,12 +247,15 @@ class Images:
         known = self._store.peek(series)
         return self._store.surveys.are_to_be_had(series) if known is None else not known.pack_bytes
 
-    def names_once_shown(self, series: Series) -> Sequence[str]:
-        """Return the names under which the kernel may have images of a series, as it was."""
+    def names_once_shown(self, series: Series) -> Iterator[str]:
+        """Return the names under which the kernel may have images of a series, as it was.
+
+        There may be millions: they are made as they are taken, for which any thread will do.
+        """
         known = self._store.peek(series)
-        names = [] if known is None else known.layout.images.names + known.layout.annotations.names
+        files = () if known is None else (known.layout.images.names, known.layout.annotations.names)
         # Provisional names too: they are aliases of the true ones for those who listed them earlier.
-        return [*names, *provisional_image_names(series.image_count or 0)]
+        return chain(*files, provisional_image_names(series.image_count or 0))
 
     def _known_images(self, series: Series) -> "PackedImages | None":
         """Return what is known of the images of a series by now, None for nothing."""

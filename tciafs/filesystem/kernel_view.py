@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -122,18 +123,22 @@ class KernelView:
             stale = await trio.to_thread.run_sync(_stale, noted, self._naming)
         else:
             stale = noted
-        for inode, series in stale.revised:
-            stale.entries += ((inode, name) for name in self._images.names_once_shown(series))
+        images = [(inode, self._images.names_once_shown(series)) for inode, series in stale.revised]
         for changed, day in stale.dated:
             self._tree.date(changed, day)
-        log.info("%s: %d names have changed", _named(noted), len(stale.entries))
-        await trio.to_thread.run_sync(self._tell, stale, abandon_on_cancel=True)
+        told = await trio.to_thread.run_sync(self._tell, stale, images, abandon_on_cancel=True)
+        log.info("%s: %d names have changed", _named(noted), told)
 
-    def _tell(self, stale: _Stale) -> None:
-        for inode, name in stale.entries:
+    def _tell(self, stale: _Stale, images: list[tuple[int, Iterator[str]]]) -> int:
+        """Tell the kernel, and return of how many names."""
+        told = 0
+        of_images = ((inode, name) for inode, names in images for name in names)
+        for inode, name in chain(stale.entries, of_images):
             self._forget_entry(inode, name)
+            told += 1
         for inode, _day in stale.dated:
             self._forget_attributes(inode)
+        return told
 
 
 def _named(noted: _Change | _Stale) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tciafs.archives.idc.records import series_record, speakers, study_record
 from tciafs.archives.idc.table import IdcTable, IndexedSeries, write_table
 from tciafs.errors import Unusable
-from tciafs.model import Series, Study
+from tciafs.model import MOST_IMAGES, Series, Study
 
 DAY, LATER = dt.date(2024, 2, 29), dt.date(2025, 4, 16)
 
@@ -108,6 +108,13 @@ def test_no_analysis_result_speaks_for_a_study_that_has_another_series() -> None
     result, first, second = indexed("1.1", analysis_result="R"), indexed("1.5"), indexed("1.6")
     assert speakers([second, result, first]) == {"1.2": first}
     assert speakers([result]) == {"1.2": result}
+
+
+@pytest.mark.parametrize(
+    ("said", "count"), [(0, 0), (MOST_IMAGES, MOST_IMAGES), (MOST_IMAGES + 1, None), (-1, None), (None, None)]
+)
+def test_a_number_of_images_that_no_series_has_is_not_known(said: int | None, count: int | None) -> None:
+    assert series_record("Lung", "P1", indexed("1.2.1", image_count=said)).image_count == count
 
 
 def test_records_say_what_the_rows_do() -> None:

@@ -23,7 +23,7 @@ from tciafs.archives.nbia.listings import (
 )
 from tciafs.archives.nbia.rows import read_date
 from tciafs.errors import UnreadableAnswer
-from tciafs.model import Change, Collection, Patient, Series, Study
+from tciafs.model import MOST_IMAGES, Change, Collection, Patient, Series, Study
 
 T = TypeVar("T")
 
@@ -326,6 +326,15 @@ def test_a_series_number_comes_as_any_kind_of_number(sent: object, number: float
 def test_counts_and_sizes_are_whole_and_possible_or_unknown(sent: object, count: int | None) -> None:
     series = one_series(SERIES_V4 | {"ImageCount": sent, "FileSize": sent})
     assert (series.image_count, series.size_bytes) == (count, count)
+
+
+@pytest.mark.parametrize(
+    ("sent", "count"),
+    [(91_980, 91_980), (MOST_IMAGES, MOST_IMAGES), (MOST_IMAGES + 1, None), ((1 << 63) - 1, None)],
+)
+def test_more_images_than_any_series_has_are_not_believed(sent: int, count: int | None) -> None:
+    series = one_series(SERIES_V4 | {"ImageCount": sent, "FileSize": sent})
+    assert (series.image_count, series.size_bytes) == (count, sent)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tciafs.errors import DeadlinePassed, Offline, SeriesDamaged, Unreachable
 from tciafs.filesystem import aliases as aliases_module
 from tciafs.filesystem.images import ARRIVING_S, CERTAIN_S, FINAL_S, FoundImage, ImageListing, may_be_image
-from tciafs.model import ListedImage, Series
-from tciafs.naming import resolve_aliases
+from tciafs.model import MOST_IMAGES, ListedImage, Series
+from tciafs.naming import provisional_image_names, resolve_aliases
 from tests.fakes import make_series
 from tests.filesystem.fakes import Core, running_core
 
@@ -65,6 +65,18 @@ async def quick(tmp_path: Path) -> AsyncIterator[Core]:
 
 
 # Known
+
+
+async def test_names_once_shown_come_one_by_one_however_many_there_are(quick: Core) -> None:
+    names = quick.images.names_once_shown(make_series("1.2.4", MOST_IMAGES))
+    assert [next(names), next(names)] == ["1-00000001.dcm", "1-00000002.dcm"]
+    assert list(quick.images.names_once_shown(make_series("1.2.4", None))) == []
+
+
+async def test_names_once_shown_are_the_true_ones_and_those_of_walkers(quick: Core) -> None:
+    await quick.fetch(TWO_ACQUISITIONS)
+    names = list(quick.images.names_once_shown(TWO_ACQUISITIONS))
+    assert names == [*(name for name, _data in TWELVE), *provisional_image_names(12)]
 
 
 async def test_a_series_that_was_fetched_lists_at_once_and_for_good(quick: Core) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +29,15 @@ SERIES = (*STUDY, "2.000000-Axial-22222")
 class FakeImages:
     """A series was once shown with the images 1-1.dcm and 1-2.dcm."""
 
-    def names_once_shown(self, series: Series) -> list[str]:
+    def names_once_shown(self, series: Series) -> Iterator[str]:
         assert series.image_count == 2, "the series as it was"
-        return ["1-1.dcm", "1-2.dcm"]
+        assert trio.lowlevel.current_task(), "the store is of the loop's thread"
+        return self._names()
+
+    def _names(self) -> Iterator[str]:
+        with pytest.raises(RuntimeError):  # there may be millions: not in the loop
+            trio.lowlevel.current_task()
+        yield from ("1-1.dcm", "1-2.dcm")
 
 
 @dataclass

@@ -108,11 +108,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "catalogue.walks": "",
         "catalogue.wholes": "errors catalogue.answers catalogue.asking catalogue.lately catalogue.remembered "
         "catalogue.table catalogue.walks",
-        "catalogue.remembered": "errors catalogue.lately catalogue.sums catalogue.table",
+        "catalogue.remembered": "errors catalogue.damage catalogue.lately catalogue.one_thread "
+        "catalogue.sums catalogue.table",
+        "catalogue.one_thread": "",
         "catalogue.lately": "catalogue.table",
         "catalogue.sums": "model",
-        "catalogue.summing": "model catalogue.remembered catalogue.sums",
-        "catalogue.table": "errors model catalogue.sums",
+        "catalogue.summing": "errors model catalogue.remembered catalogue.sums",
+        "catalogue.damage": "",
+        "catalogue.table": "errors model catalogue.damage catalogue.sums",
         "catalogue.answers": "model catalogue.lately catalogue.sums catalogue.table",
         # What of a catalogue is shown; it is handed one.
         "selection.manifests": "errors",
@@ -160,7 +163,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "worker.process",
         "worker.process": "errors",
         "worker.messages": "model archives.opening store.layout",
-        "worker.listing": "errors model catalogue.sums catalogue.table worker.messages",
+        "worker.listing": "errors model catalogue.damage catalogue.sums catalogue.table worker.messages",
         "worker.annotations": "errors model naming store.pack worker.digests",
         "worker.fetching": "errors model naming store.download store.layout store.pack worker.annotations "
         "worker.digests worker.earlier worker.headers worker.held worker.messages worker.rest "
@@ -301,7 +304,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
         "control.client",
         "keyring": "credentials",
         "diskcache": "catalogue.table",
-        "sqlite3": "archives.idc.table archives.notes catalogue.table store",
+        "sqlite3": "archives.idc.table archives.notes catalogue.damage catalogue.table store",
         "duckdb": "archives.idc.index sample",
         "pydicom": "worker.headers headers web.pictures sample",
         "numpy": "web.pictures sample",
@@ -333,7 +336,7 @@ WITHOUT_TRIO = names(
     "store.disk store.failures store.holder store.layout store.pack store.ledger store.open_packs "
     "store.places store.recovery store.shelf worker.messages worker.fetching worker.listing "
     "worker.rest worker.headers worker.digests selection.manifests selection.criteria catalogue.answers "
-    "catalogue.changes catalogue.table catalogue.walks filesystem.guard filesystem.handles "
+    "catalogue.changes catalogue.damage catalogue.table catalogue.walks filesystem.guard filesystem.handles "
     "filesystem.identities filesystem.nodes filesystem.provenance filesystem.sources filesystem.texts "
     "filesystem.paths filesystem.tree selection.kept catalogue.sums control.manifest_values "
     "control.manifest_client"

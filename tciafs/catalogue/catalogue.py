@@ -98,6 +98,7 @@ class Catalogue:
         with closing(Remembered(config.folder)) as remembered:
             async with trio.open_nursery() as nursery:
                 catalogue = cls(archive, config, remembered, nursery, lister)
+                remembered.on_damage = catalogue._tell
                 nursery.start_soon(catalogue._begin_to_watch)
                 yield catalogue
                 nursery.cancel_scope.cancel()
@@ -193,7 +194,8 @@ class Catalogue:
             asked_at = await self._remembered.whole_listed_at(question[0], question[1])
             if asked_at is not None:
                 nothing: Listing[Any] = Listing((), asked_at)
-                if self._fresh_until(question, nothing) > time.time():
+                is_fresh = self._fresh_until(question, nothing) > time.time()
+                if is_fresh and await self._remembered.is_missing(question):
                     return nothing
         return await self._ask(question)
 
@@ -278,7 +280,12 @@ class Catalogue:
             ("series", collection, each.patient_id): each for each in patients.records
         }
         chosen = await self._remembered.having(list(questions), wants, most)
-        return Answer(tuple(questions[each] for each in chosen), patients.fresh_until)
+        having = set(chosen.questions)
+        for each in chosen.damaged:
+            if any(map(wants, (await self.answer(each)).records)):
+                having.add(each)
+        some = tuple(patient for each, patient in questions.items() if each in having)
+        return Answer(some, patients.fresh_until)
 
     async def known_sum(
         self,

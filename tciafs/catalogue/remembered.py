@@ -10,14 +10,15 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import trio
 
+from tciafs.catalogue.damage import is_damage, leave_mark
 from tciafs.catalogue.lately import Lately, WrittenRow
+from tciafs.catalogue.one_thread import OneThread
 from tciafs.catalogue.sums import Sum
 from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, said, unpack
 from tciafs.errors import Unusable
@@ -41,6 +42,9 @@ WEIGHT = {
 ROWS_LOOKED_THROUGH = 200
 """Some 20 ms of another thread."""
 
+MOST_DAMAGED_ROWS = 200
+"""Of a table with more, nobody can say who has what: each of them is a question to the archive."""
+
 WEIGHT_IN_MEMORY = 60_000
 """Listings are kept decoded up to this weight, some 10 MB, and the newest one whatever it weighs."""
 
@@ -59,20 +63,33 @@ waits no more than a twentieth of the time for a slow disk, and one hiccup makes
 WHOLE = "whole"
 """The facts that tell when all studies, or all series, of a collection were asked for at once."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
+UNREADABLE_FACT = "what was known of %s is unreadable: %s"
+
+
+@dataclass(slots=True)
+class Chosen:
+    """The questions whose listings have what was looked for, and those whose rows are damaged."""
+
+    questions: list[Question] = field(default_factory=list)
+    damaged: list[Question] = field(default_factory=list)
 
 
 class Remembered:
-    """Listings by question. Close it at the end."""
+    """Listings by question. Close it at the end.
+
+    `is_damaged` from when the table was first found to be so; `on_damage` is told of that, once.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the table in `folder`, and make it anew where it has to be. Raises Unusable."""
+        self._folder = folder
+        self.is_damaged = False
+        self.on_damage: Callable[[str], None] = log.warning
+        self._thread = OneThread()
         self._table = Table.opened_or_made(folder)
         self._rows = len(self._table)
         self._facts = {name: self._read_fact(name) for name in FACTS}
         self._table.close()  # this thread's connection; that of the other thread is opened there
-        self._thread = _OneThread()
         self._without_waiting = Table.opened(folder, patience_s=0.0)
         self._slow_until = -math.inf
         self._memory: OrderedDict[Question, Listing[Any]] = OrderedDict()
@@ -123,6 +140,17 @@ class Remembered:
             self.hold(question, read)
         return read
 
+    async def is_missing(self, question: Question) -> bool:
+        """Return whether there certainly is no listing; False where the disk cannot tell."""
+        if self.peek(question) is not None:
+            return False
+        try:
+            # A damaged table does not find all that it has.
+            return await self._row(question) is None and not self.is_damaged
+        except TABLE_ERRORS as error:
+            self._take_note(error)
+            return False
+
     def hold(self, question: Question, listing: Listing[Any]) -> None:
         """Keep a listing in memory."""
         self._drop(question)
@@ -134,34 +162,58 @@ class Remembered:
 
     async def having(
         self, questions: Sequence[Question], wants: Callable[[Any], bool], most: int | None
-    ) -> list[Question]:
+    ) -> Chosen:
         """Return those of the questions in whose listing on disk is a record that is wanted.
 
-        No more are looked for once `most` have been found.
+        No more are looked for once `most` have been found. Raises Unusable where the disk cannot be read, or
+        too much is damaged.
 
         Rows are looked through in the other thread, some at a time, and not kept.
         """
-        chosen: list[Question] = []
+        chosen = Chosen()
         try:
             for start in range(0, len(questions), ROWS_LOOKED_THROUGH):
                 some = questions[start : start + ROWS_LOOKED_THROUGH]
-                chosen += await self._thread.run(self._having, some, wants)
-                if most is not None and len(chosen) >= most:
+                damage = await self._thread.run(self._look_through, some, wants, chosen)
+                if damage is not None:
+                    self._take_note(damage)
+                    if len(chosen.damaged) > MOST_DAMAGED_ROWS:
+                        raise damage
+                if most is not None and len(chosen.questions) >= most:
                     break
         except TABLE_ERRORS as error:
-            raise Unusable(f"the remembered listings cannot be read: {error}") from error
+            raise self._unreadable(error) from error
         return chosen
 
-    def _having(self, questions: Sequence[Question], wants: Callable[[Any], bool]) -> list[Question]:
-        listings = ((question, self._table.get(question)) for question in questions)
-        return [question for question, found in listings if found and any(map(wants, found.records))]
+    def _look_through(
+        self, questions: Sequence[Question], wants: Callable[[Any], bool], chosen: Chosen
+    ) -> Exception | None:
+        """Choose some of the questions; return what a damaged row raised, if there was one."""
+        damage: Exception | None = None
+        for question in questions:
+            try:
+                found = self._table.get(question)
+            except TABLE_ERRORS as error:
+                if not is_damage(error):
+                    raise
+                damage = error
+                chosen.damaged.append(question)
+            else:
+                if found is not None and any(map(wants, found.records)):
+                    chosen.questions.append(question)
+        return damage
+
+    def _unreadable(self, error: Exception) -> Unusable:
+        self._take_note(error)
+        again = "; mounting again starts it anew" if is_damage(error) else ""
+        return Unusable(f"the listings cache cannot be read: {error}{again}")
 
     async def kept_sum(self, collection: str) -> Sum | None:
         """Return what all series of a collection come to, None if that was not added up yet."""
         try:
             return await self._thread.run(self._table.sum, collection)
         except TABLE_ERRORS as error:
-            log.warning("what %s comes to is unreadable: %s", collection, error)
+            self._regret("what %s comes to is unreadable: %s", collection, error)
             return None
 
     async def sum_up(self, collection: str, questions: Sequence[Question]) -> Sum:
@@ -172,18 +224,21 @@ class Remembered:
             try:
                 await self._thread.run(self._table.put_sum, collection, total)
             except TABLE_ERRORS as error:
-                log.warning("what %s comes to could not be kept: %s", collection, error)
+                self._regret("what %s comes to could not be kept: %s", collection, error)
         return total
 
     async def summed(self, questions: Sequence[Question], wants: Callable[[Any], bool]) -> Sum:
-        """Return what the wanted records come to that are on disk under the questions, one a patient."""
+        """Return what the wanted records come to that are on disk under the questions, one a patient.
+
+        Raises Unusable.
+        """
         total = Sum()
         try:
             for start in range(0, len(questions), ROWS_LOOKED_THROUGH):
                 some = questions[start : start + ROWS_LOOKED_THROUGH]
                 await self._thread.run(self._add, total, some, wants)
         except TABLE_ERRORS as error:
-            raise Unusable(f"the remembered listings cannot be read: {error}") from error
+            raise self._unreadable(error) from error
         return total
 
     def _add(self, total: Sum, questions: Sequence[Question], wants: Callable[[Any], bool]) -> None:
@@ -197,7 +252,7 @@ class Remembered:
             self._series_written += question[0] == "series"
             self._rows = await self._thread.run(self._put, question, listing)
         except TABLE_ERRORS as error:
-            log.warning("the listing of %s could not be kept: %s", said(question), error)
+            self._regret("the listing of %s could not be kept: %s", said(question), error)
 
     def _put(self, question: Question, listing: Listing[Any]) -> int:
         """Write a row, and return how many there are now."""
@@ -226,7 +281,12 @@ class Remembered:
 
     async def whole_listed_at(self, kind: str, collection: str) -> float | None:
         """Return when all of a collection was asked for at once, None if never; see `write_whole`."""
-        fact = await self._thread.run(self._read_fact, "/".join((WHOLE, kind, collection)))
+        name = "/".join((WHOLE, kind, collection))
+        try:
+            fact = await self._thread.run(self._table.fact, name)
+        except TABLE_ERRORS as error:
+            self._regret(UNREADABLE_FACT, name, error)
+            return None
         return None if fact is None else float(fact)
 
     async def write_whole(self, kind: str, collection: str, asked_at: float) -> None:
@@ -245,13 +305,13 @@ class Remembered:
                 self._facts[name] = fact
             self._rows = await self._thread.run(len, self._table)
         except TABLE_ERRORS as error:
-            log.warning("what is known of %s could not be kept: %s", name, error)
+            self._regret("what is known of %s could not be kept: %s", name, error)
 
     def _read_fact(self, name: str) -> bytes | None:
         try:
             return self._table.fact(name)
         except TABLE_ERRORS as error:
-            log.warning("what was known of %s is unreadable: %s", name, error)
+            self._regret(UNREADABLE_FACT, name, error)
             return None
 
     async def _read(self, question: Question) -> Listing[Any] | None:
@@ -263,7 +323,7 @@ class Remembered:
                 return await self._thread.run(unpack, question, row)
             return unpack(question, row)
         except TABLE_ERRORS as error:
-            log.warning("the remembered listing of %s is unreadable: %s", said(question), error)
+            self._regret("the remembered listing of %s is unreadable: %s", said(question), error)
             return None
 
     async def _row(self, question: Question) -> bytes | None:
@@ -284,6 +344,24 @@ class Remembered:
             self._slow_until = trio.current_time() + SLOW_FOR_TIMES * took_s
         return row
 
+    def _regret(self, message: str, name: str, error: Exception) -> None:
+        """Log what an error of the disk costs; of damage, which costs the same for each row, once."""
+        if not self._take_note(error):
+            log.warning(message, name, error)
+
+    def _take_note(self, error: Exception) -> bool:
+        """Return whether an error is damage; of the first it is told, and the next start learns of it."""
+        if not is_damage(error):
+            return False
+        if not self.is_damaged:
+            self.is_damaged = True
+            self._thread.begin(leave_mark, self._folder)
+            self.on_damage(
+                f"the listings cache is damaged ({error}): what cannot be read is asked of the archive, "
+                "and mounting again starts it anew"
+            )
+        return True
+
     def _drop(self, question: Question) -> None:
         if (listing := self._memory.pop(question, None)) is not None:
             self._weight -= _weight(question, listing)
@@ -291,28 +369,3 @@ class Remembered:
 
 def _weight(question: Question, listing: Listing[Any]) -> int:
     return 1 + WEIGHT[question[0]] * len(listing.records)
-
-
-class _OneThread:
-    """Makes calls one after the other in a thread that stays the same, as SQLite wants it."""
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "tciafs-listings")
-
-    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what a call returns; who is cancelled leaves it to end by itself."""
-        token, over = trio.lowlevel.current_trio_token(), trio.Event()
-
-        def wake(_: "Future[T]") -> None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(over.set)
-
-        future = self._executor.submit(call, *args, **kwargs)
-        future.add_done_callback(wake)
-        await over.wait()
-        return future.result()
-
-    def close(self, last: Callable[[], None]) -> None:
-        """Make a last call in the thread and end it."""
-        self._executor.submit(last)
-        self._executor.shutdown()

@@ -5,9 +5,11 @@ until one of them changes.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from tciafs.catalogue.remembered import Remembered
 from tciafs.catalogue.sums import Sum
+from tciafs.errors import Unusable
 from tciafs.model import Series
 
 __all__ = ["sum_known"]
@@ -28,6 +30,14 @@ async def sum_known(
     `whose` is collection, patient ID and Study Instance UID, from the end on "" where it goes less far. None:
     not known, as that takes their listings, however old, and of a collection all of them.
     """
+    with suppress(Unusable):  # a disk that cannot be read knows nothing
+        return await _sum_known(remembered, whose, wants)
+    return None
+
+
+async def _sum_known(
+    remembered: Remembered, whose: tuple[str, str, str], wants: Callable[[Series], bool] | None
+) -> Sum | None:
     collection, patient, study_uid = whose
     if patient:
         return await _sum_of_patient(remembered, collection, patient, study_uid, wants or _any)

@@ -22,6 +22,7 @@ import diskcache
 import msgspec
 from isal import isal_zlib
 
+from tciafs.catalogue.damage import is_marked, remove_mark
 from tciafs.catalogue.sums import Sum
 from tciafs.errors import Unusable
 from tciafs.model import Change, Collection, Patient, Series, Study, Value
@@ -220,14 +221,17 @@ class Table:
 
     @classmethod
     def opened_or_made(cls, folder: Path, patience_s: float = DISK_TIMEOUT_S) -> "Table":
-        """Return the table in `folder`, made anew if it is not there, damaged, or of another version.
+        """Return the table in `folder`, made anew if it is not there, of another version, or damaged.
 
+        Damaged is what cannot be opened, and what was found to be so later (`damage.leave_mark`).
         For the first who opens it only: who has it open by then would read a file that is gone.
         Raises Unusable where the folder or its disk does not let it be; MemoryError as `opened` does.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if (folder / DATABASE).exists():
+            if is_marked(folder):
+                log.warning("the listings cache was found to be damaged and starts anew")
+            elif (folder / DATABASE).exists():
                 return cls(_rows_of(folder, patience_s))
         except OSError as error:
             raise _unusable(folder, error) from error
@@ -351,6 +355,7 @@ def _made_anew(folder: Path, patience_s: float) -> Any:
             file.unlink()
         rows = _open(folder, patience_s)
         rows.set(SCHEMA_KEY, SCHEMA_VERSION)
+        remove_mark(folder)
     except (OSError, sqlite3.Error, diskcache.Timeout) as error:
         raise _unusable(folder, error) from error
     return rows

@@ -110,9 +110,9 @@ class Wholes:
         self.answered(collection)
         if asked.listing is None or known is not None:
             return known
-        # Who is not in it has none. A patient who was there and is not any more: let the archive say that of
-        # him alone.
-        return None if await self._remembered.get(question) is not None else asked.listing
+        # Who is not in it has none. A patient who was there and is not any more, or whose row cannot be
+        # read: let the archive say that of him alone.
+        return asked.listing if await self._remembered.is_missing(question) else None
 
     async def _written_since(self, asked: Asked, question: Question) -> Listing[Any] | None:
         """Return a row that another process writes, once it is there; None: it has ended without."""

@@ -18,9 +18,10 @@ from typing import IO, Any, TypeAlias
 
 import msgspec
 
+from tciafs.catalogue.damage import is_damage, leave_mark
 from tciafs.catalogue.sums import Sum
-from tciafs.catalogue.table import Listing, Question, Table, pack, unpack
-from tciafs.errors import UnreadableAnswer
+from tciafs.catalogue.table import TABLE_ERRORS, Listing, Question, Table, pack, unpack
+from tciafs.errors import UnreadableAnswer, Unusable
 from tciafs.model import Archive, Partial, Series, Study, series_identity, study_identity
 from tciafs.worker.messages import Finished, Report, RowReplaced, RowsWritten
 
@@ -57,8 +58,8 @@ async def list_collection(
     """Write the rows of all patients of a collection, telling of them, of changes, and of the end.
 
     `kind` is "studies" or "series", `folder` that of the daemon's table. Raises TciafsError and writes
-    nothing where the archive fails or the table is none of this version; raises TABLE_ERRORS where the disk
-    does.
+    nothing where the archive fails or the table is none of this version; raises Unusable where that is found
+    to be damaged, TABLE_ERRORS where the disk fails otherwise.
     """
     table = Table.opened(folder)
     try:
@@ -70,6 +71,11 @@ async def list_collection(
                 raise UnreadableAnswer(f"the archive lists no {kind} in all of {collection}")
             _write_all(table, kind, collection, gathered.listings(asked_at), tell)
         tell(Finished())
+    except TABLE_ERRORS as error:
+        if not is_damage(error):
+            raise
+        leave_mark(folder)
+        raise Unusable(f"the listings cache is damaged ({error}); mounting again starts it anew") from error
     finally:
         table.close()
 

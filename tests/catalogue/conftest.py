@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from tciafs.catalogue.catalogue import Catalogue, CatalogueConfig, Lister
+from tciafs.catalogue.table import Question
 from tciafs.model import Collection
 from tests.fakes import FakeArchive, make_series
 
@@ -72,3 +73,19 @@ async def refreshed(catalogue: Catalogue) -> None:
     for _ in range(STEPS):
         await wait_all_tasks_blocked()
         await catalogue._remembered._thread.run(int)  # behind all that is in the thread already
+
+
+PAGE_BYTES = 4096
+LEAF_OF_A_TABLE = b"\x0d"
+
+
+def damage(database: Path, question: Question) -> None:
+    """Spoil the page that holds a row of a table which nobody has open."""
+    key = "".join(f"{len(text)}:{text}" for text in question).encode()
+    with database.open("r+b") as file:
+        pages = list(iter(lambda: file.read(PAGE_BYTES), b""))
+        spoilt = [n for n, page in enumerate(pages) if page.startswith(LEAF_OF_A_TABLE) and key in page]
+        assert spoilt, "there is no such row"
+        for number in spoilt:
+            file.seek(number * PAGE_BYTES)
+            file.write(b"\xff" * PAGE_BYTES)

@@ -11,7 +11,8 @@ import functools
 import time
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -215,6 +216,14 @@ async def made_aside(
     return await trio.to_thread.run_sync(made, parent, whose, records, naming, prefix)
 
 
+@dataclass(slots=True, eq=False)
+class _Making:
+    """A folder being made, of what may have changed before it is: then `is_dropped`."""
+
+    inode: int
+    is_dropped: bool = False
+
+
 class Folders:
     """The folders in use, by their inode number."""
 
@@ -222,6 +231,7 @@ class Folders:
         self._naming = naming
         self._kept: OrderedDict[int, Folder] = OrderedDict()
         self._failed: OrderedDict[int, TciafsError] = OrderedDict()
+        self._under_way: set[_Making] = set()
         self._weight = 0
 
     def peek(self, inode: int) -> Folder | None:
@@ -232,12 +242,14 @@ class Folders:
         """Return a folder as fresh as its source has it. Raises what the archive raises."""
         if (folder := self._fresh(inode)) is not None:
             return folder
-        answer = await self._asked(source, inode, level, whose)
-        folder = self._unchanged(inode, answer)
-        if folder is None:
-            folder = await made_aside(level, whose, answer.records, self._naming, source.prefix)
-            self._keep(inode, folder)
-        return _renewed(folder, answer)
+        with self._making(inode) as making:
+            answer = await self._asked(source, inode, level, whose)
+            folder = self._unchanged(inode, answer)
+            if folder is None:
+                folder = await made_aside(level, whose, answer.records, self._naming, source.prefix)
+                if not making.is_dropped:
+                    self._keep(inode, folder)
+            return _renewed(folder, answer)
 
     def at_hand(self, source: "Source", inode: int, level: Level, whose: Whose) -> Folder | None:
         """Return what `get` does where that takes no waiting, else None."""
@@ -283,22 +295,38 @@ class Folders:
                 self._failed.popitem(last=False)
             raise
 
+    @contextmanager
+    def _making(self, inode: int) -> Iterator[_Making]:
+        making = _Making(inode)
+        self._under_way.add(making)
+        try:
+            yield making
+        finally:
+            self._under_way.discard(making)
+
     def drop(self, inode: int) -> None:
-        """Forget a folder: its listing has changed."""
+        """Forget a folder: its listing has changed. One that is being made of it is not kept."""
+        for making in self._under_way:
+            making.is_dropped |= making.inode == inode
+        self._remove(inode)
+
+    def _remove(self, inode: int) -> None:
         if (folder := self._kept.pop(inode, None)) is not None:
             self._weight -= folder.weight
 
     def clear(self) -> None:
-        """Forget all folders: the catalogue is to be asked for each."""
+        """Forget all folders, those that are being made too: the catalogue is to be asked for each."""
+        for making in self._under_way:
+            making.is_dropped = True
         self._kept.clear()
         self._weight = 0
 
     def _keep(self, inode: int, folder: Folder) -> None:
-        self.drop(inode)
+        self._remove(inode)
         self._kept[inode] = folder
         self._weight += folder.weight
         while self._weight > WEIGHT_KEPT and len(self._kept) > 1:
-            self.drop(next(iter(self._kept)))
+            self._remove(next(iter(self._kept)))
 
 
 def _renewed(folder: Folder, answer: "Answer[Any]") -> Folder:

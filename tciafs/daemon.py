@@ -8,7 +8,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import msgspec
 
 from tciafs import logs, starting
 from tciafs.errors import TciafsError
+from tciafs.private import be_private
 from tciafs.settings import Settings
 from tciafs.worker.process import process_for_a_mount
 
@@ -69,7 +69,6 @@ def serve(
     `ready` is called with a sentence once the mount answers, `waiting` while that takes long. `handed` is the
     descriptor of a mount that was made for this process.
     """
-    _be_private()
     with process_for_a_mount() as worker:
         _serve(settings, worker, mountpoint, ready, waiting, handed)
 
@@ -90,6 +89,7 @@ def _serve(
 
         from tciafs.filesystem.mount import run_mount
 
+    be_private()
     # All readers wait for the collector, and what was imported stays: to look through that takes it 9 ms.
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
@@ -100,12 +100,6 @@ def _serve(
         if (known := _first_known(group)) is not None:
             raise known from None
         raise
-
-
-def _be_private() -> None:
-    """Let nobody else read what this process and its workers write, be it a file or a core dump."""
-    os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _first_known(group: BaseExceptionGroup[BaseException]) -> TciafsError | None:

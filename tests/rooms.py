@@ -157,7 +157,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "store.holder": "",
         "store.lease": "errors store.disk store.holder",
         # The other process, and the daemon's end of the pipe to it: a composition root of its own.
-        "worker": "errors model starting archives.http.client archives.opening store.disk_errors "
+        "worker": "errors model private starting archives.http.client archives.opening store.disk_errors "
         "store.download worker",
         "worker.pool": "errors model archives.http.client archives.opening store.download worker.messages "
         "worker.process",
@@ -237,7 +237,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "filesystem.session": "settings credentials archives.http.limits archives.nbia.login",
         # The process and its commands.
         "launching": "errors settings daemon logs log_files systemd filesystem.mountpoint",
-        "daemon": "errors settings logs starting archives.http.asking filesystem.mount worker.process",
+        "daemon": "errors private settings logs starting archives.http.asking filesystem.mount "
+        "worker.process",
+        "private": "",
         "starting": "",
         "systemd": "",
         "cli": "tciafs errors starting cli",

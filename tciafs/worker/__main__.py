@@ -21,6 +21,7 @@ from tciafs.archives.http.client import Bearer
 from tciafs.archives.opening import AnyArchive, ArchiveConfig, open_archive
 from tciafs.errors import NoSpace, SlowDown, TciafsError, error_named
 from tciafs.model import Series
+from tciafs.private import be_private
 from tciafs.store.disk_errors import translate_disk_error
 from tciafs.store.download import Grant
 from tciafs.worker.fetching import fetch_series
@@ -270,6 +271,7 @@ def bound_memory() -> None:
 
 def main() -> None:
     """Run the worker process."""
+    be_private()
     bound_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which then ends us
     logging.getLogger("stamina").setLevel(logging.ERROR)

@@ -28,6 +28,13 @@ def let_all_use_fuse(folder: Path) -> None:
     subprocess.run(["mount", "--bind", device, "/dev/fuse"], check=True)
 
 
+def leave_alone_what_others_mount() -> None:
+    """Let go of the mounts of tests beside this one: what they unmount would live on in here."""
+    subprocess.run(
+        ["umount", "--all", "--lazy", "--types", "fuse.tciafs"], check=False, stderr=subprocess.DEVNULL
+    )
+
+
 def let_all_reach(paths: Sequence[Path], folder: Path) -> None:
     """See to it that everybody can reach paths and read them, such as an interpreter in root's own folder."""
     closed = {each for each in map(outermost_closed, paths) if each is not None}
@@ -116,6 +123,7 @@ def main() -> None:
     # What this makes of folders is for all, also where the machine's umask is 077.
     os.umask(0o022)
     repository, url, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    leave_alone_what_others_mount()
     let_all_use_fuse(folder)
     let_all_reach([Path(sys.base_prefix), repository], folder)
     place = folder / "place"

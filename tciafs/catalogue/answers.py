@@ -64,9 +64,10 @@ class Lister(Protocol):
         asked_at: float,
         replaced: Callable[[Question, bytes, bytes], None],
         written: Callable[[Sequence[WrittenRow]], None],
-    ) -> None:
+    ) -> bool:
         """Ask for all "studies" or "series" of a collection and write a row a patient into the table.
 
+        Returns whether the answer is partial, as in `model.Partial`, and so all its rows.
         Calls `replaced` with the old row and the new one where they differ, and `written` whenever there are
         more rows: with some of these, and once all that may be kept in memory were told, with none. Raises
         TciafsError; what was written by then is true.

@@ -191,12 +191,10 @@ class Catalogue:
 
     async def _ask_first_time(self, question: Question) -> Listing[Any]:
         if question[0] in ("studies", "series"):
-            asked_at = await self._remembered.whole_listed_at(question[0], question[1])
-            if asked_at is not None:
-                nothing: Listing[Any] = Listing((), asked_at)
-                is_fresh = self._fresh_until(question, nothing) > time.time()
-                if is_fresh and await self._remembered.is_missing(question):
-                    return nothing
+            nothing = await self._remembered.whole(question[0], question[1])
+            is_fresh = nothing is not None and self._fresh_until(question, nothing) > time.time()
+            if nothing is not None and is_fresh and await self._remembered.is_missing(question):
+                return nothing
         return await self._ask(question)
 
     async def _ask_for_a_moment(self, question: Question, known: Listing[Any]) -> Listing[Any]:
@@ -260,7 +258,7 @@ class Catalogue:
 
     async def is_listed_whole(self, collection: str) -> bool:
         """Return whether all series of a collection have been listed at once, however long ago."""
-        return await self._remembered.whole_listed_at("series", collection) is not None
+        return await self._remembered.whole("series", collection) is not None
 
     async def patients_with(
         self, collection: str, wants: Callable[[Series], bool], *, most: int | None = None
@@ -274,8 +272,8 @@ class Catalogue:
         if self._wholes is None:
             listings = [(each, await self.series(collection, each.patient_id)) for each in patients.records]
             some = tuple(each for each, series in listings if any(map(wants, series.records)))
-            return Answer(some, patients.fresh_until)
-        await self._ensure_whole("series", collection, self._wholes)
+            return Answer(some, min([patients.fresh_until, *(series.fresh_until for _, series in listings)]))
+        whole_until = await self._ensure_whole("series", collection, self._wholes)
         questions: dict[Question, Patient] = {
             ("series", collection, each.patient_id): each for each in patients.records
         }
@@ -285,7 +283,7 @@ class Catalogue:
             if any(map(wants, (await self.answer(each)).records)):
                 having.add(each)
         some = tuple(patient for each, patient in questions.items() if each in having)
-        return Answer(some, patients.fresh_until)
+        return Answer(some, min(patients.fresh_until, whole_until))
 
     async def known_sum(
         self,
@@ -300,25 +298,28 @@ class Catalogue:
         """
         return await sum_known(self._remembered, (collection, patient, study_uid), wants)
 
-    async def _ensure_whole(self, kind: str, collection: str, wholes: Wholes) -> None:
-        """See to it that the rows of a whole collection are there; old ones are asked for again behind."""
+    async def _ensure_whole(self, kind: str, collection: str, wholes: Wholes) -> float:
+        """See to it that the rows of a whole collection are there; return until when they are believed.
+
+        Old ones are asked for again behind, and are believed for `REFRESH_AGAIN_S` more.
+        """
         whole = whole_of(kind, collection)
-        listed_at = await self._remembered.whole_listed_at(kind, collection)
-        if listed_at is not None:
-            question, listing = ("patients", collection), Listing((Collection(collection),), listed_at)
-            is_fresh = self._fresh_until(question, listing) > time.time()
-            if is_fresh or self._questions.failed_within(whole, REFRESH_AGAIN_S):
-                return
+        if (known := await self._remembered.whole(kind, collection)) is not None:
+            if (fresh_until := self._whole_fresh_until(collection, known)) > time.time():
+                return fresh_until
+            if not self._questions.failed_within(whole, REFRESH_AGAIN_S):
+                wholes.ask(kind, collection)
+            return time.time() + REFRESH_AGAIN_S
         if self._config.offline:
             raise Offline(f"the listing of {said(whole)} is not in the cache, and --offline is set")
         asked = wholes.ask(kind, collection)
-        if listed_at is None:
-            with trio.move_on_after(WHOLE_WAIT_S):
-                await asked.result()
-                return
-            raise DeadlinePassed(
-                f"{said(whole)} did not come within {WHOLE_WAIT_S:g} s; it is still asked for"
-            )
+        with trio.move_on_after(WHOLE_WAIT_S):
+            return self._whole_fresh_until(collection, await asked.result())
+        raise DeadlinePassed(f"{said(whole)} did not come within {WHOLE_WAIT_S:g} s; it is still asked for")
+
+    def _whole_fresh_until(self, collection: str, whole: Listing[Any]) -> float:
+        # Its rows are not at hand; that there are some is what tells it from a listing of nothing.
+        return self._fresh_until(("patients", collection), replace(whole, records=(Collection(collection),)))
 
     # -- behind -----------------------------------------------------------------------------------
 

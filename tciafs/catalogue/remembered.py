@@ -61,7 +61,11 @@ waits no more than a twentieth of the time for a slow disk, and one hiccup makes
 """
 
 WHOLE = "whole"
-"""The facts that tell when all studies, or all series, of a collection were asked for at once."""
+"""The facts that tell when all studies, or all series, of a collection were asked for at once, and that the
+answer was PARTIAL if it was.
+"""
+
+PARTIAL = b"partial"
 
 UNREADABLE_FACT = "what was known of %s is unreadable: %s"
 
@@ -279,19 +283,31 @@ class Remembered:
         for question in [each for each in self._memory if each[:2] == (kind, collection)]:
             self._drop(question)
 
-    async def whole_listed_at(self, kind: str, collection: str) -> float | None:
-        """Return when all of a collection was asked for at once, None if never; see `write_whole`."""
+    async def whole(self, kind: str, collection: str) -> Listing[Any] | None:
+        """Return a listing of nothing, as old and as partial as that of a whole collection.
+
+        None: it was never listed at once; see `write_whole`.
+        """
         name = "/".join((WHOLE, kind, collection))
         try:
             fact = await self._thread.run(self._table.fact, name)
         except TABLE_ERRORS as error:
             self._regret(UNREADABLE_FACT, name, error)
             return None
-        return None if fact is None else float(fact)
+        if fact is None:
+            return None
+        asked_at, *partial = fact.split()
+        return Listing((), float(asked_at), partial == [PARTIAL])
 
-    async def write_whole(self, kind: str, collection: str, asked_at: float) -> None:
-        """Note that a collection was listed at once, and its rows written: who has none has no records."""
-        await self.write_fact("/".join((WHOLE, kind, collection)), repr(asked_at).encode())
+    async def write_whole(
+        self, kind: str, collection: str, asked_at: float, *, is_partial: bool = False
+    ) -> None:
+        """Note that a collection was listed at once, and its rows written: who has none has no records.
+
+        Where they are partial he may have some, and they may be asked for soon.
+        """
+        words = (repr(asked_at).encode(), *([PARTIAL] if is_partial else []))
+        await self.write_fact("/".join((WHOLE, kind, collection)), b" ".join(words))
 
     def fact(self, name: str) -> bytes | None:
         """Return one of FACTS, None if it is not known."""

@@ -42,7 +42,7 @@ async def _sum_known(
     if patient:
         return await _sum_of_patient(remembered, collection, patient, study_uid, wants or _any)
     # In this order: to read who is in a large collection takes longer, and memory of what is in use.
-    if await remembered.whole_listed_at("series", collection) is None:
+    if await remembered.whole("series", collection) is None:
         return await _sum_of_few_patients(remembered, collection, wants or _any)
     if wants is None and (kept := await remembered.kept_sum(collection)) is not None:
         return kept

@@ -138,7 +138,7 @@ class Wholes:
         try:
             async with self._turns:
                 self._remembered.begin_to_write(kind, collection)
-                await self._lister.list_collection(
+                is_partial = await self._lister.list_collection(
                     kind, collection, self._folder, asked_at, self._take_over, written
                 )
         except TciafsError as error:
@@ -147,8 +147,8 @@ class Wholes:
         finally:
             self._slow.discard(whole)
         self._remembered.forget_collection(kind, collection)
-        await self._remembered.write_whole(kind, collection, asked_at)
-        return Listing((), asked_at)
+        await self._remembered.write_whole(kind, collection, asked_at, is_partial=is_partial)
+        return Listing((), asked_at, is_partial)
 
     def _take_over(self, question: Question, before: bytes, after: bytes) -> None:
         """Note that another process has written a row that differs from the one before."""

@@ -102,8 +102,9 @@ def _write_all(
         table.drop_sum(collection)
     while some := list(islice(listings, ROWS_AT_ONCE)):
         rows = _write(table, some, tell)
+        is_partial = any(listing.is_partial for _question, listing in some)
         left_bytes -= sum(len(row) + ROW_IN_MEMORY_BYTES for _patient, row in rows)
-        tell(RowsWritten(rows if left_bytes >= 0 else []))
+        tell(RowsWritten(rows if left_bytes >= 0 else [], is_partial))
         for _question, listing in some if is_summed else ():
             total.add_patient(listing.records)
     if is_summed:

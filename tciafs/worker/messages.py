@@ -164,9 +164,13 @@ class RowReplaced(msgspec.Struct, frozen=True, tag=True):
 
 
 class RowsWritten(msgspec.Struct, frozen=True, tag=True):
-    """Worker to daemon: more rows are in the table of listings; the first of them come along, by patient."""
+    """Worker to daemon: more rows are in the table of listings; the first of them come along, by patient.
+
+    All rows of a listing are partial, or none; see `model.Partial`.
+    """
 
     rows: list[tuple[str, bytes]]
+    is_partial: bool = False
 
 
 class TokenWanted(msgspec.Struct, frozen=True, tag=True):

@@ -171,20 +171,24 @@ class WorkerPool:
         asked_at: float,
         replaced: TellReplaced,
         written: Callable[[Sequence[tuple[str, bytes]]], None],
-    ) -> None:
+    ) -> bool:
         """See `catalogue.Lister.list_collection`."""
+        is_partial = False
 
         async def pass_on(report: Report) -> None:
+            nonlocal is_partial
             match report:
                 case RowReplaced():
                     replaced(report.question, report.before, report.after)
-                case RowsWritten(rows):
-                    written(rows)
+                case RowsWritten():
+                    is_partial = report.is_partial
+                    written(report.rows)
                 case _:
                     pass
 
         command = ListCollection(kind, collection, str(folder), asked_at, self._archive(), _log_level())
         await self._have_carried_out(command, pass_on)
+        return is_partial
 
     async def survey(self, series: Series, received: Callable[[int], None]) -> Sequence[ListedImage] | None:
         """See `store.Surveyor.survey`; `received` is told of bytes of images as they come in."""

@@ -132,8 +132,8 @@ async def test_a_worker_that_meets_damage_says_so_and_has_it_mended(
 class ListsNothing:
     """A lister that comes to a good end, and whose rows nobody can read."""
 
-    async def list_collection(self, *_: Any) -> None:
-        pass
+    async def list_collection(self, *_: Any) -> bool:
+        return False
 
 
 @pytest.mark.expect_log("the listings cache is damaged .trouble.: what cannot be read is asked")

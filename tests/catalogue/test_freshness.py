@@ -1,7 +1,8 @@
 """Whole collections, changes and wishes: how few questions a catalogue asks, and that none is missing."""
 
 import datetime as dt
-from contextlib import closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,17 @@ from tciafs.catalogue.catalogue import (
     REFRESH_AGAIN_S,
     REFRESHES_BEHIND,
     WISH_PATIENCE_S,
+    Answer,
     Catalogue,
     CatalogueConfig,
 )
 from tciafs.catalogue.changes import VOUCHED_TTLS
-from tciafs.catalogue.freshness import EMPTY_CONFIRMED_S
+from tciafs.catalogue.freshness import EMPTY_CONFIRMED_S, PARTIAL_TTL_S
 from tciafs.catalogue.table import Listing, Table
 from tciafs.catalogue.walks import PACE_OF_MANY_S, PACE_S
 from tciafs.catalogue.wholes import WHOLE_AGAIN_S, WHOLE_PATIENCE_S
 from tciafs.errors import Offline, Unreachable
-from tciafs.model import Change, Study
+from tciafs.model import Change, Partial, Patient, Series, Study
 from tciafs.worker.listing import list_collection
 from tciafs.worker.messages import Report, RowReplaced, RowsWritten
 from tests.catalogue.conftest import SERIES, TTL_S, WallClock, opened, refreshed
@@ -44,14 +46,19 @@ class InProcessLister:
 
     async def list_collection(
         self, kind: str, collection: str, folder: Path, asked_at: float, replaced: Any, written: Any
-    ) -> None:
+    ) -> bool:
+        is_partial = False
+
         def tell(report: Report) -> None:
+            nonlocal is_partial
             if isinstance(report, RowReplaced):
                 replaced(report.question, report.before, report.after)
             elif isinstance(report, RowsWritten):
+                is_partial = report.is_partial
                 written(report.rows)
 
         await list_collection(self.archive, kind, collection, folder, asked_at, tell)
+        return is_partial
 
 
 @pytest.fixture
@@ -140,12 +147,13 @@ class WritesAsTold:
 
     async def list_collection(
         self, kind: str, collection: str, folder: Path, asked_at: float, replaced: Any, written: Any
-    ) -> None:
+    ) -> bool:
         table = Table.opened(folder)
         async for patient in self._receive:
             table.put((kind, collection, patient), Listing((Study("Lung", patient, "1.2"),), asked_at))
             written([])
         table.close()
+        return False
 
 
 async def test_who_walks_goes_on_as_soon_as_the_row_of_his_patient_is_written(
@@ -215,10 +223,10 @@ async def test_nothing_in_answer_to_the_whole_is_not_believed(
 class OfTheNextVersion(InProcessLister):
     """A worker that was started after tciafs had been replaced by another version."""
 
-    async def list_collection(self, *args: Any) -> None:
+    async def list_collection(self, *args: Any) -> bool:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(table_module, "SCHEMA_VERSION", b"of another time")
-            await super().list_collection(*args)
+            return await super().list_collection(*args)
 
 
 @pytest.mark.expect_log("is of another version of tciafs; .*; Lung is listed patient by patient")
@@ -242,8 +250,9 @@ class SlowLister:
     def __init__(self) -> None:
         self.go_on = trio.Event()
 
-    async def list_collection(self, *_: Any) -> None:
+    async def list_collection(self, *_: Any) -> bool:
         await self.go_on.wait()
+        return False
 
 
 async def test_a_walker_waits_for_a_slow_whole_once_and_goes_on_patient_by_patient(
@@ -258,6 +267,47 @@ async def test_a_walker_waits_for_a_slow_whole_once_and_goes_on_patient_by_patie
         assert trio.current_time() - before == WHOLE_PATIENCE_S
         assert archive.asked == [("studies", "Lung", patient) for patient in PATIENTS[:10]]
         lister.go_on.set()
+
+
+@pytest.fixture
+def partly(archive: FakeArchive, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Patients who are missing as long as a server is away, and then are in no listing of all series."""
+    missing: set[str] = set()
+
+    @asynccontextmanager
+    async def every_series(collection: str) -> AsyncIterator[AsyncIterator[Sequence[Series]]]:
+        archive.asked.append(("every_series", collection))
+
+        async def batches() -> AsyncIterator[Sequence[Series]]:
+            there = [each for each in archive.holdings if each.patient_id not in missing]
+            yield Partial(there) if missing else there
+
+        yield batches()
+
+    monkeypatch.setattr(archive, "every_series", every_series)
+    return missing
+
+
+async def test_a_selection_from_a_whole_that_is_partial_is_asked_for_again_soon(
+    archive: FakeArchive, daily: CatalogueConfig, wall: WallClock, partly: set[str]
+) -> None:
+    async def chosen(catalogue: Catalogue) -> Answer[Patient]:
+        return await catalogue.patients_with("Lung", lambda series: series.modality == "CT")
+
+    partly.add("P039")
+    async with opened(archive, daily, InProcessLister(archive)) as catalogue:
+        some = await chosen(catalogue)
+        assert (len(some.records), some.fresh_for_s) == (len(PATIENTS) - 1, PARTIAL_TTL_S)
+    partly.clear()
+    async with opened(archive, daily, InProcessLister(archive)) as catalogue:
+        assert (await chosen(catalogue)) == some
+        wall.now += PARTIAL_TTL_S
+        assert (await chosen(catalogue)).fresh_for_s == REFRESH_AGAIN_S
+        await refreshed(catalogue)
+        everybody = await chosen(catalogue)
+        assert [each.patient_id for each in everybody.records] == PATIENTS
+        assert everybody.fresh_for_s == DAY_S - PARTIAL_TTL_S  # as old as the listing of the patients
+    assert archive.asked.count(("every_series", "Lung")) == 2
 
 
 # -- time --

@@ -100,6 +100,7 @@ class Remembered:
         self._lately = Lately()
         self._weight = 0
         self._series_written = 0
+        self._written_elsewhere: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         """Close the table, once what is being written is written."""
@@ -221,10 +222,13 @@ class Remembered:
             return None
 
     async def sum_up(self, collection: str, questions: Sequence[Question]) -> Sum:
-        """Return what all series of a collection come to, whose rows are under the questions; keep it."""
+        """Return what all series of a collection come to, whose rows are under the questions; keep it.
+
+        A sum of some old rows and some new ones is not kept: who writes them may fail before he corrects it.
+        """
         seen = self._series_written
         total = await self.summed(questions, lambda _: True)
-        if self._series_written == seen:
+        if self._series_written == seen and ("series", collection) not in self._written_elsewhere:
             try:
                 await self._thread.run(self._table.put_sum, collection, total)
             except TABLE_ERRORS as error:
@@ -272,6 +276,13 @@ class Remembered:
     def begin_to_write(self, kind: str, collection: str) -> None:
         """Note that another process begins to write the rows of a kind and a collection."""
         self._lately.begin(kind, collection)
+        self._written_elsewhere.add((kind, collection))
+        self._series_written += kind == "series"
+
+    def end_to_write(self, kind: str, collection: str) -> None:
+        """Note that it has come to its end, or failed."""
+        self._written_elsewhere.discard((kind, collection))
+        self._series_written += kind == "series"
 
     def written(self, kind: str, collection: str, rows: Sequence[WrittenRow]) -> None:
         """Keep rows of it in memory, which are on disk by now."""
@@ -279,7 +290,6 @@ class Remembered:
 
     def forget_collection(self, kind: str, collection: str) -> None:
         """Drop the listings of a kind and a collection from memory: another process has written them."""
-        self._series_written += kind == "series"
         for question in [each for each in self._memory if each[:2] == (kind, collection)]:
             self._drop(question)
 

@@ -145,6 +145,7 @@ class Wholes:
             self._tell(f"{error}; {collection} is listed patient by patient")
             raise
         finally:
+            self._remembered.end_to_write(kind, collection)
             self._slow.discard(whole)
         self._remembered.forget_collection(kind, collection)
         await self._remembered.write_whole(kind, collection, asked_at, is_partial=is_partial)

@@ -116,13 +116,43 @@ async def test_a_sum_is_not_kept_of_what_changed_while_it_was_added_up(
         if writes == "here":
             await remembered.write(("series", "Lung", "P2"), Listing((OTHER,), 2.0))
         else:
-            remembered.forget_collection("series", "Lung")
+            remembered.begin_to_write("series", "Lung")
+            remembered.end_to_write("series", "Lung")
         return total
 
     monkeypatch.setattr(Remembered, "summed", overtaken)
     assert await sum_known(remembered, WHOLE, None) == BOTH
     with closing(Table.opened(tmp_path)) as table:
         assert table.sum("Lung") is None
+
+
+async def test_a_sum_is_not_kept_while_another_process_writes_nor_when_it_began_meanwhile(
+    remembered: Remembered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await remembered.write_whole("series", "Lung", 1.0)
+    summed = Remembered.summed
+    steps = [
+        lambda: remembered.begin_to_write("series", "Lung"),
+        lambda: remembered.written("series", "Lung", []),  # some rows of it have been read, and others not
+        lambda: remembered.end_to_write("series", "Lung"),  # it failed half-way
+    ]
+
+    async def overtaken(
+        remembered: Remembered, questions: Sequence[Question], wants: Callable[[Any], bool]
+    ) -> Sum:
+        total = await summed(remembered, questions, wants)
+        steps.pop(0)()
+        return total
+
+    monkeypatch.setattr(Remembered, "summed", overtaken)
+    while steps:
+        assert await sum_known(remembered, WHOLE, None) == BOTH
+        with closing(Table.opened(tmp_path)) as table:
+            assert table.sum("Lung") is None
+    monkeypatch.setattr(Remembered, "summed", summed)
+    assert await sum_known(remembered, WHOLE, None) == BOTH
+    with closing(Table.opened(tmp_path)) as table:
+        assert table.sum("Lung") == BOTH
 
 
 @pytest.mark.expect_log("what Lung comes to is unreadable")

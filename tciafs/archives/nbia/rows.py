@@ -49,7 +49,9 @@ _DATE_FORMS = (
 
 
 # Any column may come as a text, a number or something absurd: no type is asked for here, so that
-# one odd value costs that value and not the listing. What JSON brings has no cycles to be collected.
+# one odd value costs that value and not the listing, as long as it is JSON: invalid UTF-8, half a pair of
+# surrogates and a number that no float holds (1e999) cost the listing. What JSON brings has no cycles to be
+# collected.
 
 
 class CollectionRow(msgspec.Struct, frozen=True, gc=False, rename={"collection": "Collection"}):

@@ -22,7 +22,6 @@ errno and `cli` into one sentence and an exit code. Defined here and only here.
         └── NotAgreed           (exit 2)       the data usage policy has not been agreed to
 """
 
-import copy
 import errno
 from typing import ClassVar, Self
 
@@ -64,7 +63,10 @@ class TciafsError(Exception):
 
     def bare(self) -> Self:
         """Return the same error without traceback and causes, which one that is remembered would hold."""
-        return copy.copy(self)
+        # Not by copy.copy, which calls `__init__` with what `str()` shows, though a class may ask for more.
+        error = type(self).__new__(type(self), *self.args)
+        error.__dict__.update(self.__dict__)
+        return error
 
 
 class NoSuchName(TciafsError):

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from tciafs import errors
-from tciafs.errors import SlowDown, TciafsError, error_named
+from tciafs.archives.http.errors import RequestRejected
+from tciafs.errors import SlowDown, TciafsError, Unreachable, error_named
 
 KINDS = [
     each
@@ -78,3 +79,17 @@ def test_a_name_that_is_no_error_of_ours_gives_a_plain_one(name: str) -> None:
 def test_a_server_that_asks_for_a_pause_says_how_long() -> None:
     assert SlowDown("wait", 30.0).retry_after_s == 30.0
     assert SlowDown("wait").retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    "error", [Unreachable("away"), SlowDown("busy", 3.0), RequestRejected("no", 404, "what?")], ids=str
+)
+def test_a_bare_error_says_the_same_and_holds_nothing_of_where_it_came_from(error: TciafsError) -> None:
+    error.retryable = not error.retryable
+    try:
+        raise error from ValueError("the cause")
+    except TciafsError as caught:
+        bare = caught.bare()
+    assert (type(bare), str(bare), vars(bare)) == (type(error), str(error), vars(error))
+    assert (bare.__traceback__, bare.__cause__, bare.__context__) == (None, None, None)
+    assert error.__cause__ is not None

@@ -5,7 +5,6 @@ versions. One NbiaArchive serves many trio tasks at once. Retries belong to `htt
 to the caller for series, who knows what has arrived.
 """
 
-import copy
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -299,7 +298,7 @@ class NbiaArchive:
         async with self._probing:
             failure = self._probe_failure
             if self._api is None and failure is not None and failure is not failure_before:
-                raise copy.copy(failure)
+                raise failure.bare()
             if self._api is None:
                 self._api = await self._probe()
             return self._api

@@ -220,7 +220,7 @@ class Table:
             ) from error
 
     @classmethod
-    def opened_or_made(cls, folder: Path, patience_s: float = DISK_TIMEOUT_S) -> "Table":
+    def opened_or_made(cls, folder: Path) -> "Table":
         """Return the table in `folder`, made anew if it is not there, of another version, or damaged.
 
         Damaged is what cannot be opened, and what was found to be so later (`damage.leave_mark`).
@@ -232,12 +232,12 @@ class Table:
             if is_marked(folder):
                 log.warning("the listings cache was found to be damaged and starts anew")
             elif (folder / DATABASE).exists():
-                return cls(_rows_of(folder, patience_s))
+                return cls(_rows_of(folder, DISK_TIMEOUT_S))
         except OSError as error:
             raise _unusable(folder, error) from error
         except _NotOurs as error:
             log.warning("the listings cache is %s and starts anew", error)
-        return cls(_made_anew(folder, patience_s))
+        return cls(_made_anew(folder))
 
     def get(self, question: Question) -> Listing[Any] | None:
         """Return what was answered, None if it is not known."""
@@ -349,11 +349,11 @@ def _rows_of(folder: Path, patience_s: float) -> Any:
     raise _NotOurs("of another version of tciafs")
 
 
-def _made_anew(folder: Path, patience_s: float) -> Any:
+def _made_anew(folder: Path) -> Any:
     try:
         for file in folder.glob(f"{DATABASE}*"):
             file.unlink()
-        rows = _open(folder, patience_s)
+        rows = _open(folder, DISK_TIMEOUT_S)
         rows.set(SCHEMA_KEY, SCHEMA_VERSION)
         remove_mark(folder)
     except (OSError, sqlite3.Error, diskcache.Timeout) as error:

@@ -35,6 +35,7 @@ __all__ = [
     "SingleImages",
     "Study",
     "Value",
+    "believed_image_count",
     "series_identity",
     "study_identity",
 ]
@@ -43,7 +44,12 @@ __all__ = [
 T_co = TypeVar("T_co", covariant=True)
 
 MOST_IMAGES = 10_000_000
-"""No series has more images: the largest of TCIA has 91,980. A larger number is not believed."""
+"""No series has more images: the largest of TCIA has 91,980."""
+
+
+def believed_image_count(count: int | None) -> int | None:
+    """Return how many images an archive says a series has; None for what no series can have."""
+    return count if count is not None and 0 <= count <= MOST_IMAGES else None
 
 
 class Collection(msgspec.Struct, frozen=True, gc=False):

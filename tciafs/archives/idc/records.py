@@ -9,7 +9,7 @@ licences. Pure functions.
 from collections.abc import Iterable, Mapping
 
 from tciafs.archives.idc.table import IndexedSeries
-from tciafs.model import MOST_IMAGES, Series, Study
+from tciafs.model import Series, Study, believed_image_count
 
 __all__ = ["series_record", "speakers", "study_record"]
 
@@ -68,7 +68,7 @@ def series_record(collection: str, patient_id: str, series: IndexedSeries) -> Se
         modality=series.modality,
         number=series.number,
         description=series.description,
-        image_count=_image_count(series),
+        image_count=believed_image_count(series.image_count),
         size_bytes=series.size_bytes or None,
         released=series.revised,
         submitted=series.begun,
@@ -81,8 +81,3 @@ def series_record(collection: str, patient_id: str, series: IndexedSeries) -> Se
         third_party="NO" if series.analysis_result is None else "YES",
         model=series.model,
     )
-
-
-def _image_count(series: IndexedSeries) -> int | None:
-    count = series.image_count
-    return count if count is not None and 0 <= count <= MOST_IMAGES else None

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tciafs.model import MOST_IMAGES, Change, Collection, Patient, Series, Study, Value
+from tciafs.model import Change, Collection, Patient, Series, Study, Value, believed_image_count
 
 __all__ = [
     "AnnotationSizeRow",
@@ -263,7 +263,7 @@ def series_of(row: SeriesRow, collection: str | None, patient: str | None) -> Se
         modality=_text(row.modality),
         number=_number(row.number),
         description=_text(row.description),
-        image_count=_image_count(row.image_count),
+        image_count=believed_image_count(_count(row.image_count)),
         size_bytes=_count(row.size_bytes),
         released=read_date(row.released),
         submitted=read_date(row.submitted_v4) or read_date(row.submitted_v1),
@@ -347,12 +347,6 @@ def _count(value: object) -> int | None:
             return None
         count = int(number)
     return count if 0 <= count <= _MAX_COUNT else None
-
-
-def _image_count(value: object) -> int | None:
-    """Return a number of images of a series; None for one that none can have."""
-    count = _count(value)
-    return None if count is None or count > MOST_IMAGES else count
 
 
 def read_date(value: object) -> dt.date | None:
